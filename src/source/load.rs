@@ -1,0 +1,103 @@
+//! The way back: loading beside the live data, counting, switching, undoing.
+//!
+//! A loader changes the live data in [`Loader::switch`] only (or in [`Loader::load`] when the request says `in_place`).
+//! Whatever it makes or moves it notes in the [`Journal`] *before* doing it, so that another process can finish, undo or clean up
+//! after a crash at any point.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::model::{Artifact, Facts};
+use crate::pipeline::plain::PlainReceiver;
+use crate::source::RunContext;
+
+/// One artifact to load.
+#[derive(Clone, Debug)]
+pub struct LoadArtifact {
+    /// As the manifest has it.
+    pub artifact: Artifact,
+    /// Its true name in the source: a database's name, `globals`, `tree` …
+    pub name: String,
+    /// What the inspector counted when it was dumped.
+    pub facts: Facts,
+}
+
+/// What is to be loaded, from one source of one set.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    /// Short id of this restore, `[a-z0-9]{4,16}`; part of every name the loader makes.
+    pub restore: String,
+    /// The source's name in the set.
+    pub source: String,
+    /// What to load, in the set's order.
+    pub artifacts: Vec<LoadArtifact>,
+    /// What the source's session gave as details.
+    pub details: Value,
+    /// The instant the content stands for.
+    pub as_of: Timestamp,
+    /// Load over the live data instead of beside it.
+    pub in_place: bool,
+    /// Load into another place (a URL for databases, a folder for files) instead of where it came from.
+    pub target: Option<String>,
+}
+
+/// What a load would do; made without changing anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LoadPlan {
+    /// Where it goes, one line for people: `PostgreSQL 15.18 at 127.0.0.1:5432`.
+    pub target: String,
+    /// What will be touched, a line each: `database shop: 1.0 GiB live, kept as shop_drctl_old_7k3q`.
+    pub touches: Vec<String>,
+    /// Worth knowing before saying yes.
+    pub warnings: Vec<String>,
+    /// Why it cannot work; anything here refuses the restore (exit 4) with nothing changed. With the line that mends it.
+    pub refusals: Vec<String>,
+}
+
+/// Steps of one restore of one source, kept durably by whoever runs the restore.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Notes a value under a key, durably before it returns; an earlier value of the key is replaced.
+    async fn note(&self, key: &str, value: Value) -> Result<()>;
+
+    /// What was noted.
+    fn get(&self, key: &str) -> Option<Value>;
+}
+
+/// Something that a source's artifacts can be loaded into.
+#[async_trait]
+pub trait Loader: Send + Sync {
+    /// Looks at set and target and says what would happen, changing nothing.
+    async fn plan(&self, request: &LoadRequest, context: &RunContext) -> Result<LoadPlan>;
+
+    /// Loads one artifact from its plain stream, beside the live data (or over it when `in_place`). The stream is cut short
+    /// (`None` before `End`) when anything about the artifact is found bad: then the load must fail.
+    async fn load(
+        &self,
+        request: &LoadRequest,
+        artifact: &LoadArtifact,
+        input: PlainReceiver,
+        journal: &dyn Journal,
+        context: &RunContext,
+    ) -> Result<()>;
+
+    /// Counts what was loaded, in the shape of the dump's facts: totals and names that can be counted at the target, others left out.
+    async fn count(&self, request: &LoadRequest, artifact: &LoadArtifact, journal: &dyn Journal, context: &RunContext) -> Result<Facts>;
+
+    /// Puts what was loaded in the live data's place; keeps the old data aside. Nothing to do when `in_place`. May be repeated.
+    async fn switch(&self, request: &LoadRequest, journal: &dyn Journal, context: &RunContext) -> Result<()>;
+
+    /// Removes what a load left that was never switched in. May be repeated.
+    async fn discard(&self, journal: &dyn Journal, context: &RunContext) -> Result<()>;
+
+    /// Puts the old data back; what was written since the switch is kept aside too. Returns a line for each thing done. May be repeated.
+    async fn undo(&self, journal: &dyn Journal, context: &RunContext) -> Result<Vec<String>>;
+
+    /// Drops what was kept aside. Returns a line for each thing done. May be repeated.
+    async fn finish(&self, journal: &dyn Journal, context: &RunContext) -> Result<Vec<String>>;
+
+    /// What is kept aside: a line each with its size where that is known.
+    async fn kept(&self, journal: &dyn Journal, context: &RunContext) -> Result<Vec<String>>;
+}
