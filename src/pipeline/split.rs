@@ -1,0 +1,237 @@
+//! The last stage: sealed bytes become objects of a bounded size, each hashed once and handed to every store.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::error::{Context, Error, Result};
+use crate::model::digest::Hasher;
+use crate::model::{Object, Sha256};
+use crate::pipeline::first::FirstError;
+use crate::store::{Body, BodySender, DynStore, Piece};
+
+/// Largest object: 900 equal parts of 8 MiB, which fits the part limits of every S3 look-alike (DESIGN §4).
+pub const OBJECT_BYTES: u64 = 900 * (8 << 20);
+
+/// Bytes handed to the stores at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Pieces waiting for a store; with [`PIECE_BYTES`] this bounds memory per store.
+const PIECES_WAITING: usize = 4;
+
+/// A store that takes part in a run.
+#[derive(Clone)]
+pub struct Sink {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The store.
+    pub store: DynStore,
+}
+
+/// Every key that a run created, so that a run that ends badly can delete them again.
+#[derive(Clone, Default)]
+pub struct Created(Arc<Mutex<Vec<(usize, String)>>>);
+
+impl Created {
+    /// Notes that the sink with this number holds (or may hold) the key.
+    pub fn note(&self, sink: usize, key: &str) {
+        self.0.lock().unwrap_or_else(|p| p.into_inner()).push((sink, key.to_owned()));
+    }
+
+    /// All of them, and forgets them.
+    pub fn take(&self) -> Vec<(usize, String)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(|p| p.into_inner()))
+    }
+}
+
+/// Where an artifact's objects go; the same for its index object.
+pub(super) struct Target {
+    pub sinks: Vec<Sink>,
+    pub runtime: Handle,
+    pub created: Created,
+    /// Folder of the set, with a slash at its end.
+    pub prefix: String,
+    /// Counts bytes for progress.
+    pub stored: Arc<AtomicU64>,
+    pub first: Arc<FirstError>,
+}
+
+/// Splits a stream into objects in the folder `prefix` and fans them out.
+pub struct ObjectSplitter {
+    sinks: Vec<Sink>,
+    runtime: Handle,
+    created: Created,
+    prefix: String,
+    file: String,
+    limit: u64,
+    stored: Arc<AtomicU64>,
+    piece: BytesMut,
+    open: Option<Open>,
+    done: Vec<Object>,
+    /// Told here why a store stopped: the write error that follows from it passes the seal, which knows only `io::Error`.
+    first: Arc<FirstError>,
+}
+
+/// The object being written.
+struct Open {
+    file: String,
+    hasher: Hasher,
+    bytes: u64,
+    bodies: Vec<BodySender>,
+    puts: Vec<JoinHandle<Result<()>>>,
+}
+
+impl ObjectSplitter {
+    /// The first object is called `file`, further ones `file.002`, `file.003` …; none is larger than `limit`.
+    /// To be used from a thread that is not one of the runtime's workers.
+    pub(super) fn new(target: &Target, file: &str, limit: u64) -> Self {
+        ObjectSplitter {
+            sinks: target.sinks.clone(),
+            runtime: target.runtime.clone(),
+            created: target.created.clone(),
+            prefix: target.prefix.clone(),
+            file: file.to_owned(),
+            limit,
+            stored: target.stored.clone(),
+            piece: BytesMut::with_capacity(PIECE_BYTES),
+            open: None,
+            done: Vec::new(),
+            first: target.first.clone(),
+        }
+    }
+
+    fn begin(&mut self) -> Open {
+        let number = self.done.len() + 1;
+        let file = if number == 1 { self.file.clone() } else { format!("{}.{number:03}", self.file) };
+        let key = format!("{}{file}", self.prefix);
+        let (mut bodies, mut puts) = (Vec::new(), Vec::new());
+        for (at, sink) in self.sinks.iter().enumerate() {
+            let (sender, body) = Body::channel(PIECES_WAITING);
+            let (store, key, created) = (sink.store.clone(), key.clone(), self.created.clone());
+            // Noted before it is asked for: a put whose answer is lost may have happened.
+            created.note(at, &key);
+            puts.push(self.runtime.spawn(async move { store.put(&key, body).await }));
+            bodies.push(sender);
+        }
+        Open { file, hasher: Sha256::hasher(), bytes: 0, bodies, puts }
+    }
+
+    /// Hands the collected piece over, ending the object when it is full.
+    fn hand_over(&mut self) -> Result<()> {
+        while !self.piece.is_empty() {
+            let mut open = match self.open.take() {
+                Some(open) => open,
+                None => self.begin(),
+            };
+            let room = self.limit - open.bytes;
+            let take = (self.piece.len() as u64).min(room) as usize;
+            let piece = self.piece.split_to(take).freeze();
+            open.hasher.update(&piece);
+            open.bytes += piece.len() as u64;
+            self.stored.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.send(&mut open, Piece::Data(piece))?;
+            if open.bytes == self.limit {
+                self.complete(open)?;
+            } else {
+                self.open = Some(open);
+            }
+        }
+        self.piece.reserve(PIECE_BYTES);
+        Ok(())
+    }
+
+    fn send(&self, open: &mut Open, piece: Piece) -> Result<()> {
+        for at in 0..open.bodies.len() {
+            if open.bodies[at].blocking_send(piece.clone()).is_err() {
+                // The store gave up: its put says why.
+                let put = open.puts.swap_remove(at);
+                self.abort(open);
+                return Err(self.why(at, &open.file, put));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every upload of the object without completing it, and waits until the stores have cleaned up.
+    fn abort(&self, open: &mut Open) {
+        open.bodies.clear();
+        for put in open.puts.drain(..) {
+            let _ = self.runtime.block_on(put);
+        }
+    }
+
+    fn why(&self, sink: usize, file: &str, put: JoinHandle<Result<()>>) -> Error {
+        match self.runtime.block_on(put) {
+            Ok(Err(error)) => error.context(format!("store {file} in '{}'", self.sinks[sink].name)),
+            Ok(Ok(())) => Error::failed(format!("store '{}' ended {file} before its end", self.sinks[sink].name)),
+            Err(panic) => Error::failed(format!("storing {file} in '{}' broke down", self.sinks[sink].name)).because(panic),
+        }
+    }
+
+    fn complete(&mut self, mut open: Open) -> Result<()> {
+        let sha256 = open.hasher.clone().finish();
+        let end = Piece::End { bytes: open.bytes, sha256 };
+        self.send(&mut open, end)?;
+        for (at, put) in open.puts.into_iter().enumerate() {
+            let ended = self.runtime.block_on(put).map_err(|e| Error::failed("storing broke down").because(e))?;
+            ended.context(|| format!("store {} in '{}'", open.file, self.sinks[at].name))?;
+        }
+        self.done.push(Object { file: open.file, stored_bytes: open.bytes, stored_sha256: sha256 });
+        Ok(())
+    }
+
+    /// Ends the last object; returns them all once every store has them durably.
+    pub fn finish(mut self) -> Result<Vec<Object>> {
+        self.hand_over()?;
+        if let Some(open) = self.open.take() {
+            self.complete(open)?;
+        } else if self.done.is_empty() {
+            let open = self.begin();
+            self.complete(open)?;
+        }
+        Ok(std::mem::take(&mut self.done))
+    }
+}
+
+impl Drop for ObjectSplitter {
+    fn drop(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            self.abort(&mut open);
+        }
+    }
+}
+
+impl Write for ObjectSplitter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let take = bytes.len().min(PIECE_BYTES - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..take]);
+        if self.piece.len() == PIECE_BYTES
+            && let Err(error) = self.hand_over()
+        {
+            let told = std::io::Error::other(error.to_string());
+            self.first.set(error);
+            return Err(told);
+        }
+        Ok(take)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Creates one small object in every store.
+pub async fn put_everywhere(sinks: &[Sink], created: &Created, prefix: &str, file: &str, bytes: Bytes) -> Result<Object> {
+    let key = format!("{prefix}{file}");
+    for (at, sink) in sinks.iter().enumerate() {
+        created.note(at, &key);
+        crate::store::whole::create(sink.store.as_ref(), &key, bytes.clone())
+            .await
+            .context(|| format!("store {file} in '{}'", sink.name))?;
+    }
+    Ok(Object { file: file.to_owned(), stored_bytes: bytes.len() as u64, stored_sha256: Sha256::of(&bytes) })
+}
