@@ -1,1 +1,31 @@
-//! (to come)
+//! The catalog: what a repository holds, and the only ways to change it.
+//!
+//! Everything true of a job stands in its log, one signed record after the other (FORMAT "Rules of the log"). [`log`] reads,
+//! verifies and appends; [`state`] is the pure fold of verified records; [`commit`], [`retire`] and [`hold`] are the protocols of
+//! writers, pruners and readers on top of it. [`lease`] and [`cache`] only save work: nothing is safe because of them.
+
+pub mod cache;
+pub mod commit;
+pub mod encoding;
+pub mod env;
+pub mod hold;
+pub mod keys;
+pub mod lease;
+pub mod log;
+pub mod recovery;
+pub mod repository;
+pub mod retire;
+pub mod rules;
+pub mod select;
+pub mod state;
+
+pub use commit::{Outcome, Pending, Run, Settled, VoidReason};
+pub use env::{Env, HighWater, Pause, Random};
+pub use hold::Hold;
+pub use keys::{MinisignKey, PublicKey, Role, RoleKey, Roles, Signer};
+pub use lease::Lease;
+pub use log::JobLog;
+pub use recovery::RecoveryFile;
+pub use repository::{NewRepository, Repository, Trust};
+pub use rules::Rules;
+pub use state::{Finding, SetEntry, State};

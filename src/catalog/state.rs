@@ -1,0 +1,292 @@
+//! What a job's log says: a pure fold of its records, in order of their numbers.
+//!
+//! The fold decides what exists. It knows no store and no clock; whoever asks about pins and holds gives the server's date.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::catalog::keys::{Role, Roles};
+use crate::model::record::{Grade, Proof};
+use crate::model::{Manifest, SetId, SetState, Sha256};
+
+/// Something about the log that a person must hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// No record stands under this number though later ones do: tampering (rule 6).
+    Gap {
+        /// The number.
+        number: u64,
+    },
+    /// The log ends before, or differs at, a record that this machine has seen (FAULTS 72).
+    RolledBack {
+        /// Number of the newest record this machine has seen.
+        seen: u64,
+        /// The head found now.
+        found: u64,
+    },
+    /// The record does not verify; it takes its number and counts for nothing (rule 12).
+    Unverified {
+        /// The number.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The record is signed, but the bytes before it are not those it was appended to.
+    BrokenLink {
+        /// The number.
+        number: u64,
+    },
+    /// The record is signed, but what it says cannot be so; it counts for nothing.
+    Void {
+        /// The number.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Finding {
+    /// Whether records were taken away or exchanged, so that nothing may be appended before a person has looked.
+    pub fn stops_appends(&self) -> bool {
+        matches!(self, Finding::Gap { .. } | Finding::RolledBack { .. })
+    }
+
+    /// Whether nothing may be deleted before a person has looked.
+    pub fn stops_deletes(&self) -> bool {
+        !matches!(self, Finding::Void { .. })
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Finding::Gap { number } => write!(f, "record {number} is missing though later ones stand: the log was tampered with"),
+            Finding::RolledBack { seen, found } => {
+                write!(f, "this machine has seen record {seen}, the log now ends or differs at {found}: it was rolled back or exchanged")
+            }
+            Finding::Unverified { number, reason } => write!(f, "record {number} does not verify and counts for nothing: {reason}"),
+            Finding::BrokenLink { number } => write!(f, "record {number} was appended to other bytes than now stand before it: tampered"),
+            Finding::Void { number, reason } => write!(f, "record {number} counts for nothing: {reason}"),
+        }
+    }
+}
+
+/// A pin in force until `until`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Number of its record.
+    pub number: u64,
+    /// End, server date.
+    pub until: Timestamp,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// One proof as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandingProof {
+    /// Number of its record.
+    pub number: u64,
+    /// Roles of the key that signed it.
+    pub roles: Roles,
+    /// What it says.
+    pub proof: Proof,
+}
+
+/// A committed set and all that the log says of it.
+#[derive(Clone, Debug)]
+pub struct SetEntry {
+    /// Number of its commit record.
+    pub number: u64,
+    /// SHA-256 of that record's bytes.
+    pub record_sha256: Sha256,
+    /// The writer's clock when the record was written.
+    pub at: Timestamp,
+    /// What it is.
+    pub manifest: Arc<Manifest>,
+    /// Proofs, in the log's order.
+    pub proofs: Vec<StandingProof>,
+    /// The pin that reaches furthest.
+    pub pin: Option<Pin>,
+    /// Holds by name, each with its end (server date).
+    pub holds: BTreeMap<String, Timestamp>,
+    /// Number of the intent that names it: it counts for nothing.
+    pub intent: Option<u64>,
+}
+
+impl SetEntry {
+    /// The set's id.
+    pub fn id(&self) -> &SetId {
+        &self.manifest.set
+    }
+
+    /// Whether no intent names it.
+    pub fn is_live(&self) -> bool {
+        self.intent.is_none()
+    }
+
+    /// Good = complete, not suspect, no delete-intent (FORMAT, Keys).
+    pub fn is_good(&self) -> bool {
+        self.is_live() && self.manifest.state == SetState::Complete
+    }
+
+    /// Whether a pin is in force at `now` (server date).
+    pub fn is_pinned(&self, now: Timestamp) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.until > now)
+    }
+
+    /// Whether a reader's hold is in force at `now` (server date).
+    pub fn is_held(&self, now: Timestamp) -> bool {
+        self.holds.values().any(|until| *until > now)
+    }
+
+    /// The highest grade that stands. A commit by itself is `uploaded`.
+    ///
+    /// Rule 15: a failed proof beats every proof before it in the log, and every later one whose reading began before it ended;
+    /// with `provers_only` (sealed repositories) only keys that are not writers' raise a grade.
+    pub fn grade(&self, provers_only: bool) -> Option<Grade> {
+        if !self.is_live() {
+            return None;
+        }
+        let failed = self.proofs.iter().rfind(|p| !p.proof.passed);
+        let latest_failure = self.proofs.iter().filter(|p| !p.proof.passed).map(|p| p.proof.finished_at).max();
+        let stands = |p: &&StandingProof| {
+            p.proof.passed
+                && !(provers_only && p.roles.contains(&Role::Writer))
+                && failed.is_none_or(|f| p.number > f.number)
+                && latest_failure.is_none_or(|end| p.proof.started_at > end)
+        };
+        let best = self.proofs.iter().filter(stands).map(|p| p.proof.grade).max();
+        match (best, failed) {
+            (Some(grade), _) => Some(grade),
+            // A failed reading says that the bytes are bad, whatever the store said at the upload.
+            (None, Some(_)) => None,
+            (None, None) => Some(Grade::Uploaded),
+        }
+    }
+
+    /// The failed proof that stands against it, if no later success beats it.
+    pub fn failure(&self) -> Option<&StandingProof> {
+        match self.grade(false) {
+            Some(_) => None,
+            None => self.proofs.iter().rfind(|p| !p.proof.passed),
+        }
+    }
+}
+
+/// A delete-intent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Number of its record.
+    pub number: u64,
+    /// What it names.
+    pub sets: Vec<SetId>,
+    /// Why, for people.
+    pub reason: String,
+    /// Number of the `deleted` record, once its objects are gone.
+    pub deleted: Option<u64>,
+}
+
+/// A key file as a log knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyStanding {
+    /// SHA-256 of the key file.
+    pub sha256: Sha256,
+    /// What it may do.
+    pub roles: Roles,
+    /// Number of the record since which it is valid; 0 for the first key.
+    pub since: u64,
+    /// Number of the record that revoked it.
+    pub revoked: Option<u64>,
+}
+
+/// What a log says up to its head.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) head: u64,
+    pub(crate) head_sha256: Sha256,
+    pub(crate) newest_at: Option<Timestamp>,
+    pub(crate) sets: BTreeMap<u64, SetEntry>,
+    pub(crate) by_id: BTreeMap<SetId, u64>,
+    pub(crate) keys: BTreeMap<u64, KeyStanding>,
+    pub(crate) intents: BTreeMap<u64, Intent>,
+    pub(crate) doomed: BTreeMap<SetId, u64>,
+    pub(crate) closed: BTreeMap<SetId, u64>,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) checkpoint: Option<u64>,
+    pub(crate) holes: BTreeSet<u64>,
+}
+
+impl State {
+    /// Number of the newest record; 0 for an empty log.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// SHA-256 of the newest record's bytes; of `drctl-repository.json` for an empty log.
+    pub fn head_sha256(&self) -> &Sha256 {
+        &self.head_sha256
+    }
+
+    /// Date of the newest verified record, by its writer's clock.
+    pub fn newest_at(&self) -> Option<Timestamp> {
+        self.newest_at
+    }
+
+    /// Every committed set that no intent names, oldest first.
+    pub fn live(&self) -> impl DoubleEndedIterator<Item = &SetEntry> {
+        self.sets.values().filter(|entry| entry.is_live())
+    }
+
+    /// Every committed set, dead ones included, oldest first.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = &SetEntry> {
+        self.sets.values()
+    }
+
+    /// A committed set, dead or live.
+    pub fn get(&self, set: &SetId) -> Option<&SetEntry> {
+        self.sets.get(self.by_id.get(set)?)
+    }
+
+    /// The live sets of a chain, its full set first.
+    pub fn chain<'a>(&'a self, chain: &'a SetId) -> impl DoubleEndedIterator<Item = &'a SetEntry> {
+        self.live().filter(move |entry| entry.manifest.chain == *chain)
+    }
+
+    /// Whether a chain takes no more incremental sets: closed by a record or by an intent.
+    pub fn is_closed(&self, chain: &SetId) -> bool {
+        self.closed.contains_key(chain) || self.doomed.contains_key(chain)
+    }
+
+    /// Number of the intent that names a set id, committed or not.
+    pub fn intent_for(&self, set: &SetId) -> Option<u64> {
+        self.doomed.get(set).copied()
+    }
+
+    /// Every intent, oldest first.
+    pub fn intents(&self) -> impl Iterator<Item = &Intent> {
+        self.intents.values()
+    }
+
+    /// What a person must hear of, in the order found.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Number of the newest checkpoint.
+    pub fn checkpoint(&self) -> Option<u64> {
+        self.checkpoint
+    }
+
+    /// A key file's standing in this log.
+    pub fn key(&self, number: u64) -> Option<&KeyStanding> {
+        self.keys.get(&number)
+    }
+
+    /// Whether key `number` is valid for the next record.
+    pub fn key_is_valid(&self, number: u64) -> bool {
+        self.keys.get(&number).is_some_and(|key| key.revoked.is_none())
+    }
+}
