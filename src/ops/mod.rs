@@ -1,1 +1,15 @@
-//! (to come)
+//! What drctl does with sources, stores and the log: backup, verify, restore, and looking at what is there.
+//!
+//! Each verb is a function of a [`Setup`] and its options; it tells of its progress on the bus and gives back a value that the
+//! command line renders as text or JSON.
+
+pub mod backup;
+pub mod choose;
+pub mod details;
+pub mod dump;
+pub mod guide;
+pub mod progress;
+pub mod setup;
+pub mod verify;
+
+pub use setup::{JobSpec, Setup, SourceSpec};

@@ -1,1 +1,4 @@
 //! (to come)
+
+/// The state file.
+pub struct StateFile;

@@ -1,0 +1,450 @@
+//! `drctl backup`: one run of one job, from the lease to the commit.
+//!
+//! The set exists when its commit record stands, and not before. Whatever fails, nothing stored earlier is touched; what this run
+//! stored is deleted again unless its commit may stand (FORMAT rules 5 and 17).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::catalog::{JobLog, Lease, Outcome, Run};
+use crate::error::{Context, Error, Kind, Result};
+use crate::model::manifest::SourceEntry;
+use crate::model::{Artifact, ArtifactFormat, Manifest, SetId, SetKind, SetState};
+use crate::observe::Event;
+use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
+use crate::ops::dump::{Destination, interrupted, remove};
+use crate::ops::guide::restore_guide;
+use crate::ops::setup::SourceSpec;
+use crate::ops::{JobSpec, Setup};
+use crate::pipeline::split::{Created, put_everywhere};
+use crate::source::{RunContext, Session};
+
+/// Name of the pseudo source that holds drctl's own configuration.
+pub const OWN_SOURCE: &str = "drctl";
+
+/// How long a lease lasts, and how often it is renewed.
+const LEASE: Duration = Duration::from_secs(15 * 60);
+const LEASE_RENEWAL: Duration = Duration::from_secs(5 * 60);
+
+/// How often a source that cannot be reached is tried, with the pauses between (FAULTS 39).
+const REACH_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// What was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct BackupOptions {
+    /// Only these sources; all when empty.
+    pub sources: Vec<String>,
+}
+
+/// What a run made; the value behind the closing line and `--json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackupReport {
+    /// The set.
+    pub set: SetId,
+    /// `complete` or `partial`.
+    pub state: &'static str,
+    /// What is missing, a sentence each.
+    pub problems: Vec<String>,
+    /// Worth knowing.
+    pub warnings: Vec<String>,
+    /// Number of the commit record.
+    pub record: u64,
+    /// The artifacts.
+    pub artifacts: Vec<ArtifactReport>,
+    /// Plain bytes of all of them.
+    pub plain_bytes: u64,
+    /// Bytes the set takes in each store.
+    pub stored_bytes: u64,
+    /// Where it lies.
+    pub stores: Vec<String>,
+    /// Seconds from start to commit.
+    pub elapsed_seconds: f64,
+    /// The good set before this one, and its end.
+    pub previous_good: Option<(SetId, Timestamp)>,
+    /// What the state file could not take, if anything.
+    pub unrecorded: Option<String>,
+}
+
+/// One artifact of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArtifactReport {
+    /// `postgres.shop`.
+    pub name: String,
+    /// File name of its first object.
+    pub file: String,
+    /// Plain bytes.
+    pub plain_bytes: u64,
+    /// Stored bytes.
+    pub stored_bytes: u64,
+    /// Counts.
+    pub totals: BTreeMap<String, u64>,
+}
+
+/// What one source gave.
+struct SourceOutcome {
+    entry: SourceEntry,
+    details: SourceDetails,
+    artifacts: Vec<Artifact>,
+    /// The first error, with its kind and hint.
+    error: Option<Error>,
+}
+
+/// Runs a job once. The error's kind is the exit code; a partial set is a report, not an error.
+pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Result<BackupReport> {
+    let started = std::time::Instant::now();
+    let sources = chosen(job, &options.sources)?;
+    let mut log = setup.log(&job.name).await?;
+    let mut lease = Lease::acquire(&setup.repository, &job.name, &setup.host, std::process::id(), LEASE).await?;
+    let run = log.begin_run(SetKind::Full, &job.group).await?;
+    let set = run.set().clone();
+    setup.bus.emit(Event::RunStarted { verb: "backup".into(), job: job.name.to_string(), set: Some(set.to_string()) });
+
+    let epoch = lease.epoch;
+    let outcome = {
+        let renewing = keep_lease(setup, &mut lease);
+        let working = attempt(setup, job, &sources, &mut log, run, epoch);
+        tokio::pin!(renewing, working);
+        tokio::select! {
+            done = &mut working => done,
+            // The lease is a courtesy: losing it is said, the log decides (FORMAT rule 16).
+            lost = &mut renewing => {
+                setup.bus.warn(format!("the lease could not be kept, the log's order will decide: {lost}"));
+                working.await
+            }
+        }
+    };
+    if let Err(error) = lease.release(&setup.repository).await {
+        setup.bus.warn(format!("the lease stays until it expires: {error}"));
+    }
+    let result = outcome.map(|(manifest, record)| report(&manifest, record, &log, started.elapsed()));
+    setup.bus.emit(Event::RunFinished {
+        verb: "backup".into(),
+        job: job.name.to_string(),
+        set: Some(set.to_string()),
+        exit_code: match &result {
+            Ok(report) if report.problems.is_empty() => 0,
+            Ok(_) => Kind::Partial.exit_code(),
+            Err(error) => error.kind().exit_code(),
+        },
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+        at: setup.clock.now(),
+    });
+    result
+}
+
+fn chosen(job: &JobSpec, wanted: &[String]) -> Result<Vec<SourceSpec>> {
+    for name in wanted {
+        if !job.sources.iter().any(|s| s.source.name() == name) {
+            let known: Vec<&str> = job.sources.iter().map(|s| s.source.name()).collect();
+            return Err(Error::new(Kind::Usage, format!("job {} has no source '{name}'", job.name))
+                .hint(format!("its sources are: {}", known.join(", "))));
+        }
+    }
+    Ok(job.sources.iter().filter(|s| wanted.is_empty() || wanted.iter().any(|w| w == s.source.name())).cloned().collect())
+}
+
+/// Renews the lease until dropped; returns only when that fails for good.
+async fn keep_lease(setup: &Setup, lease: &mut Lease) -> Error {
+    loop {
+        tokio::time::sleep(LEASE_RENEWAL).await;
+        if let Err(error) = lease.renew(&setup.repository, LEASE).await
+            && !error.kind().retryable()
+        {
+            return error;
+        }
+    }
+}
+
+/// Dumps everything and commits. On an error, what was stored is deleted unless the commit may stand.
+async fn attempt(
+    setup: &Setup,
+    job: &JobSpec,
+    sources: &[SourceSpec],
+    log: &mut JobLog,
+    run: Run,
+    lease_epoch: u64,
+) -> Result<(Manifest, u64)> {
+    let created = Created::default();
+    let result = dump_and_commit(setup, job, sources, log, run, lease_epoch, &created).await;
+    match &result {
+        Err(error) if error.kind() == Kind::OutcomeUnknown => {}
+        Err(_) => remove(setup, &created).await,
+        Ok(_) => {}
+    }
+    result
+}
+
+async fn dump_and_commit(
+    setup: &Setup,
+    job: &JobSpec,
+    sources: &[SourceSpec],
+    log: &mut JobLog,
+    run: Run,
+    lease_epoch: u64,
+    created: &Created,
+) -> Result<(Manifest, u64)> {
+    let started_at = setup.clock.now();
+    let set = run.set().clone();
+    let destination = Destination { setup, prefix: set.prefix(), created: created.clone() };
+    let context = setup.context(&set.short());
+
+    let mut outcomes = Vec::new();
+    for spec in sources {
+        let outcome = back_up_source(spec, &destination, &context).await;
+        if setup.cancel.is_cancelled() {
+            return Err(interrupted());
+        }
+        outcomes.push(outcome);
+    }
+    if outcomes.iter().all(|o| o.artifacts.is_empty()) {
+        // Nothing at all came out: the first error decides (FORMAT, Exit codes).
+        let first = outcomes.into_iter().find_map(|o| o.error);
+        return Err(first.unwrap_or_else(|| Error::failed(format!("job {} has nothing to back up", job.name))));
+    }
+
+    let mut manifest = describe(setup, job, &run, started_at, outcomes, &destination).await?;
+    let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
+    manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
+    check_uploaded(setup, &manifest).await?;
+    fail::fail_point!("backup::before-commit");
+    if setup.cancel.is_cancelled() {
+        return Err(interrupted());
+    }
+    manifest.finished_at = setup.clock.now();
+    manifest.lease_epoch = Some(lease_epoch);
+    setup.bus.step("committing");
+    match run.commit(log, manifest.clone(), |_| Ok(())).await? {
+        Outcome::Committed { number } => {
+            fail::fail_point!("backup::after-commit");
+            setup.bus.emit(Event::Recorded { record: "commit".into(), number });
+            Ok((manifest, number))
+        }
+        Outcome::Void { reason } => {
+            Err(Error::failed(format!("{set} was not committed: {reason:?}")).hint("run the backup again: drctl backup now"))
+        }
+    }
+}
+
+/// One source from its check to its last artifact. Never an error: what went wrong is part of the outcome.
+async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, context: &RunContext) -> SourceOutcome {
+    let (name, kind) = (spec.source.name().to_owned(), spec.source.kind());
+    let mut outcome = SourceOutcome {
+        entry: SourceEntry {
+            name: name.clone(),
+            kind: kind.to_owned(),
+            identity: BTreeMap::new(),
+            as_of: context.clock.now(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        },
+        details: SourceDetails { name: name.clone(), details: serde_json::Value::Null, artifacts: Vec::new() },
+        artifacts: Vec::new(),
+        error: None,
+    };
+    let mut session = match reach(spec, context, &mut outcome).await {
+        Ok(session) => session,
+        Err(error) => {
+            fail_source(&mut outcome, context, &name, error);
+            return outcome;
+        }
+    };
+    outcome.entry.identity = session.identity();
+    for plan in session.artifacts() {
+        let mut dumped = destination.dump(&name, session.as_mut(), &plan, context, !spec.allow_plaintext).await;
+        // A database that went away in mid-dump is given one more chance, from the start (FAULTS 40).
+        if let Err(error) = &dumped
+            && error.kind().retryable()
+            && !context.cancel.is_cancelled()
+        {
+            context.bus.emit(Event::Retry { what: format!("{name}.{}", plan.name), error: error.to_string(), attempt: 2 });
+            tokio::time::sleep(REACH_PAUSES[0]).await;
+            dumped = match reach(spec, context, &mut outcome).await {
+                Ok(fresh) => {
+                    session.close().await;
+                    session = fresh;
+                    destination.dump(&name, session.as_mut(), &plan, context, !spec.allow_plaintext).await
+                }
+                Err(error) => Err(error),
+            };
+        }
+        match dumped {
+            Ok((artifact, facts)) => {
+                outcome.details.artifacts.push(ArtifactDetails { file: artifact.file.clone(), name: plan.name.clone(), facts });
+                outcome.artifacts.push(artifact);
+            }
+            Err(error) => {
+                context.bus.emit(Event::ArtifactFailed {
+                    artifact: format!("{name}.{}", plan.name),
+                    error: error.to_string(),
+                    hint: error.hint_text().map(str::to_owned),
+                });
+                outcome.entry.problems.push(format!("{name}: {error}"));
+                outcome.error.get_or_insert(error);
+                if context.cancel.is_cancelled() {
+                    break;
+                }
+            }
+        }
+    }
+    outcome.entry.as_of = session.as_of();
+    outcome.details.details = session.details();
+    outcome.entry.problems.extend(session.problems().into_iter().map(|p| format!("{name}: {p}")));
+    outcome.entry.warnings.extend(session.warnings());
+    session.close().await;
+    for problem in session.problems() {
+        context.bus.warn(format!("{name}: {problem}"));
+    }
+    outcome
+}
+
+fn fail_source(outcome: &mut SourceOutcome, context: &RunContext, name: &str, error: Error) {
+    context.bus.emit(Event::ArtifactFailed {
+        artifact: name.to_owned(),
+        error: error.to_string(),
+        hint: error.hint_text().map(str::to_owned),
+    });
+    outcome.entry.problems.push(format!("{name}: {error}"));
+    outcome.error = Some(error);
+}
+
+/// Checks and opens a source; one that cannot be reached is tried again a few times.
+async fn reach(spec: &SourceSpec, context: &RunContext, outcome: &mut SourceOutcome) -> Result<Box<dyn Session>> {
+    let name = spec.source.name();
+    let mut pauses = REACH_PAUSES.iter();
+    loop {
+        let opened = async {
+            let found = spec.source.preflight(context).await?;
+            context.bus.step(format!("{name}: {}", found.summary));
+            for warning in found.warnings {
+                context.bus.warn(format!("{name}: {warning}"));
+                if !outcome.entry.warnings.contains(&warning) {
+                    outcome.entry.warnings.push(warning);
+                }
+            }
+            spec.source.open(context).await
+        };
+        let opened = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(interrupted()),
+            opened = opened => opened,
+        };
+        match (opened, pauses.next()) {
+            (Err(error), Some(pause)) if error.kind().retryable() => {
+                context.bus.emit(Event::Retry { what: name.to_owned(), error: error.to_string(), attempt: 2 });
+                tokio::select! {
+                    () = context.cancel.cancelled() => return Err(interrupted()),
+                    () = tokio::time::sleep(*pause) => {}
+                }
+            }
+            (opened, _) => return opened,
+        }
+    }
+}
+
+/// Stores configuration and details, and puts the manifest together; its guide is still to come.
+async fn describe(
+    setup: &Setup,
+    job: &JobSpec,
+    run: &Run,
+    started_at: Timestamp,
+    outcomes: Vec<SourceOutcome>,
+    destination: &Destination<'_>,
+) -> Result<Manifest> {
+    let set = run.set().clone();
+    let mut details = Details::new(set.clone());
+    let (mut sources, mut artifacts, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+    for outcome in outcomes {
+        reasons.extend(outcome.entry.problems.iter().cloned());
+        sources.push(outcome.entry);
+        artifacts.extend(outcome.artifacts);
+        details.sources.push(outcome.details);
+    }
+    let config = Bytes::from(job.config_text.clone());
+    let (artifact, facts) = destination.small(OWN_SOURCE, "drctl.yaml", ArtifactFormat::Raw, config, false).await?;
+    details.sources.push(SourceDetails {
+        name: OWN_SOURCE.into(),
+        details: serde_json::Value::Null,
+        artifacts: vec![ArtifactDetails { file: artifact.file.clone(), name: "configuration".into(), facts }],
+    });
+    artifacts.push(artifact);
+    sources.push(SourceEntry {
+        name: OWN_SOURCE.into(),
+        kind: OWN_SOURCE.into(),
+        identity: BTreeMap::new(),
+        as_of: started_at,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    });
+    let json = serde_json::to_vec(&details).map_err(|e| Error::failed("write the details").because(e))?;
+    let (details, _) = destination.small(OWN_SOURCE, "details.json", ArtifactFormat::Json, Bytes::from(json), false).await?;
+    let guide = details.objects[0].clone();
+    Ok(Manifest {
+        set,
+        group: run.group().to_owned(),
+        chain: run.chain().clone(),
+        base: run.base(),
+        state: if reasons.is_empty() { SetState::Complete } else { SetState::Partial { reasons } },
+        started_at,
+        finished_at: setup.clock.now(),
+        drctl_version: env!("CARGO_PKG_VERSION").into(),
+        host: setup.host.clone(),
+        config_sha256: job.config_sha256,
+        lease_epoch: None,
+        sources,
+        artifacts,
+        details,
+        guide,
+        stores: setup.sinks.iter().map(|s| s.name.clone()).collect(),
+    })
+}
+
+/// Grade `uploaded`: every store has every object at our size, and our checksum where the store keeps one.
+async fn check_uploaded(setup: &Setup, manifest: &Manifest) -> Result<()> {
+    let prefix = manifest.set.prefix();
+    for sink in &setup.sinks {
+        for object in manifest.every_object() {
+            let key = format!("{prefix}{}", object.file);
+            let head = sink.store.head(&key).await.context(|| format!("check {} in '{}'", object.file, sink.name))?;
+            if head.bytes != object.stored_bytes || head.sha256.is_some_and(|sha256| sha256 != object.stored_sha256) {
+                return Err(Error::corrupt(format!(
+                    "'{}' holds {} bytes as {}, {} were stored",
+                    sink.name, head.bytes, object.file, object.stored_bytes
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report(manifest: &Manifest, record: u64, log: &JobLog, elapsed: Duration) -> BackupReport {
+    let previous =
+        log.state().live().rev().find(|entry| entry.is_good() && *entry.id() != manifest.set && entry.manifest.group == manifest.group);
+    BackupReport {
+        set: manifest.set.clone(),
+        state: manifest.state.name(),
+        problems: manifest.state.reasons().to_vec(),
+        warnings: manifest.sources.iter().flat_map(|s| s.warnings.iter().map(|w| format!("{}: {w}", s.name))).collect(),
+        record,
+        artifacts: manifest
+            .artifacts
+            .iter()
+            .map(|a| ArtifactReport {
+                name: a.file.clone(),
+                file: a.file.clone(),
+                plain_bytes: a.plain_bytes,
+                stored_bytes: a.stored_bytes(),
+                totals: a.totals.clone(),
+            })
+            .collect(),
+        plain_bytes: manifest.plain_bytes(),
+        stored_bytes: manifest.stored_bytes(),
+        stores: manifest.stores.clone(),
+        elapsed_seconds: elapsed.as_secs_f64(),
+        previous_good: previous.map(|entry| (entry.id().clone(), entry.manifest.finished_at)),
+        unrecorded: None,
+    }
+}

@@ -1,0 +1,101 @@
+//! Everything a verb works with, opened once from the configuration.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{JobLog, Repository, RoleKey};
+use crate::error::Result;
+use crate::model::{Clock, Codec, JobName, Sha256};
+use crate::observe::Bus;
+use crate::pipeline::seal::{Identities, Sealing};
+use crate::pipeline::split::{OBJECT_BYTES, Sink};
+use crate::source::{RunContext, Source};
+use crate::state::StateFile;
+
+/// An open repository and how this host uses it. Cheap to clone.
+#[derive(Clone)]
+pub struct Setup {
+    /// The repository on its first store.
+    pub repository: Repository,
+    /// Every store that takes part, the repository's first.
+    pub sinks: Vec<Sink>,
+    /// The role keys at hand; none where only reading is possible.
+    pub keys: Vec<RoleKey>,
+    /// The age identities at hand; none on a sealed host.
+    pub identities: Identities,
+    /// How artifacts are sealed by default.
+    pub sealing: Sealing,
+    /// How frames are compressed by default.
+    pub codec: Codec,
+    /// Whether each compressed frame is decompressed again before it goes on.
+    pub decode_check: bool,
+    /// Size limit of objects.
+    pub object_bytes: u64,
+    /// Where events go.
+    pub bus: Bus,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+    /// Set by a signal: stop, clean up, exit.
+    pub cancel: CancellationToken,
+    /// The machine's name.
+    pub host: String,
+    /// The state file; `None` when it cannot be opened, which has been said.
+    pub state: Option<Arc<StateFile>>,
+}
+
+impl Setup {
+    /// A setup with the defaults of DESIGN §4 for everything that can have one.
+    pub fn new(repository: Repository, sinks: Vec<Sink>, sealing: Sealing) -> Self {
+        let clock = repository.env().clock.clone();
+        Setup {
+            repository,
+            sinks,
+            keys: Vec::new(),
+            identities: Identities::default(),
+            sealing,
+            codec: Codec::Zstd { level: 1 },
+            decode_check: true,
+            object_bytes: OBJECT_BYTES,
+            bus: Bus::new(),
+            clock,
+            cancel: CancellationToken::new(),
+            host: String::from("localhost"),
+            state: None,
+        }
+    }
+
+    /// Reads a job's log.
+    pub async fn log(&self, job: &JobName) -> Result<JobLog> {
+        JobLog::open(&self.repository, job, self.keys.clone()).await
+    }
+
+    /// What a source or loader gets for run `run`.
+    pub fn context(&self, run: &str) -> RunContext {
+        RunContext { run: run.to_owned(), cancel: self.cancel.clone(), bus: self.bus.clone(), clock: self.clock.clone() }
+    }
+}
+
+/// A source of a job.
+#[derive(Clone)]
+pub struct SourceSpec {
+    /// The source.
+    pub source: Arc<dyn Source>,
+    /// Artifacts that hold secrets by nature may be stored in clear: an explicit choice for this source.
+    pub allow_plaintext: bool,
+}
+
+/// A job, ready to run.
+#[derive(Clone)]
+pub struct JobSpec {
+    /// Its name.
+    pub name: JobName,
+    /// The group of sources that makes one set.
+    pub group: String,
+    /// The sources, in the order in which they run.
+    pub sources: Vec<SourceSpec>,
+    /// The effective configuration as text, secrets by reference: kept in the set as `drctl.yaml`.
+    pub config_text: String,
+    /// SHA-256 of the effective configuration without secrets.
+    pub config_sha256: Sha256,
+}

@@ -1,0 +1,199 @@
+//! `drctl verify`: is what lies there what was written? The outcome is a proof in the log.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Hold, JobLog, hold};
+use crate::error::{Error, Kind, Result};
+use crate::model::record::{Grade, Proof};
+use crate::model::{Artifact, Manifest, SetId, Sha256};
+use crate::observe::Event;
+use crate::ops::Setup;
+use crate::ops::details::Details;
+use crate::ops::dump::interrupted;
+use crate::pipeline::read::StoredArtifact;
+use crate::pipeline::split::Sink;
+
+/// How long a reader's hold lasts; renewed at a third of it.
+pub const HOLD: Duration = Duration::from_secs(3600);
+
+/// What a verification found.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyReport {
+    /// The set.
+    pub set: SetId,
+    /// The grade that was tried for.
+    pub grade: Grade,
+    /// Whether it was reached.
+    pub passed: bool,
+    /// What was wrong, the object or artifact named in each.
+    pub findings: Vec<String>,
+    /// The store that was read.
+    pub store: String,
+    /// Objects looked at.
+    pub objects: u64,
+    /// Stored bytes looked at.
+    pub stored_bytes: u64,
+    /// Seconds it took.
+    pub elapsed_seconds: f64,
+    /// Number of the proof in the log; `None` where this host may not append one.
+    pub record: Option<u64>,
+}
+
+/// Verifies one set in the repository's first store and appends the proof.
+pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) -> Result<VerifyReport> {
+    if grade == Grade::Restored {
+        return Err(
+            Error::new(Kind::Usage, "the grade 'restored' is reached by a drill, not by verify").hint("drctl verify --grade read-back")
+        );
+    }
+    let started = std::time::Instant::now();
+    let started_at = setup.clock.now();
+    let entry = log.state().get(set).ok_or_else(|| Error::new(Kind::NoSuchSet, format!("{set} was never committed")).hint("drctl list"))?;
+    let manifest = entry.manifest.clone();
+    let sink = &setup.sinks[0];
+    setup.bus.emit(Event::RunStarted { verb: "verify".into(), job: set.job().to_string(), set: Some(set.to_string()) });
+
+    let held = held(setup, log, set).await?;
+    let mut findings = check_objects(sink, &manifest).await?;
+    if findings.is_empty() && grade == Grade::ReadBack {
+        findings = read_back(setup, sink, &manifest).await?;
+    }
+    // What was deleted meanwhile is not damaged (FORMAT rule 9).
+    if !findings.is_empty() {
+        let gone = hold::explain(log, set, Error::new(Kind::Verify, "")).await;
+        if gone.kind() == Kind::NoSuchSet {
+            return Err(gone);
+        }
+    }
+    if let Some(held) = held {
+        held.release(log).await?;
+    }
+    let mut report = VerifyReport {
+        set: set.clone(),
+        grade,
+        passed: findings.is_empty(),
+        findings: findings.clone(),
+        store: sink.name.clone(),
+        objects: manifest.every_object().count() as u64,
+        stored_bytes: manifest.stored_bytes(),
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+        record: None,
+    };
+    if !setup.keys.is_empty() {
+        let proof = Proof {
+            set: set.clone(),
+            grade,
+            passed: report.passed,
+            findings,
+            started_at,
+            finished_at: setup.clock.now(),
+            store: sink.name.clone(),
+        };
+        let appended = hold::prove(log, proof).await?;
+        report.record = Some(appended.number);
+        setup.bus.emit(Event::Recorded { record: "proof".into(), number: appended.number });
+    }
+    report.elapsed_seconds = started.elapsed().as_secs_f64();
+    setup.bus.emit(Event::RunFinished {
+        verb: "verify".into(),
+        job: set.job().to_string(),
+        set: Some(set.to_string()),
+        exit_code: if report.passed { 0 } else { Kind::Verify.exit_code() },
+        elapsed_seconds: report.elapsed_seconds,
+        at: setup.clock.now(),
+    });
+    Ok(report)
+}
+
+/// A hold while reading, where this host may append one; otherwise it says so and judges the log itself (FORMAT rule 9).
+pub async fn held(setup: &Setup, log: &mut JobLog, set: &SetId) -> Result<Option<Hold>> {
+    if setup.keys.is_empty() {
+        setup.bus.warn("no signing key is at hand: reading without a hold, so a prune elsewhere may delete the set meanwhile");
+        hold::check_readable(log, set).await?;
+        return Ok(None);
+    }
+    Hold::acquire(log, set, HOLD).await.map(Some)
+}
+
+/// Presence, size, and checksum where the store keeps one, of every object.
+async fn check_objects(sink: &Sink, manifest: &Manifest) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for object in manifest.every_object() {
+        match sink.store.head(&format!("{}{}", manifest.set.prefix(), object.file)).await {
+            Ok(head) if head.bytes != object.stored_bytes => {
+                findings.push(format!("{}: has {} bytes, the manifest has {}", object.file, head.bytes, object.stored_bytes));
+            }
+            Ok(head) if head.sha256.is_some_and(|sha256| sha256 != object.stored_sha256) => {
+                findings.push(format!("{}: the store's checksum is not the manifest's", object.file));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == Kind::NotFound => findings.push(format!("{}: is missing", object.file)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(findings)
+}
+
+/// Every byte: digests, seal, frames, format's end, counts.
+async fn read_back(setup: &Setup, sink: &Sink, manifest: &Manifest) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    let prefix = manifest.set.prefix();
+    let guide = crate::store::whole::read(sink.store.as_ref(), &format!("{prefix}{}", manifest.guide.file)).await?;
+    if Sha256::of(&guide) != manifest.guide.stored_sha256 {
+        findings.push(format!("{}: its SHA-256 is not the manifest's", manifest.guide.file));
+    }
+    let details = match Details::read(setup, &sink.store, manifest).await {
+        Ok(details) => Some(details),
+        Err(error) => {
+            findings.push(finding(error)?);
+            None
+        }
+    };
+    for artifact in &manifest.artifacts {
+        let reading = read_one(setup, sink, &prefix, artifact);
+        let facts = tokio::select! {
+            biased;
+            () = setup.cancel.cancelled() => return Err(interrupted()),
+            facts = reading => facts,
+        };
+        match facts {
+            Ok(facts) => {
+                let expected = details.as_ref().and_then(|d| d.artifact(&artifact.file));
+                if expected.is_some_and(|expected| expected.facts != facts) {
+                    findings.push(format!("{}: the counts now are not those of the dump", artifact.file));
+                }
+            }
+            Err(error) => findings.push(finding(error)?),
+        }
+    }
+    Ok(findings)
+}
+
+/// A bad artifact is a finding; a store or key that is not there stops the verification with nothing proven.
+fn finding(error: Error) -> Result<String> {
+    match error.kind() {
+        Kind::Corrupt | Kind::NotFound | Kind::Verify => Ok(error.to_string()),
+        _ => Err(error),
+    }
+}
+
+async fn read_one(setup: &Setup, sink: &Sink, prefix: &str, artifact: &Artifact) -> Result<crate::model::Facts> {
+    let shown = artifact.file.clone();
+    setup.bus.emit(Event::ArtifactStarted { artifact: shown.clone(), expected_bytes: Some(artifact.plain_bytes) });
+    let read_bytes = Arc::new(AtomicU64::new(0));
+    let stored = StoredArtifact {
+        store: sink.store.clone(),
+        prefix: prefix.to_owned(),
+        artifact: artifact.clone(),
+        identities: setup.identities.clone(),
+    };
+    let reading = stored.read(None, read_bytes.clone(), CancellationToken::new());
+    let facts = crate::ops::progress::while_telling(setup, &shown, artifact, &read_bytes, reading).await?;
+    setup.bus.emit(Event::ArtifactFinished { artifact: shown, plain_bytes: artifact.plain_bytes, stored_bytes: artifact.stored_bytes() });
+    Ok(facts)
+}
