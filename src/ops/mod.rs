@@ -9,6 +9,7 @@ pub mod details;
 pub mod dump;
 pub mod guide;
 pub mod progress;
+pub mod restore;
 pub mod setup;
 pub mod verify;
 

@@ -59,10 +59,12 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
     setup.bus.emit(Event::RunStarted { verb: "verify".into(), job: set.job().to_string(), set: Some(set.to_string()) });
 
     let held = held(setup, log, set).await?;
-    let mut findings = check_objects(sink, &manifest).await?;
-    if findings.is_empty() && grade == Grade::ReadBack {
-        findings = read_back(setup, sink, &manifest).await?;
-    }
+    let looking = async {
+        let findings = check_objects(sink, &manifest).await?;
+        if findings.is_empty() && grade == Grade::ReadBack { read_back(setup, sink, &manifest).await } else { Ok(findings) }
+    };
+    let (findings, held) = while_holding(setup, log, held, looking).await;
+    let findings = findings?;
     // What was deleted meanwhile is not damaged (FORMAT rule 9).
     if !findings.is_empty() {
         let gone = hold::explain(log, set, Error::new(Kind::Verify, "")).await;
@@ -118,6 +120,28 @@ pub async fn held(setup: &Setup, log: &mut JobLog, set: &SetId) -> Result<Option
         return Ok(None);
     }
     Hold::acquire(log, set, HOLD).await.map(Some)
+}
+
+/// Runs `work` and renews the hold meanwhile. `work` is not stopped when the hold cannot be renewed: the log is read again after it.
+pub async fn while_holding<T>(
+    setup: &Setup,
+    log: &mut JobLog,
+    mut held: Option<Hold>,
+    work: impl std::future::Future<Output = T>,
+) -> (T, Option<Hold>) {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return (done, held),
+            () = tokio::time::sleep(HOLD / 3) => {
+                if let Some(held) = &mut held
+                    && let Err(error) = held.renew(log, HOLD).await
+                {
+                    setup.bus.warn(format!("the hold on {} could not be renewed: {error}", held.set));
+                }
+            }
+        }
+    }
 }
 
 /// Presence, size, and checksum where the store keeps one, of every object.

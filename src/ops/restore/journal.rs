@@ -1,0 +1,116 @@
+//! What a restore did, kept in the state file so that another process can finish, undo or clean up.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::model::SetId;
+use crate::source::load::Journal;
+use crate::state::StateFile;
+
+/// How far a restore has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Loading beside the live data, which is untouched.
+    Loading,
+    /// Putting what was loaded in the live data's place; it may be half done.
+    Switching,
+    /// Live; the old data is kept aside.
+    Switched,
+    /// Loading over the live data.
+    InPlace,
+    /// The old data is live again.
+    Undone,
+    /// Nothing is kept aside any more.
+    Finished,
+    /// It came to nothing and what it made is gone.
+    Discarded,
+}
+
+impl Phase {
+    /// Whether something of the restore may still lie beside the live data.
+    pub fn leaves_something(self) -> bool {
+        !matches!(self, Phase::Finished | Phase::Discarded)
+    }
+}
+
+/// One restore as a whole; kept under the empty source name and the key `restore`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestoreNote {
+    /// Its id.
+    pub restore: String,
+    /// The set it reads.
+    pub set: SetId,
+    /// Names and kinds of its sources, in order.
+    pub sources: Vec<(String, String)>,
+    /// The target, where it is not the place the set came from.
+    pub target: Option<String>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The process that runs or ran it.
+    pub pid: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When the switch was done.
+    pub switched_at: Option<Timestamp>,
+    /// Seconds from start to switch.
+    pub elapsed_seconds: Option<f64>,
+}
+
+/// Where a restore as a whole is noted.
+const WHOLE: &str = "";
+const NOTE: &str = "restore";
+
+impl RestoreNote {
+    /// Keeps it.
+    pub fn save(&self, state: &StateFile) -> Result<()> {
+        let value = serde_json::to_value(self).map_err(|e| Error::failed("note the restore").because(e))?;
+        state.journal_note(&self.restore, WHOLE, NOTE, &value)
+    }
+
+    /// Every restore that is known, oldest first. One that cannot be read is left out.
+    pub fn all(state: &StateFile) -> Result<Vec<RestoreNote>> {
+        let mut notes = Vec::new();
+        for restore in state.journal_restores()? {
+            if let Some(value) = state.journal_get(&restore, WHOLE, NOTE)?
+                && let Ok(note) = serde_json::from_value::<RestoreNote>(value)
+            {
+                notes.push(note);
+            }
+        }
+        notes.sort_by_key(|n| n.started_at);
+        Ok(notes)
+    }
+}
+
+/// The journal of one source of one restore.
+pub struct SourceJournal {
+    state: Arc<StateFile>,
+    restore: String,
+    source: String,
+}
+
+impl SourceJournal {
+    /// Opens the journal of `source` in restore `restore`.
+    pub fn new(state: Arc<StateFile>, restore: &str, source: &str) -> Self {
+        SourceJournal { state, restore: restore.to_owned(), source: source.to_owned() }
+    }
+}
+
+#[async_trait]
+impl Journal for SourceJournal {
+    async fn note(&self, key: &str, value: Value) -> Result<()> {
+        let (state, restore, source, key) = (self.state.clone(), self.restore.clone(), self.source.clone(), key.to_owned());
+        let noted = tokio::task::spawn_blocking(move || state.journal_note(&restore, &source, &key, &value));
+        noted.await.map_err(|e| Error::failed("the journal broke down").because(e))?
+    }
+
+    fn get(&self, key: &str) -> Option<Value> {
+        self.state.journal_get(&self.restore, &self.source, key).ok().flatten()
+    }
+}

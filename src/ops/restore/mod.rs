@@ -1,0 +1,41 @@
+//! `drctl restore`: choose, show, load beside, count, switch; and the ways back: undo and finish.
+//!
+//! Live data is touched in the switch only, after everything was read, checked, loaded and counted. With `--in-place` the whole
+//! set is read and checked first and a safety set is made.
+
+pub mod aftermath;
+pub mod journal;
+pub mod plan;
+pub mod run;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ops::choose::Wanted;
+use crate::source::load::Loader;
+
+/// Gives the loader for a source of a set: from the configuration by its name, or for a target by its kind.
+pub trait Loaders: Send + Sync {
+    /// A loader for the source `name` of kind `kind`. [`crate::error::Kind::Config`] when nothing is known of it.
+    fn loader(&self, name: &str, kind: &str) -> Result<Arc<dyn Loader>>;
+}
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// Which set.
+    pub wanted: Wanted,
+    /// Only these sources; databases and files when empty.
+    pub sources: Vec<String>,
+    /// Into another place.
+    pub target: Option<String>,
+    /// Over the live data.
+    pub in_place: bool,
+    /// The zone of civil days.
+    pub zone: jiff::tz::TimeZone,
+    /// Words for the zone in messages.
+    pub zone_name: String,
+}
+
+/// Kinds of sources that a restore takes without being told to; the others only with `--source` (DESIGN §8).
+pub const DATA_KINDS: [&str; 4] = ["postgres", "mongodb", "redis", "files"];

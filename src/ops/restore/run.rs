@@ -1,0 +1,309 @@
+//! Carrying a plan out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{JobLog, hold};
+use crate::error::{Context, Error, Kind, Result};
+use crate::model::{Facts, JobName, SetId};
+use crate::observe::Event;
+use crate::ops::Setup;
+use crate::ops::dump::interrupted;
+use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal};
+use crate::ops::restore::plan::{Prepared, Work};
+use crate::ops::verify::{held, while_holding};
+use crate::pipeline::plain;
+use crate::pipeline::read::StoredArtifact;
+use crate::source::load::LoadArtifact;
+use crate::state::StateFile;
+
+/// What a restore did; the value behind the closing lines and `--json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreReport {
+    /// Its id.
+    pub restore: String,
+    /// The set.
+    pub set: SetId,
+    /// One entry a source.
+    pub sources: Vec<RestoredSource>,
+    /// Whether live data was exchanged: then `undo` and `finish` are open.
+    pub switched: bool,
+    /// What is kept aside.
+    pub kept: Vec<String>,
+    /// Seconds it took.
+    pub elapsed_seconds: f64,
+}
+
+/// One restored source.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoredSource {
+    /// Its name.
+    pub name: String,
+    /// Where it went.
+    pub target: String,
+    /// Artifacts with the counts found after loading, equal to those of the dump.
+    pub counts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Plain bytes loaded.
+    pub plain_bytes: u64,
+}
+
+/// The state file, without which nothing could be undone.
+pub fn state(setup: &Setup) -> Result<Arc<StateFile>> {
+    setup.state.clone().ok_or_else(|| {
+        Error::new(Kind::Preflight, "the state file cannot be opened, so this restore could not be undone or cleaned up after a crash")
+            .hint("point STATE_DIRECTORY to a folder that can be written")
+    })
+}
+
+/// Carries out a plan that was agreed to.
+pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<RestoreReport> {
+    let started = std::time::Instant::now();
+    let state = state(setup)?;
+    let Prepared { plan, manifest, work, .. } = prepared;
+    if let Some(refusal) = plan.refusals().next() {
+        return Err(Error::new(Kind::Preflight, refusal.clone()));
+    }
+    setup.bus.emit(Event::RunStarted { verb: "restore".into(), job: manifest.set.job().to_string(), set: Some(manifest.set.to_string()) });
+    let mut note = RestoreNote {
+        restore: plan.restore.clone(),
+        set: manifest.set.clone(),
+        sources: work.iter().map(|w| (w.request.source.clone(), w.kind.clone())).collect(),
+        target: plan.target.clone(),
+        phase: if plan.in_place { Phase::InPlace } else { Phase::Loading },
+        pid: std::process::id(),
+        started_at: setup.clock.now(),
+        switched_at: None,
+        elapsed_seconds: None,
+    };
+    note.save(&state)?;
+    let held = held(setup, log, &manifest.set).await?;
+    let loading = load_all(setup, &state, &work, plan.in_place);
+    let (loaded, held) = while_holding(setup, log, held, loading).await;
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            discard(setup, &state, &work, &mut note).await;
+            let error = hold::explain(log, &manifest.set, error).await;
+            if let Some(held) = held {
+                let _ = held.release(log).await;
+            }
+            return Err(finish_event(setup, &note, started, error));
+        }
+    };
+    let elsewhere = plan.target.is_some() && plan.sources.iter().all(|s| s.kind == "files");
+    let switched = switch_all(setup, &state, &work, &mut note).await;
+    if let Some(held) = held
+        && let Err(error) = held.release(log).await
+    {
+        setup.bus.warn(format!("the hold on {} ends by itself: {error}", manifest.set));
+    }
+    if let Err(error) = switched {
+        return Err(finish_event(setup, &note, started, error));
+    }
+    note.phase = if elsewhere { Phase::Finished } else { Phase::Switched };
+    note.switched_at = Some(setup.clock.now());
+    note.elapsed_seconds = Some(started.elapsed().as_secs_f64());
+    note.save(&state)?;
+
+    let mut kept = Vec::new();
+    for item in &work {
+        let journal = SourceJournal::new(state.clone(), &plan.restore, &item.request.source);
+        kept.extend(item.loader.kept(&journal, &setup.context(&plan.restore)).await?);
+    }
+    let sources = work.iter().zip(loaded).zip(&plan.sources).map(|((item, counts), planned)| RestoredSource {
+        name: item.request.source.clone(),
+        target: planned.load.target.clone(),
+        counts,
+        plain_bytes: planned.plain_bytes,
+    });
+    let report = RestoreReport {
+        restore: plan.restore.clone(),
+        set: manifest.set.clone(),
+        sources: sources.collect(),
+        switched: !elsewhere,
+        kept,
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+    };
+    setup.bus.emit(Event::RunFinished {
+        verb: "restore".into(),
+        job: manifest.set.job().to_string(),
+        set: Some(manifest.set.to_string()),
+        exit_code: 0,
+        elapsed_seconds: report.elapsed_seconds,
+        at: setup.clock.now(),
+    });
+    Ok(report)
+}
+
+fn finish_event(setup: &Setup, note: &RestoreNote, started: std::time::Instant, error: Error) -> Error {
+    setup.bus.emit(Event::RunFinished {
+        verb: "restore".into(),
+        job: note.set.job().to_string(),
+        set: Some(note.set.to_string()),
+        exit_code: error.kind().exit_code(),
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+        at: setup.clock.now(),
+    });
+    error
+}
+
+type Counts = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// Loads and counts every source; in place, everything is read and checked once before the first byte is loaded.
+async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], in_place: bool) -> Result<Vec<Counts>> {
+    if in_place {
+        for item in work {
+            for artifact in &item.request.artifacts {
+                setup.bus.step(format!("checking all of {} before anything is touched", artifact.artifact.file));
+                read(setup, item, artifact, None, CancellationToken::new()).await?;
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for item in work {
+        let journal = SourceJournal::new(state.clone(), &item.request.restore, &item.request.source);
+        let mut counts = Counts::new();
+        for artifact in &item.request.artifacts {
+            load_one(setup, item, artifact, &journal).await.context(|| format!("load {}", artifact.artifact.file))?;
+            fail::fail_point!("restore::loaded");
+        }
+        for artifact in &item.request.artifacts {
+            setup.bus.step(format!("counting {}.{}", item.request.source, artifact.name));
+            let found = item.loader.count(&item.request, artifact, &journal, &setup.context(&item.request.restore)).await?;
+            compare(&artifact.facts, &found).context(|| format!("count {}.{}", item.request.source, artifact.name))?;
+            counts.insert(artifact.name.clone(), found.totals);
+        }
+        all.push(counts);
+    }
+    Ok(all)
+}
+
+async fn load_one(setup: &Setup, item: &Work, artifact: &LoadArtifact, journal: &SourceJournal) -> Result<()> {
+    let (sender, receiver) = plain::channel();
+    let failed = CancellationToken::new();
+    let context = setup.context(&item.request.restore);
+    let reading = read(setup, item, artifact, Some(sender), failed.clone());
+    let loading = async {
+        let loaded = item.loader.load(&item.request, artifact, receiver, journal, &context).await;
+        if loaded.is_err() {
+            failed.cancel();
+        }
+        loaded
+    };
+    let (read, loaded) = tokio::join!(reading, loading);
+    match (read, loaded) {
+        (Ok(_), Ok(())) => Ok(()),
+        // A reader whose loader went away says only that; the loader's error says why. The other way round the reader's does.
+        (Err(error), Err(_)) if !error.to_string().contains("stopped taking bytes") => Err(error),
+        (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+    }
+}
+
+async fn read(
+    setup: &Setup,
+    item: &Work,
+    artifact: &LoadArtifact,
+    out: Option<plain::PlainSender>,
+    failed: CancellationToken,
+) -> Result<Facts> {
+    let shown = format!("{}.{}", item.request.source, artifact.name);
+    let (plain_bytes, stored_bytes) = (artifact.artifact.plain_bytes, artifact.artifact.stored_bytes());
+    setup.bus.emit(Event::ArtifactStarted { artifact: shown.clone(), expected_bytes: Some(plain_bytes) });
+    let stored = StoredArtifact {
+        store: setup.sinks[0].store.clone(),
+        prefix: item.prefix.clone(),
+        artifact: artifact.artifact.clone(),
+        identities: setup.identities.clone(),
+    };
+    let read_bytes = Arc::new(AtomicU64::new(0));
+    let reading = stored.read(out, read_bytes.clone(), failed);
+    let reading = crate::ops::progress::while_telling(setup, &shown, &artifact.artifact, &read_bytes, reading);
+    let facts = tokio::select! {
+        biased;
+        () = setup.cancel.cancelled() => return Err(interrupted()),
+        facts = reading => facts?,
+    };
+    if facts != artifact.facts {
+        return Err(Error::corrupt(format!("{}: the counts now are not those of the dump", artifact.artifact.file)));
+    }
+    setup.bus.emit(Event::ArtifactFinished { artifact: shown, plain_bytes, stored_bytes });
+    Ok(facts)
+}
+
+/// What could be counted at the target must be what was counted in the dump.
+pub fn compare(dumped: &Facts, found: &Facts) -> Result<()> {
+    let mut wrong = Vec::new();
+    for (name, count) in &found.per_name {
+        let expected = dumped.per_name.get(name).copied();
+        if expected != Some(*count) {
+            wrong.push(format!("{name} has {count}, the dump had {}", expected.map_or("none".into(), |e| e.to_string())));
+        }
+    }
+    for (total, count) in &found.totals {
+        if let Some(expected) = dumped.totals.get(total)
+            && expected != count
+        {
+            wrong.push(format!("{count} {total} in all, the dump had {expected}"));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let shown = wrong.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+    let more = if wrong.len() > 5 { format!("; and {} more", wrong.len() - 5) } else { String::new() };
+    Err(Error::new(Kind::Verify, format!("what was loaded is not what was dumped: {shown}{more}")))
+}
+
+/// Switches source after source. When one fails, those before it are switched back: a restore takes place whole or not at all.
+async fn switch_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mut RestoreNote) -> Result<()> {
+    note.phase = Phase::Switching;
+    note.save(state)?;
+    let context = setup.context(&note.restore);
+    for (at, item) in work.iter().enumerate() {
+        setup.bus.step(format!("switching {}", item.request.source));
+        fail::fail_point!("restore::before-switch");
+        let journal = SourceJournal::new(state.clone(), &note.restore, &item.request.source);
+        let Err(error) = item.loader.switch(&item.request, &journal, &context).await else { continue };
+        let error = error.context(format!("switch {}", item.request.source));
+        for done in work[..=at].iter().rev() {
+            let journal = SourceJournal::new(state.clone(), &note.restore, &done.request.source);
+            if let Err(again) = done.loader.undo(&journal, &context).await {
+                setup.bus.warn(format!("{} could not be switched back: {again}", done.request.source));
+                return Err(error.hint(format!("the restore is half done: drctl restore --undo {}", note.restore)));
+            }
+        }
+        discard(setup, state, work, note).await;
+        return Err(error.hint("the live data is as it was before"));
+    }
+    Ok(())
+}
+
+/// Removes what was loaded and never switched in.
+async fn discard(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mut RestoreNote) {
+    let mut clean = true;
+    for item in work {
+        let journal = SourceJournal::new(state.clone(), &note.restore, &item.request.source);
+        if let Err(error) = item.loader.discard(&journal, &setup.context(&note.restore)).await {
+            clean = false;
+            setup.bus.warn(format!("{}: what was loaded stays for now: {error}", item.request.source));
+        }
+    }
+    if clean {
+        note.phase = Phase::Discarded;
+        if let Err(error) = note.save(state) {
+            setup.bus.warn(format!("the state file does not know that restore {} was discarded: {error}", note.restore));
+        }
+    }
+}
+
+/// Seconds that the job's last restore on this host took, and when it was.
+pub fn took_before(setup: &Setup, job: &JobName) -> Option<(f64, Timestamp)> {
+    let state = setup.state.as_ref()?;
+    let notes = RestoreNote::all(state).ok()?;
+    notes.into_iter().rev().filter(|n| n.set.job() == job).find_map(|n| Some((n.elapsed_seconds?, n.switched_at?)))
+}
