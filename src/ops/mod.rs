@@ -8,6 +8,7 @@ pub mod choose;
 pub mod details;
 pub mod dump;
 pub mod guide;
+pub mod look;
 pub mod progress;
 pub mod restore;
 pub mod setup;

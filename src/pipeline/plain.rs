@@ -69,3 +69,33 @@ impl PlainReceiver {
         self.0.recv().await
     }
 }
+
+/// A plain stream as `Read`, for blocking threads. A stream that was given up is an error, never an end.
+pub struct Reader {
+    receiver: PlainReceiver,
+    current: Bytes,
+    ended: bool,
+}
+
+impl Reader {
+    /// Reads from the stream's next piece on.
+    pub fn new(receiver: PlainReceiver) -> Self {
+        Reader { receiver, current: Bytes::new(), ended: false }
+    }
+}
+
+impl std::io::Read for Reader {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            match self.receiver.blocking_next() {
+                Some(Plain::Data(bytes)) => self.current = bytes,
+                Some(Plain::Cut) => {}
+                Some(Plain::End) => self.ended = true,
+                None => return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the stream was given up before its end")),
+            }
+        }
+        let take = self.current.len().min(out.len());
+        out[..take].copy_from_slice(&self.current.split_to(take));
+        Ok(take)
+    }
+}

@@ -1,0 +1,265 @@
+//! The command line: what can be typed. Parsing only; every verb's work is in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Backs up databases, files and configuration as one restore point, proves it, and leads you back.
+#[derive(Parser, Debug)]
+#[command(
+    name = "drctl",
+    version,
+    about,
+    long_about = None,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "Start:   drctl init, then drctl backup now\n\
+                  3 a.m.:  drctl restore --date latest --dry-run    shows what would happen, changes nothing\n\
+                  Exit:    0 ok, 1 failed, 2 usage or configuration, 3 partial, 4 refused and nothing changed, 5 verification failed,\n         \
+                  6 no such set, 7 locked, 8 unreachable, 9 stale, 130/143 signal"
+)]
+pub struct Cli {
+    /// What all verbs take.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// Configuration file [default: ./drctl.yaml, then the user's, then /etc/drctl/drctl.yaml]
+    #[arg(short, long, global = true, env = "DRCTL_CONFIG", value_name = "FILE", hide_env = true)]
+    pub config: Option<PathBuf>,
+    /// Print the result as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say less: results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No colours, whatever the terminal
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Work on this repository without a configuration (for reading verbs; with --recovery)
+    #[arg(long, global = true, value_name = "FOLDER", hide_short_help = true)]
+    pub repo: Option<PathBuf>,
+    /// Recovery file that opens the repository; its passphrase is asked for, or taken from DRCTL_PASSPHRASE_FILE
+    #[arg(long, global = true, value_name = "FILE", requires = "repo", hide_short_help = true)]
+    pub recovery: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Look around, make a configuration, a repository and keys
+    Init(InitArgs),
+    /// Back up every source of the job as one set
+    Backup(BackupArgs),
+    /// List backup sets
+    List(ListArgs),
+    /// Show one set in full
+    Show(ShowArgs),
+    /// Where every job stands: newest good set, what would be lost now
+    Status(StatusArgs),
+    /// Check that stored sets are what was written; the proof goes into the log
+    Verify(VerifyArgs),
+    /// Get data back: plan, load beside, count, switch; undo or finish
+    Restore(RestoreArgs),
+    /// Write an artifact's plain bytes to standard output
+    Cat(CatArgs),
+    /// What changed between two sets
+    Diff(DiffArgs),
+    /// Check, show or describe the configuration
+    Config(ConfigArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write one page per verb into this folder instead
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// `drctl init`.
+#[derive(Args, Debug)]
+pub struct InitArgs {
+    /// Folder for the repository [default: ./drctl-repository]
+    #[arg(long, value_name = "FOLDER")]
+    pub store: Option<PathBuf>,
+    /// Name of the job [default: the folder's name]
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// File with the passphrase for the recovery file; without it one is made and printed
+    #[arg(long, value_name = "FILE", env = "DRCTL_PASSPHRASE_FILE", hide_env = true)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Show what would be made, make nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `drctl backup [now] [JOB…]`.
+#[derive(Args, Debug)]
+pub struct BackupArgs {
+    /// Jobs to run [default: all]; the word `now` may stand first
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// Only this source; may be repeated
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Vec<String>,
+    /// Verify the set afterwards up to this grade
+    #[arg(long, value_name = "GRADE", value_enum)]
+    pub verify: Option<GradeArg>,
+    /// Check every source and the store, back up nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Grades that can be asked for.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GradeArg {
+    /// Every object is in the store at its size and checksum
+    Uploaded,
+    /// Every byte is read, decrypted, decompressed, hashed, walked to its format's end and counted
+    ReadBack,
+}
+
+/// `drctl list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Only this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+}
+
+/// `drctl show SET`.
+#[derive(Args, Debug)]
+pub struct ShowArgs {
+    /// A set's id, or a date (20250101, 2025-01-01, RFC 3339, latest, "2 hours ago")
+    pub set: String,
+    /// The job, where a date is given and there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Read all of it and say what of it is whole, with the commands that save it
+    #[arg(long)]
+    pub rescue: bool,
+}
+
+/// `drctl status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Only this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Exit 9 when the newest good set of a job is older than this (2h, 1d12h)
+    #[arg(long, value_name = "AGE")]
+    pub max_age: Option<String>,
+}
+
+/// `drctl verify [SET]`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// A set's id, or a date [default: the newest good set]
+    pub set: Option<String>,
+    /// Every live set
+    #[arg(long, conflicts_with = "set")]
+    pub all: bool,
+    /// Only this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// How thorough
+    #[arg(long, value_enum, default_value = "read-back")]
+    pub grade: GradeArg,
+}
+
+/// `drctl restore`.
+#[derive(Args, Debug)]
+pub struct RestoreArgs {
+    /// A set's id (or use --date)
+    #[arg(conflicts_with_all = ["date", "undo", "finish"])]
+    pub set: Option<String>,
+    /// Last good set of a day (20250101, 2025-01-01) or at an instant (RFC 3339, latest, "2 hours ago")
+    #[arg(long, value_name = "DATE", conflicts_with_all = ["undo", "finish"])]
+    pub date: Option<String>,
+    /// The job, where there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Only this source; may be repeated [default: databases and files]
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Vec<String>,
+    /// Into another place: postgres://user@host/database for a database, a new folder for files
+    #[arg(long, value_name = "URL")]
+    pub target: Option<String>,
+    /// Load over the live data (a safety set is made first) instead of beside it
+    #[arg(long, conflicts_with = "target")]
+    pub in_place: bool,
+    /// With --in-place: make no safety set first
+    #[arg(long, requires = "in_place")]
+    pub no_safety_set: bool,
+    /// Show the plan, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Put back what a restore replaced [default: the newest one]
+    #[arg(long, value_name = "RESTORE", num_args = 0..=1, default_missing_value = "", conflicts_with = "finish")]
+    pub undo: Option<String>,
+    /// Drop what a restore kept aside [default: the newest one]
+    #[arg(long, value_name = "RESTORE", num_args = 0..=1, default_missing_value = "")]
+    pub finish: Option<String>,
+}
+
+/// `drctl cat SET ARTIFACT`.
+#[derive(Args, Debug)]
+pub struct CatArgs {
+    /// A set's id, or a date
+    pub set: String,
+    /// The artifact: its file name, its true name, or its source's name where that has one artifact
+    pub artifact: String,
+    /// One file out of an archive
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// The job, where a date is given and there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+}
+
+/// `drctl diff SET SET`.
+#[derive(Args, Debug)]
+pub struct DiffArgs {
+    /// The earlier set: an id or a date
+    pub from: String,
+    /// The later set: an id or a date
+    pub to: String,
+    /// The job, where dates are given and there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+}
+
+/// `drctl config …`.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: ConfigVerb,
+}
+
+/// What can be done with the configuration.
+#[derive(Subcommand, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigVerb {
+    /// List every mistake with its line
+    Check,
+    /// Print the effective configuration, secrets left out
+    Show,
+    /// Print the JSON Schema, for editors
+    Schema,
+}

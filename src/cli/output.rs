@@ -1,0 +1,198 @@
+//! Results on standard output, everything else on standard error; text and JSON are renderings of one value.
+
+use std::io::{IsTerminal, Write};
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::error::{Error, Kind};
+
+/// Name of the shape of JSON results.
+pub const SCHEMA: &str = "drctl.v1";
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// JSON instead of text.
+    pub json: bool,
+    /// Only results and errors.
+    pub quiet: bool,
+    /// Colours on standard output and standard error.
+    pub color: bool,
+}
+
+impl Output {
+    /// From the options and the terminal; honours NO_COLOR.
+    pub fn new(json: bool, quiet: bool, no_color: bool) -> Self {
+        let color = !no_color && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal();
+        Output { json, quiet, color }
+    }
+
+    /// Prints a verb's result.
+    pub fn result<T: Serialize>(&self, verb: &str, value: &T, text: impl FnOnce(&T) -> String) {
+        let out = if self.json {
+            #[derive(Serialize)]
+            struct Envelope<'a, T> {
+                schema: &'static str,
+                verb: &'a str,
+                result: &'a T,
+            }
+            let line = serde_json::to_string(&Envelope { schema: SCHEMA, verb, result: value });
+            line.unwrap_or_else(|e| format!("{{\"schema\":\"{SCHEMA}\",\"error\":{{\"message\":\"{e}\"}}}}")) + "\n"
+        } else {
+            text(value)
+        };
+        print(&out);
+    }
+
+    /// Prints the error that ends the verb.
+    pub fn error(&self, verb: &str, error: &Error) {
+        if self.json {
+            let value = serde_json::json!({
+                "schema": SCHEMA, "verb": verb,
+                "error": { "kind": error.kind().name(), "message": error.to_string(), "hint": error.hint_text(), "exit_code": error.kind().exit_code() },
+            });
+            print(&format!("{value}\n"));
+        }
+        let (red, bold, plain) = if self.color { ("\x1b[31;1m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+        let mut text = format!("{red}error:{plain} {error}\n");
+        if let Some(hint) = error.hint_text() {
+            text.push_str(&format!("{bold}hint:{plain} {hint}\n"));
+        }
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error worth words.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}
+
+/// Whether a person can be asked.
+pub fn is_interactive() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks a question that only `yes` answers with yes.
+pub fn confirm(question: &str) -> crate::error::Result<bool> {
+    let _ = write!(std::io::stderr(), "{question} Type yes to go on: ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|e| Error::new(Kind::Failed, "read the answer").because(e))?;
+    Ok(answer.trim().eq_ignore_ascii_case("yes"))
+}
+
+/// `1.4 GiB`, three digits at most.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64;
+    let mut unit = "";
+    for next in UNITS {
+        if value < 1000.0 && !unit.is_empty() {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// `1,234,567`.
+pub fn number(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `37 min`, `2 h 5 min`, `3 d 4 h`: two units at most; below a minute seconds.
+pub fn duration(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    match seconds {
+        0..=59 => format!("{seconds} s"),
+        60..=3599 => format!("{} min", seconds / 60),
+        3600..=86_399 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+    }
+}
+
+fn two(large: i64, large_unit: &str, small: i64, small_unit: &str) -> String {
+    if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
+}
+
+/// Seconds a thing took: `0.4 s`, `12 s`, `3 min 20 s`.
+pub fn took(seconds: f64) -> String {
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 60.0 => format!("{s:.0} s"),
+        s => two(s as i64 / 60, "min", s as i64 % 60, "s"),
+    }
+}
+
+/// An instant in a zone, to the minute, with the zone's abbreviation.
+pub fn when(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
+}
+
+/// Seconds from `at` to `now`.
+pub fn age(at: Timestamp, now: Timestamp) -> i64 {
+    SignedDuration::from_secs(now.as_second() - at.as_second()).as_secs()
+}
+
+/// Left-aligned columns, two blanks between; columns named in `right` are right-aligned.
+pub fn table(head: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(head.get(column).map(|h| h.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let mut out = String::new();
+        for (at, cell) in cells.iter().enumerate() {
+            let pad = " ".repeat(widths[at].saturating_sub(cell.chars().count()));
+            if right.contains(&at) {
+                out.push_str(&pad);
+                out.push_str(cell);
+            } else {
+                out.push_str(cell);
+                out.push_str(&pad);
+            }
+            out.push_str("  ");
+        }
+        format!("{}\n", out.trim_end())
+    };
+    let mut out = line(head.to_vec());
+    for row in rows {
+        out.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_read_well() {
+        let sizes = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (10 << 10, "10 KiB"), (1_072_693_248, "1.0 GiB"), (289 << 20, "289 MiB")];
+        for (count, text) in sizes {
+            assert_eq!(bytes(count), text);
+        }
+        for (seconds, text) in [(5, "5 s"), (2220, "37 min"), (7200, "2 h"), (7500, "2 h 5 min"), (273_600, "3 d 4 h"), (-5, "0 s")] {
+            assert_eq!(duration(seconds), text);
+        }
+        for (seconds, text) in [(0.42, "0.4 s"), (12.3, "12 s"), (200.0, "3 min 20 s")] {
+            assert_eq!(took(seconds), text);
+        }
+        assert_eq!(number(1_234_567), "1,234,567");
+        assert_eq!(number(12), "12");
+    }
+}

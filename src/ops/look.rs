@@ -1,0 +1,329 @@
+//! Looking at what is there: `list`, `show`, `status`. Nothing here changes anything.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::catalog::{JobLog, SetEntry};
+use crate::error::{Error, Result};
+use crate::model::manifest::SourceEntry;
+use crate::model::record::Grade;
+use crate::model::{Artifact, Encryption, JobName, SetId, SetKind};
+use crate::ops::Setup;
+use crate::ops::details::Details;
+use crate::ops::restore::journal::RestoreNote;
+use crate::pipeline::read::StoredArtifact;
+
+/// One set in a line.
+#[derive(Clone, Debug, Serialize)]
+pub struct SetLine {
+    /// The set.
+    pub set: SetId,
+    /// Full or incremental.
+    pub kind: SetKind,
+    /// When its run began.
+    pub started_at: Timestamp,
+    /// `complete`, `partial`, `suspect`.
+    pub state: &'static str,
+    /// What it holds: `postgres`, `files` …
+    pub sources: Vec<String>,
+    /// Plain bytes of its artifacts.
+    pub plain_bytes: u64,
+    /// Bytes it takes in each store.
+    pub stored_bytes: u64,
+    /// Proof grade; `None` after a failed verification.
+    pub grade: Option<Grade>,
+    /// When that grade was proven.
+    pub proven_at: Option<Timestamp>,
+    /// End of its pin.
+    pub pinned_until: Option<Timestamp>,
+}
+
+impl SetLine {
+    fn of(entry: &SetEntry) -> Self {
+        let manifest = &entry.manifest;
+        let grade = entry.grade(false);
+        let proven = entry.proofs.iter().rev().find(|p| p.proof.passed && Some(p.proof.grade) == grade).map(|p| p.proof.finished_at);
+        SetLine {
+            set: manifest.set.clone(),
+            kind: manifest.kind(),
+            started_at: manifest.started_at,
+            state: manifest.state.name(),
+            sources: manifest.sources.iter().filter(|s| s.kind != super::backup::OWN_SOURCE).map(|s| s.name.clone()).collect(),
+            plain_bytes: manifest.plain_bytes(),
+            stored_bytes: manifest.stored_bytes(),
+            grade,
+            proven_at: grade.map(|_| proven.unwrap_or(manifest.finished_at)),
+            pinned_until: entry.pin.as_ref().map(|p| p.until),
+        }
+    }
+}
+
+/// Sets of the jobs asked for, oldest first within a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListReport {
+    /// Where they lie.
+    pub location: String,
+    /// The sets.
+    pub sets: Vec<SetLine>,
+    /// What a person must hear of the logs.
+    pub findings: Vec<String>,
+}
+
+/// Every live set of the jobs.
+pub async fn list(setup: &Setup, jobs: &[JobName]) -> Result<ListReport> {
+    let mut report = ListReport { location: setup.repository.location(), sets: Vec::new(), findings: Vec::new() };
+    for job in jobs {
+        let log = setup.log(job).await?;
+        report.sets.extend(log.state().live().map(SetLine::of));
+        report.findings.extend(log.state().findings().iter().map(|f| format!("{job}: {f}")));
+    }
+    Ok(report)
+}
+
+/// One set in full.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShowReport {
+    /// Its line.
+    pub set: SetLine,
+    /// Number of its commit record.
+    pub record: u64,
+    /// Where it lies: location and folder.
+    pub folder: String,
+    /// The machine it was made on.
+    pub host: String,
+    /// Version of drctl that made it.
+    pub drctl_version: String,
+    /// When everything was stored.
+    pub finished_at: Timestamp,
+    /// What is missing or odd.
+    pub reasons: Vec<String>,
+    /// Its sources.
+    pub sources: Vec<SourceEntry>,
+    /// Seconds between the earliest and the latest instant its sources stand for.
+    pub spread_seconds: i64,
+    /// Its artifacts.
+    pub artifacts: Vec<ArtifactLine>,
+    /// Proofs in the log, oldest first: grade, outcome, when, findings.
+    pub proofs: Vec<ProofLine>,
+    /// Why true names and counts are not shown, if they are not.
+    pub sealed: Option<String>,
+}
+
+/// One artifact of a set.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArtifactLine {
+    /// Its source.
+    pub source: String,
+    /// True name, where the details could be read.
+    pub name: Option<String>,
+    /// File name.
+    pub file: String,
+    /// Plain bytes.
+    pub plain_bytes: u64,
+    /// Stored bytes.
+    pub stored_bytes: u64,
+    /// Objects it consists of.
+    pub objects: usize,
+    /// Counts.
+    pub totals: BTreeMap<String, u64>,
+    /// Counts by name: rows per table …; empty when the details could not be read.
+    pub per_name: BTreeMap<String, u64>,
+    /// Whom it is sealed for.
+    pub recipients: Vec<String>,
+    /// With `--rescue`: `None` when all of it can be read, else why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
+}
+
+/// One proof.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProofLine {
+    /// Grade tried for.
+    pub grade: Grade,
+    /// Whether it was reached.
+    pub passed: bool,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// What was wrong.
+    pub findings: Vec<String>,
+}
+
+/// All about one set; with `rescue` every artifact is read to see what of it is whole.
+pub async fn show(setup: &Setup, entry: &SetEntry, rescue: bool) -> Result<ShowReport> {
+    let manifest = &entry.manifest;
+    let store = &setup.sinks[0].store;
+    let details = Details::read(setup, store, manifest).await;
+    let (details, sealed) = match details {
+        Ok(details) => (Some(details), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let mut artifacts = Vec::new();
+    for artifact in &manifest.artifacts {
+        let known = details.as_ref().and_then(|d| d.artifact(&artifact.file));
+        let damage = if rescue { damage(setup, manifest.set.prefix(), artifact).await } else { None };
+        artifacts.push(ArtifactLine {
+            source: artifact.source.clone(),
+            name: known.map(|k| k.name.clone()),
+            file: artifact.file.clone(),
+            plain_bytes: artifact.plain_bytes,
+            stored_bytes: artifact.stored_bytes(),
+            objects: artifact.objects.len(),
+            totals: artifact.totals.clone(),
+            per_name: known.map(|k| k.facts.per_name.clone()).unwrap_or_default(),
+            recipients: match &artifact.encryption {
+                Encryption::Age { recipients } => recipients.clone(),
+                Encryption::None => Vec::new(),
+            },
+            damage,
+        });
+    }
+    let own = |s: &&SourceEntry| s.kind != super::backup::OWN_SOURCE;
+    let first = manifest.sources.iter().filter(own).map(|s| s.as_of).min();
+    let last = manifest.sources.iter().filter(own).map(|s| s.as_of).max();
+    Ok(ShowReport {
+        set: SetLine::of(entry),
+        record: entry.number,
+        folder: format!("{}/{}", setup.repository.location(), manifest.set.prefix()),
+        host: manifest.host.clone(),
+        drctl_version: manifest.drctl_version.clone(),
+        finished_at: manifest.finished_at,
+        reasons: manifest.state.reasons().to_vec(),
+        sources: manifest.sources.clone(),
+        spread_seconds: first.zip(last).map_or(0, |(first, last)| last.as_second() - first.as_second()),
+        artifacts,
+        proofs: entry
+            .proofs
+            .iter()
+            .map(|p| ProofLine {
+                grade: p.proof.grade,
+                passed: p.proof.passed,
+                finished_at: p.proof.finished_at,
+                findings: p.proof.findings.clone(),
+            })
+            .collect(),
+        sealed,
+    })
+}
+
+async fn damage(setup: &Setup, prefix: String, artifact: &Artifact) -> Option<String> {
+    let stored =
+        StoredArtifact { store: setup.sinks[0].store.clone(), prefix, artifact: artifact.clone(), identities: setup.identities.clone() };
+    stored.read(None, Default::default(), Default::default()).await.err().map(|e| e.to_string())
+}
+
+/// Where every job stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusReport {
+    /// Where the sets lie.
+    pub location: String,
+    /// `all-in-one` or `sealed`, and what a thief of this host could do.
+    pub role: String,
+    /// Now; ages are counted from here.
+    pub now: Timestamp,
+    /// One entry a job.
+    pub jobs: Vec<JobStatus>,
+    /// Restores on this host that leave something, with what that is.
+    pub restores: Vec<StandingRestore>,
+    /// Runs that began on this host and never ended.
+    pub interrupted: Vec<String>,
+    /// What a person must hear of.
+    pub findings: Vec<String>,
+}
+
+/// One job.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobStatus {
+    /// Its name.
+    pub job: JobName,
+    /// Sets that are live.
+    pub sets: usize,
+    /// Sets that are good and proven `read-back` or better.
+    pub verified_sets: usize,
+    /// Bytes they take in each store.
+    pub stored_bytes: u64,
+    /// The newest good set.
+    pub newest_good: Option<SetLine>,
+    /// Seconds since the content of the newest good set: what would be lost now.
+    pub rpo_seconds: Option<i64>,
+    /// A newer set that is not good, if there is one.
+    pub newest_bad: Option<SetLine>,
+    /// Whether the newest good set is older than allowed.
+    pub stale: bool,
+}
+
+/// One restore that leaves something.
+#[derive(Clone, Debug, Serialize)]
+pub struct StandingRestore {
+    /// The restore.
+    pub restore: RestoreNote,
+    /// What is kept aside.
+    pub kept: Vec<String>,
+}
+
+/// Status of the jobs; `max_age_seconds` makes a job stale.
+pub async fn status(setup: &Setup, jobs: &[JobName], restores: Vec<StandingRestore>, max_age_seconds: Option<i64>) -> Result<StatusReport> {
+    let now = setup.clock.now();
+    let sealed = setup.identities.recipients().is_empty();
+    let mut report = StatusReport {
+        location: setup.repository.location(),
+        role: if sealed {
+            "no identity on this host: a thief of it cannot read old sets".to_owned()
+        } else {
+            "all-in-one: a thief of this host can read every set and, with the store's rights, delete it".to_owned()
+        },
+        now,
+        jobs: Vec::new(),
+        restores,
+        interrupted: Vec::new(),
+        findings: Vec::new(),
+    };
+    for job in jobs {
+        let log = setup.log(job).await?;
+        report.findings.extend(log.state().findings().iter().map(|f| format!("{job}: {f}")));
+        report.jobs.push(job_status(&log, now, max_age_seconds));
+    }
+    Ok(report)
+}
+
+fn job_status(log: &JobLog, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
+    let live: Vec<&SetEntry> = log.state().live().collect();
+    let good = live.iter().rev().find(|e| e.is_good() && e.grade(false).is_some());
+    let rpo_seconds = good.map(|entry| {
+        let oldest = entry.manifest.sources.iter().filter(|s| s.kind != super::backup::OWN_SOURCE).map(|s| s.as_of).min();
+        now.as_second() - oldest.unwrap_or(entry.manifest.started_at).as_second()
+    });
+    let newest_bad = live.last().filter(|last| good.is_none_or(|good| good.number < last.number)).map(|e| SetLine::of(e));
+    JobStatus {
+        job: log.job().clone(),
+        sets: live.len(),
+        verified_sets: live.iter().filter(|e| e.is_good() && e.grade(false) >= Some(Grade::ReadBack)).count(),
+        stored_bytes: live.iter().map(|e| e.manifest.stored_bytes()).sum(),
+        newest_good: good.map(|e| SetLine::of(e)),
+        rpo_seconds,
+        newest_bad,
+        stale: max_age_seconds.is_some_and(|max| rpo_seconds.is_none_or(|age| age > max)),
+    }
+}
+
+/// The artifact that `wanted` names: its file name, its true name, `source.name`, or its source when that has one only.
+pub fn artifact<'a>(manifest: &'a crate::model::Manifest, details: Option<&Details>, wanted: &str) -> Result<&'a Artifact> {
+    let by_name = |a: &&Artifact| {
+        let name = details.and_then(|d| d.artifact(&a.file)).map(|d| d.name.as_str());
+        a.file == wanted || name.is_some_and(|n| n == wanted || format!("{}.{n}", a.source) == wanted)
+    };
+    let mut found: Vec<&Artifact> = manifest.artifacts.iter().filter(by_name).collect();
+    if found.is_empty() {
+        found = manifest.artifacts.iter().filter(|a| a.source == wanted || a.file.starts_with(&format!("{wanted}."))).collect();
+    }
+    match found.as_slice() {
+        [only] => Ok(only),
+        _ => {
+            let known: Vec<&str> = manifest.artifacts.iter().map(|a| a.file.as_str()).collect();
+            let what = if found.is_empty() { "has no artifact" } else { "has more than one artifact" };
+            Err(Error::new(crate::error::Kind::NoSuchSet, format!("{} {what} '{wanted}'", manifest.set))
+                .hint(format!("its artifacts are: {}", known.join(", "))))
+        }
+    }
+}
