@@ -1,13 +1,21 @@
 //! The courtesy lease of a job: it saves two runs from doing the same work. Nothing is safe because of it (rule 16).
+//!
+//! A lease is a row of create-only files `jobs/<job>/lease/<epoch>.json`; only the newest counts. It is taken, renewed and given
+//! back by creating the next epoch. It is not signed: whoever may write the store can hinder runs anyway.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::repository::Repository;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
+use crate::store::whole;
+
+/// A lease file longer than this is none of ours.
+const LONGEST: u64 = 4096;
 
 /// Who holds a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +27,16 @@ pub struct Holder {
     pub pid: u32,
     /// Since when, server date.
     pub since: Timestamp,
+}
+
+/// One lease file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LeaseFile {
+    epoch: u64,
+    holder: Holder,
+    until: Timestamp,
+    released: bool,
 }
 
 /// A lease that we hold.
@@ -35,21 +53,115 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes the job's lease for `length`. [`crate::error::Kind::Locked`], naming the holder, when another has it.
+    /// Takes the job's lease for `length`. [`Kind::Locked`], naming the holder, when another has it.
     pub async fn acquire(repository: &Repository, job: &JobName, host: &str, pid: u32, length: Duration) -> Result<Lease> {
-        let _ = (repository, job, host, pid, length);
-        Err(Error::failed("leases cannot be taken yet"))
+        let what = || format!("take the lease of job {job}");
+        let now = repository.store().server_date().await.map_err(|e| e.context(what()))?;
+        let newest = newest(repository, job).await.map_err(|e| e.context(what()))?;
+        if let Some((_, Some(file))) = &newest
+            && !file.released
+            && file.until > now
+        {
+            return Err(locked(job, file));
+        }
+        let epoch = newest.map_or(0, |(epoch, _)| epoch).saturating_add(1);
+        let holder = Holder { host: host.to_owned(), pid, since: now };
+        let lease = Lease { job: job.clone(), epoch, holder, until: end(now, length)? };
+        lease.write(repository, false).await.map_err(|e| e.context(what()))?;
+        Ok(lease)
     }
 
-    /// Moves the end to `length` from now, by a new epoch. [`crate::error::Kind::Locked`] when another took it meanwhile.
+    /// Moves the end to `length` from now, by a new epoch. [`Kind::Locked`] when another took it meanwhile: stop before the
+    /// commit, the work is being done twice.
     pub async fn renew(&mut self, repository: &Repository, length: Duration) -> Result<()> {
-        let _ = (repository, length);
-        Err(Error::failed("leases cannot be taken yet"))
+        let now = repository.store().server_date().await?;
+        let next = Lease { epoch: self.epoch.saturating_add(1), until: end(now, length)?, ..self.clone() };
+        next.write(repository, false).await.map_err(|e| e.context(format!("renew the lease of job {}", self.job)))?;
+        *self = next;
+        Ok(())
     }
 
-    /// Gives the lease back, by a new epoch that says so.
+    /// Gives the lease back, by a new epoch that says so. A lease that another took meanwhile is left alone.
     pub async fn release(self, repository: &Repository) -> Result<()> {
-        let _ = repository;
-        Err(Error::failed("leases cannot be taken yet"))
+        let next = Lease { epoch: self.epoch.saturating_add(1), ..self };
+        match next.write(repository, true).await {
+            Err(e) if e.kind() == Kind::Locked => Ok(()),
+            other => other,
+        }
     }
+
+    /// Creates this epoch's file; a taken epoch is [`Kind::Locked`] unless the bytes are ours.
+    async fn write(&self, repository: &Repository, released: bool) -> Result<()> {
+        let file = LeaseFile { epoch: self.epoch, holder: self.holder.clone(), until: self.until, released };
+        let json = serde_json::to_vec(&file).map_err(|e| Error::failed("write a lease").because(e))?;
+        let key = lease_key(&self.job, self.epoch);
+        match whole::create(&**repository.store(), &key, Bytes::from(json)).await {
+            Err(e) if e.kind() == Kind::Exists => match read(repository, &self.job, self.epoch).await? {
+                // The answer of an earlier try was lost.
+                Some(standing) if standing == file => Ok(()),
+                Some(other) => Err(locked(&self.job, &other)),
+                None => Err(Error::new(Kind::Locked, format!("job {}: {key} was just taken", self.job))),
+            },
+            other => other,
+        }
+    }
+}
+
+/// Removes all but the newest epoch; the pruner does so. Returns how many files went.
+pub async fn tidy(repository: &Repository, job: &JobName) -> Result<u64> {
+    let epochs = list(repository, job).await?;
+    let Some((_, old)) = epochs.split_last() else { return Ok(0) };
+    for epoch in old {
+        repository.store().delete(&lease_key(job, *epoch)).await?;
+    }
+    Ok(old.len() as u64)
+}
+
+fn lease_key(job: &JobName, epoch: u64) -> String {
+    format!("jobs/{job}/lease/{epoch:010}.json")
+}
+
+fn end(now: Timestamp, length: Duration) -> Result<Timestamp> {
+    now.checked_add(length).map_err(|e| Error::new(Kind::Usage, "the end of the lease lies too far ahead").because(e))
+}
+
+fn locked(job: &JobName, file: &LeaseFile) -> Error {
+    let Holder { host, pid, since } = &file.holder;
+    let since = Timestamp::from_second(since.as_second()).unwrap_or(*since);
+    Error::new(Kind::Locked, format!("job {job} is held by {} pid {pid} since {since}", host.escape_debug()))
+        .hint(format!("wait for it; if that process is gone, the lease ends by itself at {}, or: drctl unlock {job}", file.until))
+}
+
+async fn list(repository: &Repository, job: &JobName) -> Result<Vec<u64>> {
+    let prefix = format!("jobs/{job}/lease/");
+    let mut epochs: Vec<u64> = whole::list_all(&**repository.store(), &prefix)
+        .await?
+        .iter()
+        .filter_map(|entry| {
+            let epoch = entry.key.strip_prefix(&prefix)?.strip_suffix(".json")?.parse().ok()?;
+            (lease_key(job, epoch) == entry.key).then_some(epoch)
+        })
+        .collect();
+    epochs.sort_unstable();
+    Ok(epochs)
+}
+
+/// The newest epoch and what it says; a file that cannot be understood takes its epoch and holds nothing.
+async fn newest(repository: &Repository, job: &JobName) -> Result<Option<(u64, Option<LeaseFile>)>> {
+    match list(repository, job).await?.last() {
+        None => Ok(None),
+        Some(epoch) => Ok(Some((*epoch, read(repository, job, *epoch).await?))),
+    }
+}
+
+async fn read(repository: &Repository, job: &JobName, epoch: u64) -> Result<Option<LeaseFile>> {
+    let key = lease_key(job, epoch);
+    let store = &**repository.store();
+    match store.head(&key).await {
+        Ok(head) if head.bytes == 0 || head.bytes > LONGEST => return Ok(None),
+        Err(e) if e.kind() == Kind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let bytes = whole::read(store, &key).await?;
+    Ok(serde_json::from_slice::<LeaseFile>(&bytes).ok().filter(|file| file.epoch == epoch))
 }

@@ -1,14 +1,28 @@
 //! One job's log: read, verified, appended to.
+//!
+//! Reading gives findings, not errors: what can be verified stays readable. Appending is refused ([`Kind::Corrupt`]) when records
+//! are missing or the log was rolled back; deleting also when a record does not verify or does not follow from the one before.
 
+use bytes::Bytes;
+use futures::stream::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
-use crate::catalog::keys::RoleKey;
+use crate::catalog::encoding;
+use crate::catalog::fold::{self, Frame, KeyBook};
+use crate::catalog::keys::{KeyFile, RoleKey, roles_for};
 use crate::catalog::repository::Repository;
-use crate::catalog::rules::Rules;
-use crate::catalog::state::State;
-use crate::error::{Error, Result};
-use crate::model::record::Body;
-use crate::model::{JobName, Sha256};
+use crate::catalog::rules::{self, Rules};
+use crate::catalog::state::{Finding, State};
+use crate::error::{Error, Kind, Result};
+use crate::model::record::{Body, Record};
+use crate::model::{FORMAT, JobName, Sha256};
+use crate::store::whole;
+
+/// Records read at once.
+const READERS: usize = 8;
+
+/// Numbers asked for in one listing.
+const PAGE: usize = 1000;
 
 /// A record of ours that stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +33,23 @@ pub struct Appended {
     pub sha256: Sha256,
 }
 
+/// A record ready to be sent; a retry sends these very bytes (rule 1).
+#[derive(Clone, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) number: u64,
+    pub(crate) bytes: Bytes,
+    pub(crate) sha256: Sha256,
+}
+
+/// What became of a record that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It stands.
+    Stands,
+    /// Another record holds the number.
+    Taken,
+}
+
 /// One job's log, as far as it was read.
 pub struct JobLog {
     pub(crate) repository: Repository,
@@ -26,6 +57,27 @@ pub struct JobLog {
     pub(crate) keys: Vec<RoleKey>,
     pub(crate) rules: Rules,
     pub(crate) state: State,
+    pub(crate) book: KeyBook,
+    from_cache: bool,
+    pub(crate) acknowledging: bool,
+}
+
+/// Where record `number` of a job lies.
+pub fn record_key(job: &JobName, number: u64) -> String {
+    format!("jobs/{job}/log/{number:010}.signed")
+}
+
+fn number_of(key: &str, job: &JobName) -> Option<u64> {
+    let number = key.rsplit('/').next()?.strip_suffix(".signed")?.parse().ok()?;
+    (record_key(job, number) == key).then_some(number)
+}
+
+/// Bytes under a number, as far as they could be a record.
+enum Found {
+    Bytes(Bytes),
+    /// Longer than any record: only its hash is of use.
+    TooLong(Sha256),
+    Nothing,
 }
 
 impl JobLog {
@@ -33,15 +85,206 @@ impl JobLog {
     ///
     /// A log that does not exist is an empty one. Records that do not verify, gaps and rollbacks are findings in
     /// [`State::findings`], not errors: what can be verified stays readable. A record of a newer format is
-    /// [`crate::error::Kind::Unsupported`].
+    /// [`Kind::Unsupported`].
     pub async fn open(repository: &Repository, job: &JobName, keys: Vec<RoleKey>) -> Result<JobLog> {
-        let _ = (repository, job, keys);
-        Err(Error::failed("the log cannot be read yet"))
+        Self::open_with(repository, job, keys, Rules::default()).await
     }
 
-    /// Reads what came since, and says how many records that were.
+    /// [`JobLog::open`] with rules switched off; for tests that show what a rule is for.
+    #[doc(hidden)]
+    pub async fn open_with(repository: &Repository, job: &JobName, keys: Vec<RoleKey>, rules: Rules) -> Result<JobLog> {
+        let first = read_key_file(repository, 1).await.map_err(|e| match e.kind() {
+            Kind::NotFound => e.with_kind(Kind::Corrupt).context("the repository has lost its first key file"),
+            _ => e,
+        })?;
+        let state = State::new(repository.inner.file_sha256, &first);
+        let book = [(1, first)].into();
+        let mut log =
+            JobLog { repository: repository.clone(), job: job.clone(), keys, rules, state, book, from_cache: false, acknowledging: false };
+        let what = || format!("read the log of job {job} in {}", repository.location());
+        log.read_cached().await.map_err(|e| e.context(what()))?;
+        log.refresh().await.map_err(|e| e.context(what()))?;
+        Ok(log)
+    }
+
+    /// Reads what came since, and says how many numbers that were.
     pub async fn refresh(&mut self) -> Result<u64> {
-        Err(Error::failed("the log cannot be read yet"))
+        let before = self.state.head();
+        loop {
+            let from = self.state.head() + 1;
+            let listed = self.newest_listed().await?;
+            let upto = listed.unwrap_or(from).max(from);
+            if self.read_range(from, upto, listed.is_some()).await? == 0 {
+                break;
+            }
+        }
+        self.check_high_water()?;
+        Ok(self.state.head() - before)
+    }
+
+    /// Reads every record from the store again, past the cache, and folds anew. Deleting asks for it.
+    pub async fn reread(&mut self) -> Result<()> {
+        let Some(first) = self.book.get(&1) else { return Err(Error::corrupt("the first key file is not at hand")) };
+        self.state = State::new(self.repository.inner.file_sha256, first);
+        self.from_cache = false;
+        self.refresh().await.map(|_| ())
+    }
+
+    /// Whether part of the state rests on the local cache.
+    pub(crate) fn is_from_cache(&self) -> bool {
+        self.from_cache
+    }
+
+    /// The highest number that a listing shows after the head; `None` when it shows none, which proves nothing.
+    async fn newest_listed(&self) -> Result<Option<u64>> {
+        let prefix = format!("jobs/{}/log/", self.job);
+        let after = record_key(&self.job, self.state.head());
+        let page = self.repository.store().list(&prefix, Some(&after), PAGE).await.map_err(|e| e.context("list the log"))?;
+        Ok(page.iter().filter_map(|entry| number_of(&entry.key, &self.job)).max())
+    }
+
+    /// Reads and folds `from ..= upto`; with `listed`, something stands at `upto`, so that nothing before it may be missing.
+    async fn read_range(&mut self, from: u64, upto: u64, listed: bool) -> Result<u64> {
+        let repository = self.repository.clone();
+        let job = self.job.clone();
+        let mut read = futures::stream::iter(from..=upto)
+            .map(|number| {
+                let (repository, job) = (repository.clone(), job.clone());
+                async move { Ok::<_, Error>((number, fetch(&repository, &job, number).await?)) }
+            })
+            .buffered(READERS);
+        let mut count = 0;
+        while let Some((number, found)) = read.try_next().await? {
+            match found {
+                Found::Nothing if number == upto || !listed => break,
+                // It was listed after, or something after it was: asked once more, then it is missing.
+                Found::Nothing => match fetch(&repository, &job, number).await? {
+                    Found::Nothing => self.state.apply_gap(number),
+                    again => self.take(number, again).await?,
+                },
+                found => self.take(number, found).await?,
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Folds what stands under the next number.
+    async fn take(&mut self, number: u64, found: Found) -> Result<()> {
+        let mut found = found;
+        for last_try in [false, true] {
+            let (sha256, reason) = match &found {
+                Found::Nothing => return Ok(()),
+                Found::TooLong(sha256) => (*sha256, "it is longer than any record may be".to_owned()),
+                Found::Bytes(bytes) => match self.fold(number, bytes).await {
+                    Ok(_) => {
+                        self.keep(number, bytes);
+                        return Ok(());
+                    }
+                    Err(e) if e.kind() != Kind::Corrupt => return Err(e),
+                    Err(e) => (Sha256::of(bytes), e.to_string()),
+                },
+            };
+            if last_try {
+                self.state.apply_unverified(number, sha256, reason);
+                return Ok(());
+            }
+            // Bytes can go wrong on the way; what is bound into the next record must be what stands there.
+            found = fetch(&self.repository, &self.job, number).await?;
+        }
+        Ok(())
+    }
+
+    /// Verifies and applies one record; says whether it counts. [`Kind::Corrupt`] when it does not verify, nothing applied then.
+    pub(crate) async fn fold(&mut self, number: u64, bytes: &[u8]) -> Result<bool> {
+        if let Some(key) = fold::named_key(bytes)
+            && !self.book.contains_key(&key)
+        {
+            match read_key_file(&self.repository, key).await {
+                Ok(file) => {
+                    self.book.insert(key, file);
+                }
+                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let frame = Frame {
+            repository: self.repository.id(),
+            job: &self.job,
+            scheme: &*self.repository.inner.scheme,
+            keys: &self.book,
+            rules: self.rules,
+        };
+        let verified = fold::verify(&self.state, number, bytes, frame)?;
+        Ok(self.state.apply(verified, Sha256::of(bytes), frame))
+    }
+
+    async fn read_cached(&mut self) -> Result<()> {
+        let Some(cache) = self.repository.env().cache.clone() else { return Ok(()) };
+        let mut number = 1;
+        let mut newest = None;
+        while let Some(bytes) = cache.read(self.repository.id(), &self.job, number) {
+            if self.fold(number, &bytes).await.is_err() || self.state.findings.iter().any(Finding::stops_deletes) {
+                // Not worth a word: the store is asked instead.
+                newest = None;
+                break;
+            }
+            newest = Some((number, bytes));
+            number += 1;
+        }
+        // The newest cached record must be what the store holds; the links then vouch for those before it.
+        let agrees = match newest {
+            Some((number, bytes)) => {
+                matches!(fetch(&self.repository, &self.job, number).await?, Found::Bytes(stored) if stored == bytes)
+            }
+            None => false,
+        };
+        if agrees {
+            self.from_cache = true;
+        } else if let Some(first) = self.book.get(&1) {
+            self.state = State::new(self.repository.inner.file_sha256, first);
+        }
+        Ok(())
+    }
+
+    fn keep(&self, number: u64, bytes: &[u8]) {
+        if let Some(cache) = &self.repository.env().cache {
+            cache.keep(self.repository.id(), &self.job, number, bytes);
+        }
+    }
+
+    /// Compares with the newest record this machine has seen, and moves that mark forwards.
+    fn check_high_water(&mut self) -> Result<()> {
+        let Some(mark) = self.repository.env().high_water.clone() else { return Ok(()) };
+        let id = self.repository.id().to_owned();
+        let head = self.state.head();
+        if let Some((seen, sha256)) = mark.get(&id, &self.job)? {
+            let same = seen <= head && self.state.hash_of(seen).is_none_or(|found| found == sha256);
+            let finding = Finding::RolledBack { seen, found: head.min(seen) };
+            if !same && !self.state.findings.iter().any(|f| matches!(f, Finding::RolledBack { .. })) {
+                self.state.findings.push(finding);
+            }
+            if seen >= head {
+                return Ok(());
+            }
+        }
+        if head > 0 && !self.state.open_findings().any(Finding::stops_appends) {
+            mark.set(&id, &self.job, head, &self.state.head_sha256)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to append to a log from which records were taken.
+    pub(crate) fn refuse_if_tampered(&self, deletes: bool) -> Result<()> {
+        let stops = |f: &&Finding| f.stops_appends() || (deletes && f.stops_deletes());
+        match self.state.open_findings().find(stops) {
+            None => Ok(()),
+            Some(finding) => {
+                let what = if deletes { "delete from" } else { "append to" };
+                Err(Error::corrupt(format!("{what} the log of job {}: {finding}", self.job))
+                    .hint("what can be verified is still readable: drctl list; look into it before anything else is done: drctl doctor"))
+            }
+        }
     }
 
     /// Appends one record that needs no judgement beyond the rules for its type; a conflict is judged again and tried again at
@@ -53,13 +296,130 @@ impl JobLog {
     /// Appends the record that `make` gives for the log up to its head. `make` is asked again, with the state at the new head,
     /// whenever another record took the number; its error ends the append with nothing written.
     ///
-    /// The second argument of `make` is the server's date.
-    pub async fn append_with<F>(&mut self, make: F) -> Result<Appended>
+    /// The second argument of `make` is the server's date. [`Kind::OutcomeUnknown`]: the record may stand, or may yet arrive.
+    pub async fn append_with<F>(&mut self, mut make: F) -> Result<Appended>
     where
         F: FnMut(&State, Timestamp) -> Result<Body> + Send,
     {
-        let _ = make;
-        Err(Error::failed("the log cannot be written yet"))
+        let appended = self.append_if(|state, date| make(state, date).map(Some)).await?;
+        appended.ok_or_else(|| Error::failed("append a record: there is nothing to append"))
+    }
+
+    /// [`JobLog::append_with`] for a `make` that may find, at any head, that there is nothing to append any more.
+    pub async fn append_if<F>(&mut self, mut make: F) -> Result<Option<Appended>>
+    where
+        F: FnMut(&State, Timestamp) -> Result<Option<Body>> + Send,
+    {
+        self.refresh().await?;
+        loop {
+            let date = self.server_date().await?;
+            let Some(body) = make(&self.state, date)? else { return Ok(None) };
+            if !self.acknowledging {
+                self.refuse_if_tampered(matches!(body, Body::DeleteIntent { .. } | Body::Deleted { .. }))?;
+            }
+            rules::admissible(&self.state, &body, self.rules)?;
+            let what = format!("append a {} record to the log of job {}", body.type_name(), self.job);
+            let sealed = self.seal(body).map_err(|e| e.context(what.clone()))?;
+            match self.send(&sealed).await.map_err(|e| e.context(what.clone()))? {
+                Sent::Stands => {
+                    self.take_own(&sealed).await.map_err(|e| e.context(what))?;
+                    return Ok(Some(Appended { number: sealed.number, sha256: sealed.sha256 }));
+                }
+                Sent::Taken => {
+                    self.refresh().await?;
+                }
+            }
+        }
+    }
+
+    /// The server's date.
+    pub async fn server_date(&self) -> Result<Timestamp> {
+        self.repository.store().server_date().await.map_err(|e| e.context("ask the store for its date"))
+    }
+
+    /// A key at hand that may append `body` at the head (rule 4).
+    pub(crate) fn key_for(&self, body: &Body) -> Result<&RoleKey> {
+        let needed = roles_for(body);
+        if !self.rules.fresh_key {
+            return self.keys.first().ok_or_else(|| Error::new(Kind::Denied, "there is no signing key at hand"));
+        }
+        let may = |key: &&RoleKey| {
+            let known = self.book.get(&key.number).is_some_and(|(file, _)| file.public == *key.signer.public());
+            let roles = self.state.key(key.number).map(|standing| &standing.roles);
+            known
+                && self.state.key_is_valid(key.number)
+                && (needed.is_empty() || roles.is_some_and(|roles| needed.iter().any(|role| roles.contains(role))))
+        };
+        self.keys.iter().rfind(may).ok_or_else(|| {
+            Error::new(
+                Kind::Denied,
+                format!("none of the {} signing keys at hand may write a {} record now", self.keys.len(), body.type_name()),
+            )
+            .hint("see which keys the job's log knows: drctl key list")
+        })
+    }
+
+    /// The record that would stand at the next number.
+    pub(crate) fn seal(&self, body: Body) -> Result<Sealed> {
+        let key = self.key_for(&body)?;
+        let number = self.state.head() + 1;
+        let record = Record {
+            format: FORMAT,
+            repository: self.repository.id().to_owned(),
+            job: self.job.clone(),
+            number,
+            previous: self.state.head_sha256,
+            key: key.number,
+            at: self.repository.env().clock.now(),
+            body,
+        };
+        let json = serde_json::to_string(&record).map_err(|e| Error::failed("write a record").because(e))?;
+        let bytes = encoding::seal(&*key.signer, &json, &encoding::record_subject(&self.job, number))?;
+        Ok(Sealed { number, sha256: Sha256::of(&bytes), bytes })
+    }
+
+    /// Creates the record, again and again until it stands, the number is another's, or the waiting ends (rules 1 and 5).
+    pub(crate) async fn send(&self, sealed: &Sealed) -> Result<Sent> {
+        let key = record_key(&self.job, sealed.number);
+        let mut attempt = 0;
+        let mut may_have_landed = false;
+        loop {
+            let failed = match whole::create(&**self.repository.store(), &key, sealed.bytes.clone()).await {
+                Ok(()) => return Ok(Sent::Stands),
+                Err(e) if e.kind() == Kind::Exists && !self.rules.same_bytes => return Ok(Sent::Taken),
+                Err(e) if e.kind() == Kind::Exists => match fetch(&self.repository, &self.job, sealed.number).await {
+                    Ok(Found::Bytes(bytes)) if bytes == sealed.bytes => return Ok(Sent::Stands),
+                    Ok(Found::Nothing) => e,
+                    Ok(_) => return Ok(Sent::Taken),
+                    Err(e) => e,
+                },
+                // These say that nothing was stored.
+                Err(e) if matches!(e.kind(), Kind::Denied | Kind::Full | Kind::Corrupt) && !may_have_landed => return Err(e),
+                Err(e) => e,
+            };
+            may_have_landed = true;
+            attempt += 1;
+            if !self.repository.env().pause.before_retry(attempt).await {
+                return Err(failed.with_kind(Kind::OutcomeUnknown).context(format!("outcome unknown: {key} was sent and may yet arrive")));
+            }
+        }
+    }
+
+    /// Folds a record of ours that stands at the next number.
+    pub(crate) async fn take_own(&mut self, sealed: &Sealed) -> Result<()> {
+        if self.state.head() + 1 != sealed.number {
+            return Err(Error::failed(format!("record {} does not follow the head {}", sealed.number, self.state.head())));
+        }
+        match self.fold(sealed.number, &sealed.bytes).await {
+            Ok(_) => self.keep(sealed.number, &sealed.bytes),
+            Err(e) if self.rules.fresh_key => return Err(e.context("the record just written does not count")),
+            Err(e) => self.state.apply_unverified(sealed.number, sealed.sha256, e.to_string()),
+        }
+        // The record stands, whatever becomes of this machine's own mark.
+        if let Err(e) = self.check_high_water() {
+            tracing::warn!("the newest record seen of job {} could not be noted: {e}", self.job);
+        }
+        Ok(())
     }
 
     /// What the log says up to [`JobLog::head`].
@@ -81,4 +441,35 @@ impl JobLog {
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
+}
+
+async fn read_key_file(repository: &Repository, number: u64) -> Result<(KeyFile, Sha256)> {
+    let bytes = whole::read(&**repository.store(), &KeyFile::key(number)).await?;
+    KeyFile::open(&bytes, &*repository.inner.scheme, repository.root(), repository.id(), number)
+}
+
+async fn fetch(repository: &Repository, job: &JobName, number: u64) -> Result<Found> {
+    /// Pieces in which something too long is hashed.
+    const STEP: u64 = 8 << 20;
+    let key = record_key(job, number);
+    let store = &**repository.store();
+    let bytes = match store.head(&key).await {
+        Ok(head) => head.bytes,
+        Err(e) if e.kind() == Kind::NotFound => return Ok(Found::Nothing),
+        Err(e) => return Err(e.context(format!("read {key}"))),
+    };
+    if bytes == 0 {
+        return Ok(Found::Bytes(Bytes::new()));
+    }
+    if bytes <= whole::WHOLE_LIMIT {
+        return store.get_range(&key, 0, bytes).await.map(Found::Bytes).map_err(|e| e.context(format!("read {key}")));
+    }
+    let mut hasher = Sha256::hasher();
+    let mut offset = 0;
+    while offset < bytes {
+        let length = STEP.min(bytes - offset);
+        hasher.update(&store.get_range(&key, offset, length).await?);
+        offset += length;
+    }
+    Ok(Found::TooLong(hasher.finish()))
 }

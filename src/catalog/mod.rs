@@ -5,9 +5,11 @@
 //! writers, pruners and readers on top of it. [`lease`] and [`cache`] only save work: nothing is safe because of them.
 
 pub mod cache;
+pub mod checkpoint;
 pub mod commit;
 pub mod encoding;
 pub mod env;
+pub mod fold;
 pub mod hold;
 pub mod keys;
 pub mod lease;

@@ -1,9 +1,26 @@
 //! The recovery file: everything needed to restore from nothing but the store, on paper or in a password manager.
+//!
+//! It is plain text. Place, id and public keys stand in clear; the age identity and the root secret are one age file under a
+//! passphrase, armored, which stock `age -d` opens too. The reader forgives what paper and mailers do to blank space.
 
-use crate::catalog::keys::{MinisignKey, PublicKey};
+use std::str::FromStr as _;
+
+use age::secrecy::{ExposeSecret as _, SecretString};
+
+use crate::catalog::keys::{MinisignKey, PublicKey, Signer as _};
 use crate::catalog::repository::Trust;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::Secret;
+
+const TITLE: &str = "drctl recovery file, version 1";
+const ARMOR_BEGIN: &str = "-----BEGIN AGE ENCRYPTED FILE-----";
+const ARMOR_END: &str = "-----END AGE ENCRYPTED FILE-----";
+
+/// Larger texts are no recovery files.
+const LONGEST: usize = 64 << 10;
+
+/// Highest scrypt work factor that is opened: 2^22 takes minutes, more is an attack.
+const MOST_WORK: u8 = 22;
 
 /// What a recovery file says in clear, and its sealed part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +38,7 @@ pub struct RecoveryFile {
 }
 
 /// What the passphrase opens.
+#[derive(Debug)]
 pub struct RecoverySecrets {
     /// The age identity (`AGE-SECRET-KEY-1…`).
     pub identity: Secret,
@@ -31,19 +49,106 @@ pub struct RecoverySecrets {
 impl RecoveryFile {
     /// Seals the secrets under `passphrase` (age's scrypt; takes about a second).
     pub fn seal(location: &str, repository: &str, root: &MinisignKey, identity: &Secret, passphrase: &Secret) -> Result<RecoveryFile> {
-        let _ = (location, repository, root, identity, passphrase);
-        Err(Error::failed("recovery files cannot be written yet"))
+        let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
+        if cfg!(test) {
+            recipient.set_work_factor(2);
+        }
+        Self::seal_for(&recipient, location, repository, root, identity)
+    }
+
+    fn seal_for(
+        recipient: &age::scrypt::Recipient,
+        location: &str,
+        repository: &str,
+        root: &MinisignKey,
+        identity: &Secret,
+    ) -> Result<RecoveryFile> {
+        if location.is_empty() || location.contains(['\n', '\r']) {
+            return Err(Error::failed("write the recovery file: the repository's place cannot stand on one line"));
+        }
+        let age_identity = age::x25519::Identity::from_str(identity.expose())
+            .map_err(|_| Error::failed("write the recovery file: the identity is not an age secret key"))?;
+        let root_text = root.to_text()?;
+        // An identity file as age itself writes it, with the root key in its comments: `age -d recovery | age -d -i - …` works.
+        let root_lines = root_text.expose().lines().map(|line| format!("# root: {line}\n")).collect::<String>();
+        let plain =
+            Secret::new(format!("# public key: {}\n{}\n{root_lines}", age_identity.to_public(), age_identity.to_string().expose_secret()));
+        let sealed =
+            age::encrypt_and_armor(recipient, plain.expose().as_bytes()).map_err(|e| Error::failed("seal the recovery file").because(e))?;
+        Ok(RecoveryFile {
+            location: location.to_owned(),
+            repository: repository.to_owned(),
+            root: root.public().clone(),
+            recipient: age_identity.to_public().to_string(),
+            sealed: sealed.trim().to_owned(),
+        })
     }
 
     /// The whole text, as it is printed or stored.
     pub fn to_text(&self) -> String {
-        String::new()
+        let RecoveryFile { location, repository, root, recipient, sealed } = self;
+        format!(
+            "{TITLE}\n\
+             \n\
+             Keep this on paper or in a password manager, away from the machine that is backed up.\n\
+             It opens the backups only together with its passphrase; keep that somewhere else.\n\
+             \n\
+             location:   {location}\n\
+             repository: {repository}\n\
+             root:       {root}\n\
+             recipient:  {recipient}\n\
+             \n\
+             To restore on a new machine, with this text saved as recovery.txt:\n\
+             \x20   drctl list --repo '{location}' --recovery recovery.txt\n\
+             \x20   drctl restore --date latest --repo '{location}' --recovery recovery.txt --dry-run\n\
+             \x20   drctl restore --date latest --repo '{location}' --recovery recovery.txt\n\
+             Without drctl: every set holds a RESTORE.md; the lines below, saved as sealed.age, give its key:\n\
+             \x20   age -d sealed.age > identity.txt\n\
+             \n\
+             {sealed}\n"
+        )
     }
 
     /// Reads what [`RecoveryFile::to_text`] wrote, with whatever blank space a printer or mailer added.
     pub fn parse(text: &str) -> Result<RecoveryFile> {
-        let _ = text;
-        Err(Error::failed("recovery files cannot be read yet"))
+        let bad = |why: &str| {
+            Error::corrupt(format!("read the recovery file: {why}")).hint("is the whole text there, from its title to the END line?")
+        };
+        if text.len() > LONGEST {
+            return Err(bad("it is far too long"));
+        }
+        let text = text.trim_start_matches('\u{feff}');
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        match lines.iter().find(|line| !line.is_empty()) {
+            Some(line) if *line == TITLE => {}
+            Some(line) if line.starts_with("drctl recovery file, version ") => {
+                return Err(Error::new(Kind::Unsupported, format!("read the recovery file: it says '{}'", line.escape_debug()))
+                    .hint("install a newer drctl"));
+            }
+            _ => return Err(bad(&format!("it does not begin with '{TITLE}'"))),
+        }
+        let begin = lines.iter().position(|line| *line == ARMOR_BEGIN).ok_or_else(|| bad("its sealed part does not begin"))?;
+        let end = lines
+            .iter()
+            .position(|line| *line == ARMOR_END)
+            .filter(|end| *end > begin)
+            .ok_or_else(|| bad("its sealed part does not end"))?;
+        let value = |name: &str| -> Result<String> {
+            let mut found = lines[..begin].iter().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+            match (found.next(), found.next()) {
+                (Some(value), None) if !value.is_empty() => Ok(value.to_owned()),
+                (None, _) => Err(bad(&format!("the line '{name}:' is missing"))),
+                _ => Err(bad(&format!("the line '{name}:' is empty or stands there twice"))),
+            }
+        };
+        let sealed = lines[begin..=end].iter().filter(|line| !line.is_empty()).copied().collect::<Vec<_>>().join("\n");
+        Ok(RecoveryFile {
+            location: value("location")?,
+            repository: value("repository")?,
+            root: value("root")?.parse::<PublicKey>().map_err(|e| bad("its root key").because(e))?,
+            recipient: value("recipient")?,
+            sealed,
+        })
     }
 
     /// Which repository to expect.
@@ -51,9 +156,31 @@ impl RecoveryFile {
         Trust::Known { id: self.repository.clone(), root: self.root.clone() }
     }
 
-    /// Opens the sealed part. A wrong passphrase is [`crate::error::Kind::Denied`].
+    /// Opens the sealed part. A wrong passphrase is [`Kind::Denied`]; a sealed part that does not fit the text in clear is
+    /// [`Kind::Corrupt`].
     pub fn open(&self, passphrase: &Secret) -> Result<RecoverySecrets> {
-        let _ = passphrase;
-        Err(Error::failed("recovery files cannot be opened yet"))
+        let mut identity = age::scrypt::Identity::new(SecretString::from(passphrase.expose().to_owned()));
+        identity.set_max_work_factor(MOST_WORK);
+        let plain = age::decrypt(&identity, self.sealed.as_bytes()).map_err(|e| match e {
+            age::DecryptError::DecryptionFailed | age::DecryptError::KeyDecryptionFailed => {
+                Error::new(Kind::Denied, "open the recovery file: the passphrase is wrong")
+            }
+            e => Error::corrupt("open the recovery file: its sealed part is damaged").because(e),
+        })?;
+        let bad = |why: &str| Error::corrupt(format!("open the recovery file: {why}"));
+        let plain = Secret::new(String::from_utf8(plain).map_err(|_| bad("its sealed part is not text"))?);
+        let identity =
+            plain.expose().lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).ok_or_else(|| bad("no identity is inside"))?;
+        let parsed = age::x25519::Identity::from_str(identity).map_err(|_| bad("the identity inside cannot be read"))?;
+        if parsed.to_public().to_string() != self.recipient {
+            return Err(bad("the identity inside is not of the recipient it names"));
+        }
+        let root: String =
+            plain.expose().lines().filter_map(|line| line.strip_prefix("# root: ")).map(|line| format!("{line}\n")).collect();
+        let root = MinisignKey::from_text(&Secret::new(root))?;
+        if *root.public() != self.root {
+            return Err(bad("the root secret inside is not of the root key it names"));
+        }
+        Ok(RecoverySecrets { identity: Secret::new(identity), root })
     }
 }

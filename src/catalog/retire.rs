@@ -1,13 +1,17 @@
 //! Deleting: intent, objects, `deleted`; for sets that retention gave up and for orphans (rules 7 and 8). Every step is repeatable.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::log::JobLog;
-use crate::catalog::state::State;
-use crate::error::{Error, Result};
+use crate::catalog::rules::no_such_set;
+use crate::catalog::state::{SetEntry, State};
+use crate::error::{Error, Kind, Result};
 use crate::model::SetId;
+use crate::model::record::Body;
+use crate::store::{Store, whole};
 
 /// What a plan wants gone: a whole chain and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,25 +49,194 @@ pub struct Deletion {
 /// Appends a delete-intent for the chain that `plan` names; `plan` is asked again on every conflict (rule 7). Returns the intent's
 /// number, or `None` when the plan wants nothing gone.
 ///
-/// Refused ([`crate::error::Kind::Preflight`]) whatever the plan says: a chain with a pin or hold in force, and the last good set
-/// of a group.
-pub async fn retire<F>(log: &mut JobLog, plan: F) -> Result<Option<u64>>
+/// Refused ([`Kind::Preflight`]) whatever the plan says: a chain with a pin or hold in force, and the last good set of a group.
+pub async fn retire<F>(log: &mut JobLog, mut plan: F) -> Result<Option<u64>>
 where
     F: FnMut(&State, Timestamp) -> Result<Option<Retirement>> + Send,
 {
-    let _ = (log, plan);
-    Err(Error::failed("sets cannot be retired yet"))
+    read_past_cache(log).await?;
+    let plan_anew = log.rules.plan_anew;
+    let mut first: Option<Option<Body>> = None;
+    let appended = log
+        .append_if(|state, date| {
+            if let Some(planned) = first.clone().filter(|_| !plan_anew) {
+                return Ok(planned);
+            }
+            let body = match plan(state, date)? {
+                Some(wish) => Some(intent_for_chain(state, date, &wish)?),
+                None => None,
+            };
+            first = Some(body.clone());
+            Ok(body)
+        })
+        .await?;
+    Ok(appended.map(|appended| appended.number))
+}
+
+/// The intent for a whole chain, or why it may not be.
+fn intent_for_chain(state: &State, date: Timestamp, wish: &Retirement) -> Result<Body> {
+    let refuse = |why: String| Error::new(Kind::Preflight, format!("retire the chain of {}: {why}", wish.chain));
+    let chain: Vec<&SetEntry> = state.chain(&wish.chain).collect();
+    if chain.is_empty() {
+        return Err(no_such_set(state, &wish.chain));
+    }
+    for entry in &chain {
+        if entry.is_pinned(date) {
+            return Err(refuse(format!("{} is pinned", entry.id())).hint(format!("drctl unpin {}", entry.id())));
+        }
+        if entry.is_held(date) {
+            return Err(refuse(format!("{} is being read", entry.id())).hint("try again later: holds end by themselves"));
+        }
+    }
+    // Promise 6: of every group that loses a good set, a good set must remain that no failed proof stands against.
+    for lost in chain.iter().filter(|entry| entry.is_good()) {
+        let group = &lost.manifest.group;
+        let remains = state.live().any(|other| {
+            other.manifest.group == *group && other.manifest.chain != wish.chain && other.is_good() && other.grade(false).is_some()
+        });
+        if !remains {
+            return Err(
+                refuse(format!("it holds the last good set of group {group}")).hint("make a new backup first: drctl backup now --full")
+            );
+        }
+    }
+    Ok(Body::DeleteIntent { sets: chain.iter().map(|entry| entry.id().clone()).collect(), reason: wish.reason.clone() })
+}
+
+/// What a cache says deletes nothing.
+async fn read_past_cache(log: &mut JobLog) -> Result<()> {
+    if log.is_from_cache() { log.reread().await } else { Ok(()) }
 }
 
 /// Deletes the objects of every set under the intent, then appends `deleted`. May be repeated by anyone with the role.
+///
+/// [`Kind::Denied`] from the store leaves the intent standing; a later call goes on.
 pub async fn finish_delete(log: &mut JobLog, intent: u64) -> Result<Deletion> {
-    let _ = (log, intent);
-    Err(Error::failed("sets cannot be deleted yet"))
+    read_past_cache(log).await?;
+    log.refresh().await?;
+    log.refuse_if_tampered(true)?;
+    let standing = log.state().intents().find(|known| known.number == intent).cloned();
+    let standing = standing.ok_or_else(|| Error::failed(format!("record {intent} of job {} is no delete-intent", log.job())))?;
+    let mut deletion = Deletion::default();
+    for set in &standing.sets {
+        let known: BTreeMap<String, u64> = log.state().get(set).map(objects_of).unwrap_or_default();
+        delete_set(&**log.repository().store(), set, known, &mut deletion).await?;
+    }
+    if standing.deleted.is_none() {
+        let done = |state: &State, _| {
+            let open = state.intents().any(|known| known.number == intent && known.deleted.is_none());
+            Ok(open.then_some(Body::Deleted { intent }))
+        };
+        log.append_if(done).await?;
+    }
+    Ok(deletion)
+}
+
+/// Keys and sizes of a committed set's objects, by its manifest.
+fn objects_of(entry: &SetEntry) -> BTreeMap<String, u64> {
+    let prefix = entry.id().prefix();
+    entry.manifest.every_object().map(|object| (format!("{prefix}{}", object.file), object.stored_bytes)).collect()
+}
+
+/// Deletes what the manifest names and what a listing shows below the set's folder, until a listing shows nothing.
+async fn delete_set(store: &dyn Store, set: &SetId, known: BTreeMap<String, u64>, deletion: &mut Deletion) -> Result<()> {
+    /// A store that still lists what was deleted is not asked for ever.
+    const PASSES: usize = 3;
+    let mut doomed = known;
+    for _ in 0..PASSES {
+        for entry in whole::list_all(store, &set.prefix()).await? {
+            doomed.insert(entry.key, entry.bytes);
+        }
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        for (key, bytes) in std::mem::take(&mut doomed) {
+            store.delete(&key).await.map_err(|e| e.context(format!("delete {key}")))?;
+            deletion.objects += 1;
+            deletion.bytes += bytes;
+        }
+    }
+    match whole::list_all(store, &set.prefix()).await?.first() {
+        None => Ok(()),
+        Some(entry) => Err(Error::failed(format!("delete {set}: {} is still listed after it was deleted", entry.key))
+            .hint("the store may lag, or forbid deletes without saying so; drctl prune --apply goes on from here")),
+    }
 }
 
 /// Finds objects of sets that no commit names, and of dead sets; deletes them under an intent once the newest object of the set is
-/// older than `grace` (server date).
+/// older than `grace` (server date). Grace must be longer than any run takes, or runs are voided by the sweep: never harmed, but lost.
 pub async fn sweep(log: &mut JobLog, grace: Duration) -> Result<Swept> {
-    let _ = (log, grace);
-    Err(Error::failed("orphans cannot be swept yet"))
+    let mut swept = Swept::default();
+    // Listed first, then the log is read to its head: a set whose commit is read later than its objects were listed is no orphan.
+    let found = list_sets(log, &mut swept).await?;
+    let date = log.server_date().await?;
+    read_past_cache(log).await?;
+    log.refresh().await?;
+    log.refuse_if_tampered(true)?;
+    let mut old = Vec::new();
+    let mut late = BTreeSet::new();
+    for (set, newest) in &found {
+        match (log.state().get(set), log.state().intent_for(set)) {
+            (_, Some(intent)) => {
+                late.insert(intent);
+            }
+            (Some(_), None) => {}
+            (None, None) if date.duration_since(*newest) > SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX) => {
+                old.push(set.clone())
+            }
+            (None, None) => swept.waiting.push(set.clone()),
+        }
+    }
+    if !log.rules.orphan_intent {
+        for set in old {
+            let mut deletion = Deletion::default();
+            delete_set(&**log.repository().store(), &set, BTreeMap::new(), &mut deletion).await?;
+        }
+        return Ok(swept);
+    }
+    if !old.is_empty() {
+        let mut named = Vec::new();
+        let intent = log
+            .append_if(|state, _| {
+                named = old.iter().filter(|set| state.get(set).is_none() && state.intent_for(set).is_none()).cloned().collect();
+                let reason = "no commit names it and its grace time is over".to_owned();
+                Ok((!named.is_empty()).then(|| Body::DeleteIntent { sets: named.clone(), reason }))
+            })
+            .await?;
+        late.extend(intent.map(|appended| appended.number));
+        swept.doomed = if intent.is_some() { named } else { Vec::new() };
+    }
+    for intent in late {
+        let deletion = finish_delete(log, intent).await?;
+        swept.objects += deletion.objects;
+        swept.bytes += deletion.bytes;
+    }
+    Ok(swept)
+}
+
+/// Every set id below the job's `sets/` with the date of its newest object.
+async fn list_sets(log: &JobLog, swept: &mut Swept) -> Result<BTreeMap<SetId, Timestamp>> {
+    let mut found: BTreeMap<SetId, Timestamp> = BTreeMap::new();
+    for entry in whole::list_all(&**log.repository().store(), &format!("jobs/{}/sets/", log.job())).await? {
+        match SetId::of_key(&entry.key) {
+            Some(set) => {
+                let newest = found.entry(set).or_insert(entry.modified);
+                *newest = (*newest).max(entry.modified);
+            }
+            None => swept.strange.push(entry.key),
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes the objects of a run that came to nothing: only after [`crate::catalog::Outcome::Void`] or [`crate::catalog::Settled::Void`],
+/// or when no commit was ever sent (rules 5 and 17). Needs no intent: the set never was and never will be.
+pub async fn discard(log: &mut JobLog, set: &SetId) -> Result<Deletion> {
+    log.refresh().await?;
+    if log.state().get(set).is_some() {
+        return Err(Error::failed(format!("{set} was committed: its objects are not thrown away")));
+    }
+    let mut deletion = Deletion::default();
+    delete_set(&**log.repository().store(), set, BTreeMap::new(), &mut deletion).await?;
+    Ok(deletion)
 }

@@ -1,6 +1,16 @@
-//! Switches for the rules of the log, so that tests can show that each rule is needed.
+//! The rules of the log that do not belong to one protocol alone, and a switch for each rule.
 //!
-//! Production code always runs with [`Rules::default`]: every rule on. There is no configuration for this.
+//! The switches are for tests, which show with them that each rule is needed. Production code always runs with
+//! [`Rules::default`], every rule on; there is no configuration for this.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::catalog::state::State;
+use crate::error::{Error, Kind, Result};
+use crate::model::SetId;
+use crate::model::record::Body;
 
 /// One switch per rule of FORMAT.md that the model run can take out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +35,6 @@ pub struct Rules {
     pub orphan_intent: bool,
     /// Rule 8: a writer whose set stands in an intent is void.
     pub intent_voids: bool,
-    /// Rule 8: objects are listed before the log is read.
-    pub list_first: bool,
     /// Rule 9: readers append a hold and judge the log before the first read.
     pub hold_first: bool,
     /// Rule 10: pins and holds are refused after an intent.
@@ -50,11 +58,60 @@ impl Default for Rules {
             dead_is_dead: true,
             orphan_intent: true,
             intent_voids: true,
-            list_first: true,
             hold_first: true,
             refuse_late_pins: true,
             unverified_is_nothing: true,
             unverified_takes_number: true,
         }
     }
+}
+
+/// What the log up to its head forbids for a record of this type, whoever appends it (rules 7, 8 and 10).
+pub fn admissible(state: &State, body: &Body, rules: Rules) -> Result<()> {
+    let live = |set: &SetId| -> Result<()> {
+        let entry = state.get(set).ok_or_else(|| no_such_set(state, set))?;
+        match entry.intent {
+            Some(_) if rules.refuse_late_pins => Err(no_such_set(state, set)),
+            _ => Ok(()),
+        }
+    };
+    match body {
+        Body::Pin { set, .. } | Body::Hold { set, .. } => live(set),
+        Body::Proof { proof } => live(&proof.set),
+        Body::Unpin { set } | Body::Release { set, .. } => state.get(set).map(|_| ()).ok_or_else(|| no_such_set(state, set)),
+        Body::Deleted { intent } if !state.intents().any(|known| known.number == *intent) => {
+            Err(Error::failed(format!("record {intent} is no delete-intent")))
+        }
+        Body::DeleteIntent { sets, .. } if sets.is_empty() => Err(Error::failed("a delete-intent must name a set")),
+        _ => Ok(()),
+    }
+}
+
+/// [`Kind::NoSuchSet`], saying whether the set never was or is gone.
+pub fn no_such_set(state: &State, set: &SetId) -> Error {
+    let why = match state.intent_for(set) {
+        Some(intent) => format!("{set} is being deleted (record {intent})"),
+        None => format!("there is no set {set}"),
+    };
+    Error::new(Kind::NoSuchSet, why).hint("see what there is: drctl list")
+}
+
+/// Rule 14: nothing is pruned while the clock is before the newest record, or after it by more than the larger of 7 days and twice
+/// the job's interval, until a person confirms. The clock is then wrong, or the job long silent.
+pub fn clock_allows_pruning(state: &State, now: Timestamp, interval: Duration) -> Result<()> {
+    const LEAST: Duration = Duration::from_secs(7 * 24 * 3600);
+    let Some(newest) = state.newest_at() else { return Ok(()) };
+    let refuse = |why: String| {
+        Err(Error::new(Kind::Preflight, format!("prune: {why}"))
+            .hint("check the clock and whether the job still runs; then confirm: drctl prune --apply --confirm-date"))
+    };
+    if now < newest {
+        return refuse(format!("it is {now} here, but the newest record was written at {newest}"));
+    }
+    let most = LEAST.max(interval.saturating_mul(2));
+    let silent = now.duration_since(newest).unsigned_abs();
+    if silent > most {
+        return refuse(format!("the newest record is of {newest}, more than {} days ago", most.as_secs() / 86_400));
+    }
+    Ok(())
 }

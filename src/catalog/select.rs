@@ -1,11 +1,11 @@
 //! Which set a date means. Pure: the log's state, the date, now and a time zone in, a set or the nearest ones out.
 
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
 
 use crate::catalog::state::{SetEntry, State};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,16 +19,89 @@ pub enum When {
 }
 
 impl When {
-    /// Reads `20250101`, `2025-01-01`, RFC 3339, `latest`, `2 hours ago`. [`crate::error::Kind::Usage`] otherwise.
+    /// Reads `20250101`, `2025-01-01`, RFC 3339 with an offset, `latest`, or a time past such as `2 hours ago` or `3d ago`.
+    /// [`Kind::Usage`] otherwise.
     pub fn parse(text: &str, now: Timestamp) -> Result<When> {
-        let _ = now;
-        Err(Error::failed(format!("cannot read the date '{text}' yet")))
+        let bad = |why: &str| {
+            Error::new(Kind::Usage, format!("'{}' is not a date{why}", text.escape_debug()))
+                .hint("dates are 20250101, 2025-01-01, 2025-01-01T02:00:00Z, latest or \"2 hours ago\"")
+        };
+        let text = text.trim();
+        if text == "latest" {
+            return Ok(When::Latest);
+        }
+        let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+        if text.len() == 8 && digits(text) {
+            return Date::strptime("%Y%m%d", text).map(When::Day).map_err(|e| bad("").because(e));
+        }
+        if let [year, month, day] = text.split('-').collect::<Vec<_>>()[..]
+            && (year.len(), month.len(), day.len()) == (4, 2, 2)
+            && [year, month, day].into_iter().all(digits)
+        {
+            return Date::strptime("%Y-%m-%d", text).map(When::Day).map_err(|e| bad("").because(e));
+        }
+        if let Some(span) = text.strip_suffix("ago") {
+            return past(span.trim(), now).map(When::At).ok_or_else(|| bad(" in the past"));
+        }
+        if text.bytes().next().is_some_and(|b| b.is_ascii_digit()) && text.contains(['T', 't', ' ']) {
+            let instant: Timestamp = text.parse().map_err(|e| bad(": a time of day needs its zone, such as Z or +08:00").because(e))?;
+            return Ok(When::At(instant));
+        }
+        Err(bad(""))
     }
 }
 
-/// The good set of `group` that `when` means; a civil day is one of `zone`. [`crate::error::Kind::NoSuchSet`], naming the nearest
-/// sets before and after, when there is none: never another day by itself.
+/// The instant `span` before now. Days are 24 hours, weeks 7 days; longer units have no fixed length and are refused.
+fn past(span: &str, now: Timestamp) -> Option<Timestamp> {
+    let span: Span = span.parse().ok()?;
+    if span.get_months() != 0 || span.get_years() != 0 || span.is_negative() || span.is_zero() {
+        return None;
+    }
+    let length = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+    now.checked_sub(length).ok()
+}
+
+/// The good set of `group` (of any group without one) that `when` means; a civil day is one of `zone`, by the start of the run.
+///
+/// [`Kind::NoSuchSet`], naming the nearest good sets before and after, when there is none: never another day by itself.
 pub fn choose<'a>(state: &'a State, group: Option<&str>, when: &When, zone: &TimeZone) -> Result<&'a SetEntry> {
-    let _ = (state, group, when, zone);
-    Err(Error::failed("sets cannot be chosen yet"))
+    let mut good: Vec<&SetEntry> = good_sets(state, group).collect();
+    // By time asked for, then by the log's order, which no clock can upset.
+    good.sort_by_key(|entry| (entry.id().at(), entry.number));
+    let day = |entry: &SetEntry| entry.id().at().to_zoned(zone.clone()).date();
+    let (found, asked) = match when {
+        When::Latest => (good.iter().max_by_key(|entry| entry.number), "at all".to_owned()),
+        When::Day(date) => (good.iter().rfind(|entry| day(entry) == *date), format!("of {date} ({})", zone_name(zone))),
+        When::At(instant) => (good.iter().rfind(|entry| entry.id().at() <= *instant), format!("at or before {instant}")),
+    };
+    if let Some(entry) = found {
+        return Ok(entry);
+    }
+    let (before, after): (Vec<&SetEntry>, Vec<&SetEntry>) = good.iter().copied().partition(|entry| match when {
+        When::Latest => true,
+        When::Day(date) => day(entry) < *date,
+        When::At(instant) => entry.id().at() <= *instant,
+    });
+    let group = group.map(|name| format!(" in group {name}")).unwrap_or_default();
+    let nearest = match (before.last(), after.first()) {
+        (Some(b), Some(a)) => format!("nearest before: {}, nearest after: {}", b.id(), a.id()),
+        (Some(b), None) => format!("nearest before: {}, none after", b.id()),
+        (None, Some(a)) => format!("none before, nearest after: {}", a.id()),
+        (None, None) => "there is no good set yet".to_owned(),
+    };
+    Err(Error::new(Kind::NoSuchSet, format!("no good set {asked}{group}; {nearest}")).hint("see what there is: drctl list"))
+}
+
+/// Every good set (complete, not suspect, no intent), of one group or of all, oldest first in the log's order.
+pub fn good_sets<'a>(state: &'a State, group: Option<&str>) -> impl DoubleEndedIterator<Item = &'a SetEntry> {
+    state.live().filter(move |entry| entry.is_good() && group.is_none_or(|name| entry.manifest.group == name))
+}
+
+/// The names of the groups that have a live set, in order.
+pub fn groups(state: &State) -> std::collections::BTreeSet<&str> {
+    state.live().map(|entry| entry.manifest.group.as_str()).collect()
+}
+
+fn zone_name(zone: &TimeZone) -> &str {
+    zone.iana_name().unwrap_or("local time")
 }

@@ -2,17 +2,19 @@
 //!
 //! The fold decides what exists. It knows no store and no clock; whoever asks about pins and holds gives the server's date.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::keys::{Role, Roles};
 use crate::model::record::{Grade, Proof};
 use crate::model::{Manifest, SetId, SetState, Sha256};
 
 /// Something about the log that a person must hear of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "type", deny_unknown_fields)]
 pub enum Finding {
     /// No record stands under this number though later ones do: tampering (rule 6).
     Gap {
@@ -53,9 +55,20 @@ impl Finding {
         matches!(self, Finding::Gap { .. } | Finding::RolledBack { .. })
     }
 
-    /// Whether nothing may be deleted before a person has looked.
+    /// Whether nothing may be deleted before a person has looked: what cannot be read might have been a pin or a hold.
     pub fn stops_deletes(&self) -> bool {
         !matches!(self, Finding::Void { .. })
+    }
+
+    /// The record it is about; `None` for what only this machine knows.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Finding::RolledBack { .. } => None,
+            Finding::Gap { number }
+            | Finding::Unverified { number, .. }
+            | Finding::BrokenLink { number }
+            | Finding::Void { number, .. } => Some(*number),
+        }
     }
 }
 
@@ -74,7 +87,8 @@ impl std::fmt::Display for Finding {
 }
 
 /// A pin in force until `until`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pin {
     /// Number of its record.
     pub number: u64,
@@ -85,7 +99,8 @@ pub struct Pin {
 }
 
 /// One proof as it stands in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StandingProof {
     /// Number of its record.
     pub number: u64,
@@ -177,7 +192,8 @@ impl SetEntry {
 }
 
 /// A delete-intent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Intent {
     /// Number of its record.
     pub number: u64,
@@ -190,7 +206,8 @@ pub struct Intent {
 }
 
 /// A key file as a log knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KeyStanding {
     /// SHA-256 of the key file.
     pub sha256: Sha256,
@@ -216,7 +233,8 @@ pub struct State {
     pub(crate) closed: BTreeMap<SetId, u64>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) checkpoint: Option<u64>,
-    pub(crate) holes: BTreeSet<u64>,
+    /// SHA-256 of every record read, by number; `None` where it is not known.
+    pub(crate) hashes: Vec<Option<Sha256>>,
 }
 
 impl State {
@@ -257,7 +275,7 @@ impl State {
 
     /// Whether a chain takes no more incremental sets: closed by a record or by an intent.
     pub fn is_closed(&self, chain: &SetId) -> bool {
-        self.closed.contains_key(chain) || self.doomed.contains_key(chain)
+        self.closed_by(chain).is_some()
     }
 
     /// Number of the intent that names a set id, committed or not.
@@ -273,6 +291,22 @@ impl State {
     /// What a person must hear of, in the order found.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// SHA-256 of the bytes of record `number`, where it was read.
+    pub fn hash_of(&self, number: u64) -> Option<Sha256> {
+        self.hashes.get(usize::try_from(number).ok()?).copied().flatten()
+    }
+
+    /// Number of the record that closed a chain: a `close-chain` or an intent.
+    pub fn closed_by(&self, chain: &SetId) -> Option<u64> {
+        self.closed.get(chain).or_else(|| self.doomed.get(chain)).copied()
+    }
+
+    /// Findings that no person has acknowledged: those after the newest checkpoint, and what only this machine knows.
+    pub fn open_findings(&self) -> impl Iterator<Item = &Finding> {
+        let upto = self.checkpoint.unwrap_or(0);
+        self.findings.iter().filter(move |finding| finding.number().is_none_or(|number| number > upto))
     }
 
     /// Number of the newest checkpoint.

@@ -1,0 +1,319 @@
+//! From a record's bytes to what it changes: verify, then apply. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::catalog::checkpoint;
+use crate::catalog::encoding::{self, Scheme};
+use crate::catalog::keys::{KeyFile, PublicKey, roles_for};
+use crate::catalog::rules::Rules;
+use crate::catalog::state::{Finding, Intent, KeyStanding, Pin, SetEntry, StandingProof, State};
+use crate::error::{Error, Kind, Result};
+use crate::model::record::{Body, Proof, Record};
+use crate::model::{FORMAT, JobName, Manifest, SetId, SetKind, Sha256, Timestamp};
+
+/// Key files that were read and verified, by number.
+pub type KeyBook = BTreeMap<u64, (KeyFile, Sha256)>;
+
+/// What every record of a log must agree with.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    /// The repository's id.
+    pub repository: &'a str,
+    /// The job.
+    pub job: &'a JobName,
+    /// How signatures are checked.
+    pub scheme: &'a dyn Scheme,
+    /// The key files known.
+    pub keys: &'a KeyBook,
+    /// The rules in force.
+    pub rules: Rules,
+}
+
+/// The fields that every format keeps at the top of a record, so that an old program can tell a newer record from a broken one.
+#[derive(Deserialize)]
+struct Envelope {
+    format: u32,
+    repository: String,
+    job: JobName,
+    number: u64,
+    key: u64,
+}
+
+/// Number of the key file that a `key-change` in these bytes names, nothing of it verified; it must be at hand to judge the record.
+pub fn named_key(bytes: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct PeekBody {
+        #[serde(rename = "type")]
+        kind: String,
+        number: Option<u64>,
+    }
+    #[derive(Deserialize)]
+    struct Peek {
+        body: PeekBody,
+    }
+    // Nearly every record is of another type: look for the word before parsing.
+    memchr::memmem::find(bytes, b"\"key-change\"")?;
+    let peek: Peek = serde_json::from_str(encoding::split(bytes).ok()?.json().ok()?).ok()?;
+    (peek.body.kind == "key-change").then_some(peek.body.number?)
+}
+
+/// A record that verified, and the roles of its key.
+pub struct Verified {
+    /// The record.
+    pub record: Record,
+    /// The public key it was checked with.
+    pub public: PublicKey,
+}
+
+/// Verifies the bytes under `number` with the keys in force there. [`Kind::Unsupported`] for a signed record of a newer format;
+/// any other error says why the record counts for nothing.
+pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<Verified> {
+    let parts = encoding::split(bytes)?;
+    let json = parts.json()?;
+    let head: Envelope = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
+    if head.repository != frame.repository || head.job != *frame.job || head.number != number {
+        return Err(Error::corrupt("it belongs to another repository, job or number"));
+    }
+    let standing = state.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key {} was never made valid in this log", head.key)))?;
+    if let Some(revoked) = standing.revoked {
+        return Err(Error::corrupt(format!("key {} was revoked by record {revoked}", head.key)));
+    }
+    let (file, sha256) = frame.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key file {} is not at hand", head.key)))?;
+    if *sha256 != standing.sha256 {
+        return Err(Error::corrupt(format!("key file {} is not the one this log names", head.key)));
+    }
+    frame.scheme.verify(&file.public, parts.line, &encoding::record_subject(frame.job, number), parts.signature)?;
+    if head.format > FORMAT {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("record {number} has format {}, this drctl knows formats up to {FORMAT}", head.format),
+        )
+        .hint("install a newer drctl; this one will neither read nor prune here"));
+    }
+    let record: Record = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
+    let needed = roles_for(&record.body);
+    if !needed.is_empty() && !needed.iter().any(|role| standing.roles.contains(role)) {
+        return Err(Error::corrupt(format!("key {} may not write a {} record", record.key, record.body.type_name())));
+    }
+    Ok(Verified { record, public: file.public.clone() })
+}
+
+impl State {
+    /// The state of an empty log: the repository file before record 1, key 1 valid.
+    pub fn new(repository_file: Sha256, first: &(KeyFile, Sha256)) -> State {
+        let key = KeyStanding { sha256: first.1, roles: first.0.roles.clone(), since: 0, revoked: None };
+        State {
+            head: 0,
+            head_sha256: repository_file,
+            hashes: vec![Some(repository_file)],
+            newest_at: None,
+            sets: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            keys: [(first.0.number, key)].into(),
+            intents: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            findings: Vec::new(),
+            checkpoint: None,
+        }
+    }
+
+    /// A number under which nothing stands though later ones do.
+    pub fn apply_gap(&mut self, number: u64) {
+        self.findings.push(Finding::Gap { number });
+        self.advance(number, None);
+    }
+
+    /// The record under the next number does not verify: it takes the number and counts for nothing (rule 12).
+    pub fn apply_unverified(&mut self, number: u64, sha256: Sha256, reason: String) {
+        self.findings.push(Finding::Unverified { number, reason });
+        self.advance(number, Some(sha256));
+    }
+
+    /// Applies a verified record. Returns whether it counts.
+    pub fn apply(&mut self, verified: Verified, sha256: Sha256, frame: Frame<'_>) -> bool {
+        let Record { number, previous, key, at, body, .. } = verified.record;
+        if self.hashes.last().copied().flatten().is_some_and(|before| before != previous) {
+            self.findings.push(Finding::BrokenLink { number });
+        }
+        let entered = Entered { number, sha256, key, at };
+        let result = self.enter(entered, body, frame);
+        self.advance(number, Some(sha256));
+        if self.newest_at.is_none_or(|newest| newest < at) {
+            self.newest_at = Some(at);
+        }
+        match result {
+            Ok(()) => true,
+            Err(reason) => {
+                self.findings.push(Finding::Void { number, reason });
+                false
+            }
+        }
+    }
+
+    fn advance(&mut self, number: u64, sha256: Option<Sha256>) {
+        self.head = number;
+        self.hashes.push(sha256);
+        if let Some(sha256) = sha256 {
+            self.head_sha256 = sha256;
+        }
+    }
+
+    fn enter(&mut self, entered: Entered, body: Body, frame: Frame<'_>) -> Result<(), String> {
+        let dead_is_dead = frame.rules.dead_is_dead;
+        match body {
+            Body::Commit { manifest } => self.enter_commit(entered, manifest, frame),
+            Body::Proof { proof } => {
+                let roles = self.keys.get(&entered.key).map(|k| k.roles.clone()).unwrap_or_default();
+                let proof_set: Proof = proof;
+                let set = proof_set.set.clone();
+                self.on_set(&set, dead_is_dead, |e| e.proofs.push(StandingProof { number: entered.number, roles, proof: proof_set }))
+            }
+            Body::Pin { set, until, reason } => self.on_set(&set, dead_is_dead, |e| {
+                if e.pin.as_ref().is_none_or(|pin| pin.until < until) {
+                    e.pin = Some(Pin { number: entered.number, until, reason });
+                }
+            }),
+            Body::Unpin { set } => self.on_set(&set, true, |e| e.pin = None),
+            Body::Hold { set, hold, until } => self.on_set(&set, dead_is_dead, |e| {
+                e.holds.insert(hold, until);
+            }),
+            Body::Release { set, hold } => self.on_set(&set, true, |e| {
+                e.holds.remove(&hold);
+            }),
+            Body::CloseChain { chain, .. } => {
+                self.own(&chain, frame)?;
+                self.closed.entry(chain).or_insert(entered.number);
+                Ok(())
+            }
+            Body::DeleteIntent { sets, reason } => self.enter_intent(entered.number, sets, reason, frame),
+            Body::Deleted { intent } => match self.intents.get_mut(&intent) {
+                Some(known) => {
+                    known.deleted.get_or_insert(entered.number);
+                    Ok(())
+                }
+                None => Err(format!("record {intent} is no delete-intent")),
+            },
+            Body::KeyChange { number, sha256, revoked } => self.enter_key(entered.number, number, sha256, &revoked, frame),
+            Body::Checkpoint { upto, state } => {
+                if upto != entered.number || checkpoint::summary(self).ok().as_ref() != Some(&state) {
+                    return Err("the checkpoint says something else than the records before it".into());
+                }
+                self.checkpoint = Some(entered.number);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs `change` on a committed set. On a dead set nothing happens, and that is no finding: the appender lost a race.
+    fn on_set(&mut self, set: &SetId, dead_is_dead: bool, change: impl FnOnce(&mut SetEntry)) -> Result<(), String> {
+        let number = self.by_id.get(set).ok_or_else(|| format!("there is no set {set}"))?;
+        let entry = self.sets.get_mut(number).ok_or_else(|| format!("there is no set {set}"))?;
+        if !dead_is_dead {
+            entry.intent = None;
+        }
+        if entry.intent.is_none() {
+            change(entry);
+        }
+        Ok(())
+    }
+
+    fn own(&self, set: &SetId, frame: Frame<'_>) -> Result<(), String> {
+        if set.job() == frame.job { Ok(()) } else { Err(format!("{set} is not a set of this job")) }
+    }
+
+    fn enter_commit(&mut self, entered: Entered, manifest: Box<Manifest>, frame: Frame<'_>) -> Result<(), String> {
+        let set = &manifest.set;
+        self.own(set, frame)?;
+        if let Some(number) = self.by_id.get(set) {
+            return Err(format!("{set} was committed by record {number} already"));
+        }
+        if let Some(intent) = self.doomed.get(set).filter(|_| frame.rules.dead_is_dead) {
+            return Err(format!("the delete-intent {intent} names {set}"));
+        }
+        match set.kind() {
+            SetKind::Full if manifest.chain != *set => {
+                return Err(format!("the full set {set} says it is in the chain of {}", manifest.chain));
+            }
+            SetKind::Incremental
+                if !self.get(&manifest.chain).is_some_and(|first| first.is_live() && first.id().kind() == SetKind::Full) =>
+            {
+                return Err(format!("{set} refers to the chain of {}, which does not exist", manifest.chain));
+            }
+            _ => {}
+        }
+        if manifest.base >= entered.number {
+            return Err(format!("{set} says it was begun at record {}", manifest.base));
+        }
+        self.by_id.insert(set.clone(), entered.number);
+        let entry = SetEntry {
+            number: entered.number,
+            record_sha256: entered.sha256,
+            at: entered.at,
+            manifest: Arc::new(*manifest),
+            proofs: Vec::new(),
+            pin: None,
+            holds: BTreeMap::new(),
+            intent: None,
+        };
+        self.sets.insert(entered.number, entry);
+        Ok(())
+    }
+
+    fn enter_intent(&mut self, number: u64, sets: Vec<SetId>, reason: String, frame: Frame<'_>) -> Result<(), String> {
+        if sets.is_empty() {
+            return Err("the delete-intent names no set".into());
+        }
+        for set in &sets {
+            self.own(set, frame)?;
+        }
+        let named: BTreeSet<&SetId> = sets.iter().collect();
+        for entry in self.sets.values_mut() {
+            // A chain without its full set cannot be read, so it is dead even where a careless intent did not name all of it.
+            if named.contains(&entry.manifest.set) || named.contains(&entry.manifest.chain) {
+                entry.intent.get_or_insert(number);
+                self.doomed.entry(entry.manifest.set.clone()).or_insert(number);
+                self.closed.entry(entry.manifest.chain.clone()).or_insert(number);
+            }
+        }
+        for set in &sets {
+            self.doomed.entry(set.clone()).or_insert(number);
+        }
+        self.intents.insert(number, Intent { number, sets, reason, deleted: None });
+        Ok(())
+    }
+
+    fn enter_key(&mut self, at: u64, number: u64, sha256: Sha256, revoked: &[u64], frame: Frame<'_>) -> Result<(), String> {
+        let (file, file_sha256) = frame.keys.get(&number).ok_or_else(|| format!("key file {number} cannot be read or verified"))?;
+        if *file_sha256 != sha256 {
+            return Err(format!("key file {number} is not the one named"));
+        }
+        // Only upwards, so that a key once revoked cannot be brought back by naming its old file again.
+        if self.keys.keys().next_back().is_some_and(|newest| *newest >= number) {
+            return Err(format!("key {number} is not newer than the keys this log knows"));
+        }
+        // What is revoked stands in the file that the root key signed; a stolen role key cannot revoke others.
+        if file.revokes != revoked {
+            return Err(format!("the key-change revokes other keys than key file {number} does"));
+        }
+        for old in revoked {
+            if let Some(key) = self.keys.get_mut(old) {
+                key.revoked.get_or_insert(at);
+            }
+        }
+        self.keys.insert(number, KeyStanding { sha256, roles: file.roles.clone(), since: at, revoked: None });
+        Ok(())
+    }
+}
+
+/// Where a record stands.
+#[derive(Clone, Copy)]
+struct Entered {
+    number: u64,
+    sha256: Sha256,
+    key: u64,
+    at: Timestamp,
+}
