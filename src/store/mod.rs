@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
 
+pub mod faulty;
+pub mod local;
 pub mod memory;
+pub mod retry;
 
 /// What is stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,7 +184,12 @@ pub mod whole {
 pub fn check_key(key: &str) -> Result<()> {
     let good = !key.is_empty()
         && key.len() <= 900
-        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'/' | b'-'))
+        && key.bytes().all(|b| is_key_byte(b) || b == b'/')
         && key.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if good { Ok(()) } else { Err(Error::corrupt(format!("'{}' is not a key", key.escape_debug()))) }
+}
+
+/// Bytes that a part of a key may have.
+fn is_key_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-')
 }
