@@ -1,0 +1,258 @@
+//! Jobs: name, zone, schedule, retention, stores, sources.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use super::source::source;
+use super::{LATER, Scope, items};
+use crate::config::problem::{shorten, suggestion};
+use crate::config::raw::{RawDefaults, RawHooks, RawJob, RawNotify, RawObjectives, RawRetention, RawSchedule};
+use crate::config::typed::{Job, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
+use crate::config::values::{CronSchedule, time_zone};
+use crate::model::JobName;
+
+/// What jobs share.
+pub struct Context<'a> {
+    /// Settings of jobs without their own.
+    pub defaults: Defaults,
+    /// Names of the stores, and whether each is optional.
+    pub stores: Vec<(String, bool)>,
+    /// The repository, when nothing is wrong with it.
+    pub repository: Option<&'a Repository>,
+}
+
+/// Settings of jobs without their own.
+#[derive(Default)]
+pub struct Defaults {
+    timezone: Option<TimeZone>,
+    schedule: Option<Schedule>,
+    retention: Option<Retention>,
+    objectives: Option<Objectives>,
+}
+
+/// Reads `defaults`.
+pub fn defaults(scope: &Scope<'_>, raw: &RawDefaults) -> Defaults {
+    Defaults {
+        timezone: raw.timezone.as_ref().and_then(|name| scope.key("timezone").take(time_zone(name))),
+        schedule: raw.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw)),
+        retention: raw.retention.as_ref().and_then(|raw| retention(&scope.key("retention"), raw)),
+        objectives: raw.objectives.as_ref().map(|raw| objectives(&scope.key("objectives"), raw)),
+    }
+}
+
+/// One job, or `None` when a finding stands in the way.
+pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job> {
+    let name = raw.job.as_ref().and_then(|name| scope.key("job").take(name.parse::<JobName>().map_err(|e| e.to_string())));
+    let timezone = match &raw.timezone {
+        Some(name) => scope.key("timezone").take(time_zone(name)),
+        None => Some(context.defaults.timezone.clone().unwrap_or_else(system_zone)),
+    };
+    let sources = sources(&scope.key("sources"), raw, context);
+    let stores = stores(&scope.key("stores"), raw, context);
+    let own_schedule = raw.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw));
+    let own_retention = raw.retention.as_ref().map(|raw| retention(&scope.key("retention"), raw));
+    let own_objectives = raw.objectives.as_ref().map(|raw| objectives(&scope.key("objectives"), raw));
+    let mut later = BTreeMap::new();
+    if let Some(raw) = &raw.notify {
+        later.insert("notify".to_owned(), notify(&scope.key("notify"), raw));
+    }
+    if let Some(raw) = &raw.hooks {
+        later.insert("hooks".to_owned(), hooks(&scope.key("hooks"), raw));
+    }
+    Some(Job {
+        name: name?,
+        timezone: timezone?,
+        sources: sources?,
+        stores: stores?,
+        schedule: own_schedule.or_else(|| context.defaults.schedule.clone()).unwrap_or_default(),
+        retention: match own_retention {
+            Some(own) => Some(own?),
+            None => context.defaults.retention.clone(),
+        },
+        objectives: own_objectives.or_else(|| context.defaults.objectives.clone()).unwrap_or_default(),
+        later,
+    })
+}
+
+/// The machine's zone; UTC where it has none that is known by name.
+fn system_zone() -> TimeZone {
+    TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some()).unwrap_or(TimeZone::UTC)
+}
+
+fn sources(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec<SourceConfig>> {
+    let mut all: Vec<SourceConfig> = Vec::new();
+    let mut whole = true;
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for (i, raw) in items(&raw.sources) {
+        let scope = scope.index(i);
+        let Some((kind_scope, name, made)) = source(&scope, raw) else {
+            whole = false;
+            continue;
+        };
+        match seen.get(&name) {
+            Some(first) => kind_scope.error(format!(
+                "'{}' names two sources of this job, first at {first}; give this one a name of its own (name: …)",
+                shorten(&name)
+            )),
+            None => {
+                seen.insert(name, kind_scope.place());
+            }
+        }
+        let Some(made) = made else {
+            whole = false;
+            continue;
+        };
+        source_in_job(&kind_scope, &made, context);
+        all.push(made);
+    }
+    (whole && !all.is_empty()).then_some(all)
+}
+
+/// What can only be said of a source together with its job and repository.
+fn source_in_job(scope: &Scope<'_>, source: &SourceConfig, context: &Context<'_>) {
+    if source.schedule.is_some() && source.name == MAIN_GROUP {
+        scope.error(format!("a source with a schedule of its own cannot be named '{MAIN_GROUP}': that is the group of all others"));
+    }
+    if source.retention.is_some() && source.schedule.is_none() {
+        scope.key("retention").error("needs a schedule of the source's own: without one it shares its sets with the other sources");
+    }
+    let Some(repository) = context.repository else { return };
+    if !repository.encrypt && source.kind.secret() && !source.allow_plaintext {
+        scope.error(format!(
+            "{} holds secrets and repository.encryption is 'none'; encrypt, or write allow_plaintext: true here",
+            source.kind.name()
+        ));
+    }
+    if let crate::config::typed::SourceKind::Files(files) = &source.kind {
+        for store in &repository.stores {
+            let StorePlace::Local { path: store_path } = &store.place;
+            for (i, path) in files.paths.iter().enumerate() {
+                if super::source::backs_up(files, path, store_path) {
+                    scope.key("paths").index(i).error(format!(
+                        "the store '{}' ({}) lies inside, so every backup would back up the backups; move the store, or exclude it",
+                        store.name,
+                        store_path.display()
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn stores(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec<String>> {
+    if raw.stores.is_none() {
+        return Some(context.stores.iter().map(|(name, _)| name.clone()).collect());
+    }
+    let known: Vec<&str> = context.stores.iter().map(|(name, _)| name.as_str()).collect();
+    let mut named: Vec<String> = Vec::new();
+    let mut whole = true;
+    for (i, name) in items(&raw.stores) {
+        let scope = scope.index(i);
+        match context.stores.iter().find(|(known, _)| known == name) {
+            _ if named.contains(name) => scope.error(format!("'{}' stands twice", shorten(name))),
+            Some((_, true)) if named.is_empty() => scope.error("the first store of a job holds its log and cannot be optional"),
+            Some(_) => named.push(name.clone()),
+            // When no store is known, that has been told.
+            None if known.is_empty() => {}
+            None => scope.error(format!("no store is named '{}'{}", shorten(name), suggestion(name, &known))),
+        }
+        whole &= named.last() == Some(name);
+    }
+    (whole && !named.is_empty()).then_some(named)
+}
+
+/// A schedule; entries that cannot be read are told and left out.
+pub fn schedule(scope: &Scope<'_>, raw: &RawSchedule) -> Schedule {
+    let cron = |key: &str, text: &Option<String>, later: Option<&str>| {
+        let scope = scope.key(key);
+        let parsed = scope.take(CronSchedule::parse(text.as_ref()?))?;
+        if let Some(what) = later {
+            scope.warn(format!("{what} are {LATER}"));
+        }
+        Some(parsed)
+    };
+    Schedule {
+        full: cron("full", &raw.full, None),
+        incremental: cron("incremental", &raw.incremental, Some("incremental backups")),
+        archive: cron("archive", &raw.archive, Some("archive backups")),
+        verify: cron("verify", &raw.verify, None),
+        drill: cron("drill", &raw.drill, Some("drills")),
+        jitter: scope.duration("jitter", raw.jitter.as_ref()).unwrap_or_default(),
+    }
+}
+
+/// Retention; one that keeps nothing is a finding.
+pub fn retention(scope: &Scope<'_>, raw: &RawRetention) -> Option<Retention> {
+    let keep_within = match &raw.keep_within {
+        Some(text) => Some(scope.duration("keep_within", Some(text))?),
+        None => None,
+    };
+    let count = |n: Option<u32>| n.unwrap_or(0);
+    let made = Retention {
+        keep_last: count(raw.keep_last),
+        keep_within,
+        keep_hourly: count(raw.keep_hourly),
+        keep_daily: count(raw.keep_daily),
+        keep_weekly: count(raw.keep_weekly),
+        keep_monthly: count(raw.keep_monthly),
+        keep_yearly: count(raw.keep_yearly),
+        keep_min_verified: raw.keep_min_verified.unwrap_or(1),
+    };
+    let rules = [made.keep_last, made.keep_hourly, made.keep_daily, made.keep_weekly, made.keep_monthly, made.keep_yearly];
+    if made.keep_within.is_none() && rules.iter().all(|n| *n == 0) {
+        // A rule that the schema refused was meant to keep something.
+        let tried = scope.root.at(&scope.path).is_some_and(|node| {
+            ["keep_last", "keep_within", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly"]
+                .iter()
+                .any(|key| node.get(key).is_some_and(|e| e.node.to_json() != serde_json::json!(0)))
+        });
+        if !tried {
+            scope.error("keeps nothing; set keep_within, keep_last or another rule, or leave retention out to keep every set");
+        }
+        return None;
+    }
+    Some(made)
+}
+
+fn objectives(scope: &Scope<'_>, raw: &RawObjectives) -> Objectives {
+    Objectives {
+        rpo: scope.duration("rpo", raw.rpo.as_ref()),
+        rto: scope.duration("rto", raw.rto.as_ref()),
+        spread: scope.duration("spread", raw.spread.as_ref()),
+    }
+}
+
+/// `notify`, said to come later; shown without any text that may be a secret.
+pub fn notify(scope: &Scope<'_>, raw: &[Option<RawNotify>]) -> Value {
+    scope.warn(format!("notifications are {LATER}"));
+    scope
+        .root
+        .at(&scope.path)
+        .map(|node| masked(&node.to_json()))
+        .unwrap_or_else(|| Value::Array(raw.iter().map(|_| Value::Null).collect()))
+}
+
+/// Text becomes `***` unless it says where a secret is fetched from.
+fn masked(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.iter().map(masked).collect()),
+        Value::Object(map) => {
+            let reference = map.len() == 1 && map.keys().all(|k| matches!(k.as_str(), "env" | "file" | "cred"));
+            map.iter().map(|(key, v)| (key.clone(), if reference { v.clone() } else { masked(v) })).collect()
+        }
+        Value::String(_) => Value::String("***".to_owned()),
+        other => other.clone(),
+    }
+}
+
+fn hooks(scope: &Scope<'_>, raw: &RawHooks) -> Value {
+    scope.warn(format!("hooks are {LATER}"));
+    for (key, list) in [("before", &raw.before), ("after", &raw.after)] {
+        for (i, hook) in items(list) {
+            scope.key(key).index(i).duration("timeout", hook.timeout.as_ref());
+        }
+    }
+    scope.root.at(&scope.path).map(|node| masked(&node.to_json())).unwrap_or_default()
+}

@@ -1,0 +1,348 @@
+//! Sources.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::job::{retention, schedule};
+use super::reference::{in_the_file, reference, secret, shown, text};
+use super::{LATER, Scope, check_name, items};
+use crate::config::postgres::{PostgresUrl, masked_url};
+use crate::config::problem::shorten;
+use crate::config::raw::*;
+use crate::config::secret::{SecretRef, TextRef};
+use crate::config::typed::*;
+use crate::model::Secret;
+
+/// Names that a set uses itself.
+const RESERVED: [&str; 2] = ["drctl", "details"];
+
+/// Place of its settings, name, and the source itself unless a finding stands in the way; `None` when not even a name is known.
+type Found<'a> = (Scope<'a>, String, Option<SourceConfig>);
+
+/// One entry of `sources`.
+pub fn source<'a>(scope: &Scope<'a>, raw: &RawSource) -> Option<Found<'a>> {
+    for (kind, later) in [("redis", &raw.redis), ("mongodb", &raw.mongodb), ("kubernetes", &raw.kubernetes)] {
+        if later.is_some() {
+            scope.key(kind).error(format!("a source of kind {kind} is {LATER}; take it out to use the rest"));
+            return None;
+        }
+    }
+    if let Some(raw) = &raw.postgres {
+        let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
+        return Some(common.finish(scope, "postgres", |scope, name| postgres(scope, name, raw).map(SourceKind::Postgres)));
+    }
+    if let Some(raw) = &raw.files {
+        let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
+        return Some(common.finish(scope, "files", |scope, name| files(scope, name, raw).map(SourceKind::Files)));
+    }
+    if let Some(raw) = &raw.environment {
+        let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
+        return Some(common.finish(scope, "environment", |scope, name| environment(scope, name, raw).map(SourceKind::Environment)));
+    }
+    if let Some(raw) = &raw.compose {
+        let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
+        return Some(common.finish(scope, "compose", |scope, name| compose(scope, name, raw).map(SourceKind::Compose)));
+    }
+    let raw = raw.command.as_ref()?;
+    let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
+    Some(common.finish(scope, "command", |scope, name| command(scope, name, raw).map(SourceKind::Command)))
+}
+
+/// What every source has.
+struct Common<'r> {
+    name: &'r Option<String>,
+    schedule: &'r Option<RawSchedule>,
+    retention: &'r Option<RawRetention>,
+    allow_plaintext: bool,
+}
+
+impl<'r> Common<'r> {
+    fn of(
+        name: &'r Option<String>,
+        schedule: &'r Option<RawSchedule>,
+        retention: &'r Option<RawRetention>,
+        allow_plaintext: Option<bool>,
+    ) -> Self {
+        Common { name, schedule, retention, allow_plaintext: allow_plaintext.unwrap_or(false) }
+    }
+
+    fn finish<'a>(self, scope: &Scope<'a>, kind: &str, make: impl FnOnce(&Scope<'a>, &str) -> Option<SourceKind>) -> Found<'a> {
+        let scope = scope.key(kind);
+        let name = self.name.clone().unwrap_or_else(|| kind.to_owned());
+        let mut good = check_name(&scope.key("name"), &name);
+        if RESERVED.contains(&name.as_str()) {
+            scope.key("name").error(format!("'{name}' is a name that every set uses itself"));
+            good = false;
+        }
+        let own_schedule = self.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw));
+        let own_retention = self.retention.as_ref().map(|raw| retention(&scope.key("retention"), raw));
+        let kind = make(&scope, &name);
+        let made = (|| {
+            let retention = match own_retention {
+                Some(own) => Some(own?),
+                None => None,
+            };
+            let name = name.clone();
+            Some(SourceConfig { name, schedule: own_schedule, retention, allow_plaintext: self.allow_plaintext, kind: kind? })
+        })();
+        (scope, name, made.filter(|_| good))
+    }
+}
+
+/// Takes an optional setting; `Err(())` when it is there and was refused.
+fn optional<T, R>(raw: &Option<R>, read: impl FnOnce(&R) -> Option<T>) -> Result<Option<T>, ()> {
+    match raw {
+        Some(raw) => read(raw).map(Some).ok_or(()),
+        None => Ok(None),
+    }
+}
+
+fn postgres(scope: &Scope<'_>, name: &str, raw: &RawPostgres) -> Option<PostgresConfig> {
+    reach(&scope.key("reach"), raw.reach.as_ref());
+    let url = optional(&raw.url, |raw| postgres_url(&scope.key("url"), raw));
+    let host = optional(&raw.host, |raw| text(&scope.key("host"), Some(raw)));
+    let user = optional(&raw.user, |raw| text(&scope.key("user"), Some(raw)));
+    let password = optional(&raw.password, |raw| secret(&scope.key("password"), Some(raw)));
+    let (databases, database_ref) = databases(&scope.key("database"), raw.database.as_ref());
+    let maintenance_database = raw.maintenance_database.clone().unwrap_or_else(|| "postgres".to_owned());
+    if maintenance_database.is_empty() {
+        scope.key("maintenance_database").error("must not be empty");
+    }
+    Some(PostgresConfig {
+        name: name.to_owned(),
+        url: url.ok()?,
+        host: host.ok()?,
+        port: raw.port,
+        user: user.ok()?,
+        password: password.ok()?,
+        sslmode: raw.sslmode.map(ssl_mode),
+        databases,
+        database_ref,
+        maintenance_database,
+        globals: raw.globals.unwrap_or(true),
+        role_passwords: raw.role_passwords.unwrap_or(true),
+        lock_wait_timeout: scope.duration("lock_wait_timeout", raw.lock_wait_timeout.as_ref()).unwrap_or(Duration::from_secs(300)),
+        connect_timeout: scope.duration("connect_timeout", raw.connect_timeout.as_ref()).unwrap_or(Duration::from_secs(10)),
+        client_folders: scope.paths("client_folders", &raw.client_folders),
+    })
+}
+
+fn ssl_mode(raw: RawSslMode) -> SslMode {
+    match raw {
+        RawSslMode::Disable => SslMode::Disable,
+        RawSslMode::Allow => SslMode::Allow,
+        RawSslMode::Prefer => SslMode::Prefer,
+        RawSslMode::Require => SslMode::Require,
+        RawSslMode::VerifyCa => SslMode::VerifyCa,
+        RawSslMode::VerifyFull => SslMode::VerifyFull,
+    }
+}
+
+fn reach(scope: &Scope<'_>, raw: Option<&RawReach>) {
+    match raw {
+        None => {}
+        Some(RawReach::Name(name)) if name == "direct" => {}
+        Some(RawReach::Name(name)) => {
+            scope.error(format!("'{}' is not a way to reach a server; write direct, or leave it out", shorten(name)));
+        }
+        Some(RawReach::Of(way)) => scope.error(format!("reaching a server by {way} is {LATER}; publish its port and use host and port")),
+    }
+}
+
+/// A URL that stands in the file is read now; what is shown of it has no password.
+fn postgres_url(scope: &Scope<'_>, raw: &RawText) -> Option<SecretRef> {
+    let text = match raw {
+        RawText::By(raw) => return reference(scope, raw).map(SecretRef::By),
+        RawText::Plain(text) => text,
+    };
+    let url = scope.take(PostgresUrl::parse(text))?;
+    let shown = shown(scope);
+    if shown.is_none() && url.password.is_some() {
+        in_the_file(scope, "a password");
+    }
+    Some(SecretRef::Plain { value: Secret::new(text.as_str()), shown: shown.or_else(|| masked_url(text)) })
+}
+
+fn databases(scope: &Scope<'_>, raw: Option<&RawDatabases>) -> (Option<DatabaseChoice>, Option<TextRef>) {
+    match raw {
+        None => (None, None),
+        Some(RawDatabases::By(raw)) => (None, reference(scope, raw).map(TextRef::By)),
+        Some(RawDatabases::One(name)) if name == "all" => (Some(DatabaseChoice::All), None),
+        Some(RawDatabases::One(name)) => {
+            check_database(scope, name);
+            (Some(DatabaseChoice::Named(vec![name.clone()])), None)
+        }
+        Some(RawDatabases::List(list)) => {
+            let mut names: Vec<String> = Vec::new();
+            for (i, name) in list.iter().enumerate().filter_map(|(i, n)| Some((i, n.as_ref()?))) {
+                check_database(&scope.index(i), name);
+                if names.contains(name) {
+                    scope.index(i).error(format!("'{}' stands twice", shorten(name)));
+                } else {
+                    names.push(name.clone());
+                }
+            }
+            (Some(DatabaseChoice::Named(names)), None)
+        }
+    }
+}
+
+fn check_database(scope: &Scope<'_>, name: &str) {
+    // NAMEDATALEN - 1 bytes: the server would cut a longer name.
+    if name.is_empty() || name.len() > 63 || name.contains('\0') {
+        scope.error(format!("'{}' cannot name a database: 1 to 63 bytes", shorten(name)));
+    }
+}
+
+fn files(scope: &Scope<'_>, name: &str, raw: &RawFiles) -> Option<FilesConfig> {
+    let paths = scope.paths("paths", &raw.paths);
+    for (key, list) in [("include", &raw.include), ("exclude", &raw.exclude)] {
+        for (i, pattern) in items(list) {
+            if let Err(e) = glob(pattern) {
+                scope.key(key).index(i).error(format!("'{}' is not a pattern: {}", shorten(pattern), e.kind()));
+            }
+        }
+    }
+    let newer_than = optional(&raw.newer_than, |text| scope.duration("newer_than", Some(text)));
+    Some(FilesConfig {
+        name: name.to_owned(),
+        paths: Some(paths).filter(|p| !p.is_empty())?,
+        include: scope.texts("include", &raw.include),
+        exclude: scope.texts("exclude", &raw.exclude),
+        newer_than: newer_than.ok()?,
+        one_file_system: raw.one_file_system.unwrap_or(true),
+        allow_empty: raw.allow_empty.unwrap_or(false),
+    })
+}
+
+fn glob(pattern: &str) -> Result<GlobMatcher, globset::Error> {
+    Ok(GlobBuilder::new(pattern).literal_separator(true).build()?.compile_matcher())
+}
+
+/// Whether a backup of `root` would read `inner`: it lies there and no pattern excludes it or a folder above it. A pattern may be
+/// about the whole path, the path below `root`, or the last name.
+pub fn backs_up(files: &FilesConfig, root: &Path, inner: &Path) -> bool {
+    let real = |path: &Path| -> PathBuf { path.canonicalize().unwrap_or_else(|_| path.to_owned()) };
+    let (root, inner) = (real(root), real(inner));
+    let Ok(below) = inner.strip_prefix(&root) else { return false };
+    let patterns: Vec<GlobMatcher> = files.exclude.iter().filter_map(|p| glob(p.trim_end_matches('/')).ok()).collect();
+    let folders = below.ancestors().filter(|p| !p.as_os_str().is_empty());
+    let excluded = |folder: &Path| {
+        let name = folder.file_name().map(Path::new);
+        patterns.iter().any(|p| p.is_match(folder) || p.is_match(root.join(folder)) || name.is_some_and(|n| p.is_match(n)))
+    };
+    !folders.into_iter().any(excluded)
+}
+
+fn environment(scope: &Scope<'_>, name: &str, raw: &RawEnvironment) -> Option<EnvironmentConfig> {
+    let place = scope.key("from");
+    let from = match &raw.from {
+        None => Some(EnvironmentFrom::OwnProcess),
+        Some(RawFrom::Name(text)) if text == "self" => Some(EnvironmentFrom::OwnProcess),
+        Some(RawFrom::Name(text)) => {
+            place.error(format!("'{}' is not where variables come from; write self, or {{ file: … }}", shorten(text)));
+            None
+        }
+        Some(RawFrom::Of(of)) => {
+            for (key, later) in [("container", &of.container), ("unit", &of.unit), ("pod", &of.pod)] {
+                if later.is_some() {
+                    place.key(key).error(format!("reading the environment of a {key} is {LATER}; use self or {{ file: … }}"));
+                }
+            }
+            of.file.as_ref().and_then(|text| place.key("file").path(text)).map(EnvironmentFrom::File)
+        }
+    };
+    let prefixes = scope.texts("prefixes", &raw.prefixes);
+    let names = scope.texts("names", &raw.names);
+    if from == Some(EnvironmentFrom::OwnProcess) && prefixes.is_empty() && names.is_empty() {
+        scope.warn("takes every variable of drctl's own environment; narrow it with prefixes or names");
+    }
+    Some(EnvironmentConfig { name: name.to_owned(), from: from?, prefixes, names })
+}
+
+fn compose(scope: &Scope<'_>, name: &str, raw: &RawCompose) -> Option<ComposeConfig> {
+    let files = scope.paths("files", &raw.files);
+    (!files.is_empty()).then(|| ComposeConfig { name: name.to_owned(), files })
+}
+
+fn command(scope: &Scope<'_>, name: &str, raw: &RawCommand) -> Option<CommandConfig> {
+    let mut run = items(&raw.run).map(|(_, text)| text.clone());
+    let program = run.next();
+    if let Some(program) = &program
+        && (program.is_empty() || program.contains(char::is_whitespace))
+    {
+        let hint = "the first entry is the program alone; arguments are entries of their own, as in [sh, -c, \"…\"]";
+        scope.key("run").index(0).error(hint);
+    }
+    let artifact = raw.artifact.clone().unwrap_or_else(|| "output".to_owned());
+    check_name(&scope.key("artifact"), &artifact);
+    let extension = raw.extension.clone().unwrap_or_else(|| "raw".to_owned());
+    let good = extension.len() <= 16 && !extension.is_empty() && extension.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !good {
+        scope.key("extension").error(format!("'{}' is not an extension: 1 to 16 of a-z and 0-9, without a dot", shorten(&extension)));
+    }
+    let mut env = BTreeMap::new();
+    for (key, value) in raw.env.iter().flatten() {
+        let scope = scope.key("env").key(key);
+        if key.is_empty() || key.contains(['=', '\0']) {
+            scope.error(format!("'{}' cannot name an environment variable", shorten(key)));
+        }
+        // Whether it is a secret nobody can tell: it is treated as one, without a warning.
+        let value = match value {
+            Some(RawText::Plain(text)) => Some(SecretRef::Plain { value: Secret::new(text.as_str()), shown: shown(&scope) }),
+            Some(RawText::By(raw)) => reference(&scope, raw).map(SecretRef::By),
+            None => None,
+        };
+        if let Some(value) = value {
+            env.insert(key.clone(), value);
+        }
+    }
+    let folder = optional(&raw.folder, |text| scope.key("folder").path(text));
+    let timeout = optional(&raw.timeout, |text| scope.duration("timeout", Some(text)));
+    Some(CommandConfig {
+        name: name.to_owned(),
+        program: program?,
+        args: run.collect(),
+        artifact,
+        extension,
+        folder: folder.ok()?.unwrap_or_else(|| scope.world.folder.to_owned()),
+        env,
+        allow_empty: raw.allow_empty.unwrap_or(false),
+        timeout: timeout.ok()?,
+        idle_timeout: scope.duration("idle_timeout", raw.idle_timeout.as_ref()).unwrap_or(Duration::from_secs(600)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_inside_a_source_is_seen_unless_excluded() {
+        let files = |exclude: &[&str]| FilesConfig {
+            name: "files".into(),
+            paths: vec!["/srv/none".into()],
+            include: vec![],
+            exclude: exclude.iter().map(|p| (*p).to_owned()).collect(),
+            newer_than: None,
+            one_file_system: true,
+            allow_empty: false,
+        };
+        let root = Path::new("/srv/none");
+        for (exclude, inner, want) in [
+            (&[][..], "/srv/none/backup/drctl", true),
+            (&[], "/srv/none", true),
+            (&[], "/srv/none2", false),
+            (&["backup"], "/srv/none/backup/drctl", false),
+            (&["backup/"], "/srv/none/backup/drctl", false),
+            (&["/srv/none/backup/drctl"], "/srv/none/backup/drctl", false),
+            (&["backup/*"], "/srv/none/backup/drctl", false),
+            (&["*.log", "cache"], "/srv/none/backup/drctl", true),
+        ] {
+            assert_eq!(backs_up(&files(exclude), root, Path::new(inner)), want, "{exclude:?} {inner}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The configuration as it is written: one struct per map, nothing checked, everything optional.
+//!
+//! The JSON Schema is made from these types; what is required, and which values an enum has, stands in attributes. A value the schema
+//! refuses is taken out before serde sees the rest (hence the options everywhere, inside lists too), so that the cross-checks still
+//! look at everything else. A map that names one of several things (`local:` or `s3:`) is a struct of options: messages stay about
+//! the key that is wrong, which serde's enums and `oneOf` would not give.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+mod source;
+mod values;
+
+pub use source::*;
+pub use values::*;
+
+/// The configuration of drctl: where backup sets are kept and what is backed up.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMain {
+    /// Where backup sets are kept, who can open them, and the keys that sign them.
+    #[schemars(required)]
+    pub repository: Option<RawRepository>,
+    /// Settings for every job that does not have its own.
+    pub defaults: Option<RawDefaults>,
+    /// Who is told.
+    pub notify: Option<Vec<Option<RawNotify>>>,
+    /// Settings of `drctl agent`.
+    pub agent: Option<RawAgent>,
+    /// Jobs; more of them may stand in jobs/*.yaml beside this file, one in each.
+    pub jobs: Option<Vec<Option<RawJob>>>,
+}
+
+/// Where backup sets are kept, who can open them, and the keys that sign them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRepository {
+    /// The repository's id; `drctl init` makes it.
+    #[schemars(required)]
+    pub id: Option<String>,
+    /// The root public key (minisign): what every other key is trusted by.
+    #[schemars(required)]
+    pub root_key: Option<String>,
+    /// Where the repository lies. The first store holds the log.
+    #[schemars(required, length(min = 1))]
+    pub stores: Option<Vec<Option<RawStore>>>,
+    /// Public keys (age1…) of those who can open backup sets. Needed unless `encryption` is `none`.
+    pub recipients: Option<Vec<Option<String>>>,
+    /// File with the private age identity (mode 0600). Left out on a host that only writes.
+    pub identity: Option<String>,
+    /// File with the private key that signs this host's records (mode 0600).
+    #[schemars(required)]
+    pub signing_key: Option<String>,
+    /// `age` (default) or `none`. With `none`, sources that hold secrets by nature need `allow_plaintext: true`.
+    pub encryption: Option<RawEncryption>,
+    /// How artifacts are compressed: `zstd` (default, level 1), `gzip`, `none`, `{ zstd: 1..19 }` or `{ gzip: 1..9 }`.
+    pub codec: Option<RawCodec>,
+    /// Decompress and compare every frame before it is stored (default true).
+    pub decode_check: Option<bool>,
+}
+
+/// One store of the repository.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStore {
+    /// Its name, unique in the repository: a-z, 0-9 and '-'.
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// A folder on this machine.
+    pub local: Option<RawLocal>,
+    /// A bucket (comes with a later version).
+    pub s3: Option<Later>,
+    /// A set counts as stored even when this store missed it (default false).
+    pub optional: Option<bool>,
+}
+
+/// A folder on this machine.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLocal {
+    /// The folder; relative names start from the configuration file.
+    #[schemars(required, length(min = 1))]
+    pub path: Option<String>,
+}
+
+/// Settings for every job that does not have its own.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawDefaults {
+    /// IANA name of the time zone that schedules and dates are meant in; default is the machine's.
+    pub timezone: Option<String>,
+    /// When backups, verifications and drills run.
+    pub schedule: Option<RawSchedule>,
+    /// Which sets are kept. Without it every set is kept.
+    pub retention: Option<RawRetention>,
+    /// What a recovery must achieve.
+    pub objectives: Option<RawObjectives>,
+}
+
+/// What is backed up together, when, and how long it is kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawJob {
+    /// The job's name: 1 to 63 of a-z, 0-9 and '-'; `now` is reserved.
+    #[schemars(required)]
+    pub job: Option<String>,
+    /// IANA name of the time zone that schedules and dates are meant in; default is the machine's.
+    pub timezone: Option<String>,
+    /// What is backed up, in this order.
+    #[schemars(required, length(min = 1))]
+    pub sources: Option<Vec<Option<RawSource>>>,
+    /// Names of the stores this job writes to; default is all of them.
+    #[schemars(length(min = 1))]
+    pub stores: Option<Vec<Option<String>>>,
+    /// When backups, verifications and drills run.
+    pub schedule: Option<RawSchedule>,
+    /// Which sets are kept. Without it every set is kept.
+    pub retention: Option<RawRetention>,
+    /// What a recovery must achieve.
+    pub objectives: Option<RawObjectives>,
+    /// Who is told, besides those of the whole configuration.
+    pub notify: Option<Vec<Option<RawNotify>>>,
+    /// Programs run before and after (come with a later version).
+    pub hooks: Option<RawHooks>,
+}
+
+/// Cron expressions of 5 fields (6 with seconds first), in the job's time zone.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSchedule {
+    /// Full backups.
+    pub full: Option<String>,
+    /// Incremental backups.
+    pub incremental: Option<String>,
+    /// Archive backups: full ones kept by the monthly and yearly rules.
+    pub archive: Option<String>,
+    /// Verification by reading back.
+    pub verify: Option<String>,
+    /// Drills: a restore into a scratch server.
+    pub drill: Option<String>,
+    /// Start up to this much later, by chance.
+    pub jitter: Option<String>,
+}
+
+/// Which sets are kept: a set stays when any rule wants it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRetention {
+    /// The newest so many sets.
+    pub keep_last: Option<u32>,
+    /// Every set younger than this.
+    pub keep_within: Option<String>,
+    /// The newest set of each of so many hours.
+    pub keep_hourly: Option<u32>,
+    /// The newest set of each of so many days.
+    pub keep_daily: Option<u32>,
+    /// The newest set of each of so many weeks.
+    pub keep_weekly: Option<u32>,
+    /// The newest set of each of so many months.
+    pub keep_monthly: Option<u32>,
+    /// The newest set of each of so many years.
+    pub keep_yearly: Option<u32>,
+    /// Never fewer than so many sets proven by read-back or better (default 1).
+    #[schemars(range(min = 1))]
+    pub keep_min_verified: Option<u32>,
+}
+
+/// What a recovery must achieve.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawObjectives {
+    /// Greatest age of the newest good set.
+    pub rpo: Option<String>,
+    /// Longest time a restore may take.
+    pub rto: Option<String>,
+    /// Greatest spread of times across the sources of one set.
+    pub spread: Option<String>,
+}
+
+/// Who is told (comes with a later version): one of these per entry.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct RawNotify {
+    /// Slack, by webhook or bot token.
+    pub slack: Option<Later>,
+    /// Any HTTP endpoint.
+    pub webhook: Option<Later>,
+    /// healthchecks.io or alike.
+    pub healthchecks: Option<Later>,
+}
+
+/// Settings of `drctl agent` (comes with a later version).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAgent {
+    /// Address of health, metrics and dashboard: `127.0.0.1:9180`.
+    pub listen: Option<String>,
+    /// Most bytes a second to stores: `20MiB`.
+    pub bandwidth: Option<String>,
+    /// Niceness of the agent and its tools, 0 to 19.
+    #[schemars(range(min = 0, max = 19))]
+    pub nice: Option<u32>,
+}
+
+/// Programs run before and after a job's sources (come with a later version).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawHooks {
+    /// Before the first source.
+    pub before: Option<Vec<Option<RawHook>>>,
+    /// After the last source, also after a failure.
+    pub after: Option<Vec<Option<RawHook>>>,
+}
+
+/// One program.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawHook {
+    /// Program and arguments.
+    #[schemars(required, length(min = 1))]
+    pub run: Option<Vec<Option<String>>>,
+    /// Longest time it may take (default 5m).
+    pub timeout: Option<String>,
+}

@@ -1,0 +1,392 @@
+//! The configuration as the rest of drctl sees it: everything parsed, checked and with its default. Only secrets, and the names that
+//! come from the same places, are fetched when they are used.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::config::problem::Problem;
+use crate::config::secret::{SecretRef, TextRef};
+use crate::config::values::CronSchedule;
+use crate::model::{Codec, JobName};
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The files it was read from; `drctl.yaml` first.
+    pub files: Vec<PathBuf>,
+    /// The folder of `drctl.yaml`, absolute.
+    pub folder: PathBuf,
+    /// Where this host keeps its own state, absolute.
+    pub state: PathBuf,
+    /// Where backup sets are kept.
+    pub repository: Repository,
+    /// The jobs, those of `drctl.yaml` first, then those of `jobs/` by file name.
+    pub jobs: Vec<Job>,
+    /// Settings that this version accepts and does not use yet, as they are shown: `notify`, `agent`.
+    pub later: BTreeMap<String, serde_json::Value>,
+    /// What is worth saying; nothing here refuses anything.
+    pub warnings: Vec<Problem>,
+    /// Where each value came from, by its path as `config show` has it.
+    pub(crate) origins: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// A job by name.
+    pub fn job(&self, name: &str) -> Option<&Job> {
+        self.jobs.iter().find(|j| j.name.as_str() == name)
+    }
+}
+
+/// Where backup sets are kept, who can open them, and the keys that sign them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repository {
+    /// The repository's id.
+    pub id: String,
+    /// The root public key, minisign's base64: the trust anchor.
+    pub root_key: String,
+    /// The stores; the first holds the log. Never empty.
+    pub stores: Vec<StoreConfig>,
+    /// age X25519 public keys, sorted, each once.
+    pub recipients: Vec<String>,
+    /// The file of the age identity, where this host can open sets.
+    pub identity: Option<PathBuf>,
+    /// The file of the key that signs this host's records.
+    pub signing_key: PathBuf,
+    /// Whether artifacts are encrypted. `false` only by explicit choice; every source whose content is secret by nature then has
+    /// [`SourceConfig::allow_plaintext`].
+    pub encrypt: bool,
+    /// How artifacts are compressed.
+    pub codec: Codec,
+    /// Decompress and compare every frame before it is stored.
+    pub decode_check: bool,
+}
+
+/// One store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Its name, unique in the repository.
+    pub name: String,
+    /// A set counts as stored even when this store missed it. Never so for the first store of a job.
+    pub optional: bool,
+    /// Where it lies.
+    pub place: StorePlace,
+}
+
+/// Where a store lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorePlace {
+    /// A folder on this machine, absolute.
+    Local {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// What is backed up together, when, and how long it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Its name, unique in the configuration.
+    pub name: JobName,
+    /// The zone that schedules and dates are meant in.
+    pub timezone: TimeZone,
+    /// What is backed up, in this order. Never empty.
+    pub sources: Vec<SourceConfig>,
+    /// Names of the stores it writes to; the first holds its log. Never empty.
+    pub stores: Vec<String>,
+    /// When it runs.
+    pub schedule: Schedule,
+    /// Which sets are kept; `None` keeps every set.
+    pub retention: Option<Retention>,
+    /// What a recovery must achieve.
+    pub objectives: Objectives,
+    /// Settings that this version accepts and does not use yet, as they are shown: `notify`, `hooks`.
+    pub later: BTreeMap<String, serde_json::Value>,
+}
+
+/// The group of all sources without a schedule of their own.
+pub const MAIN_GROUP: &str = "main";
+
+impl Job {
+    /// A source by name.
+    pub fn source(&self, name: &str) -> Option<&SourceConfig> {
+        self.sources.iter().find(|s| s.name == name)
+    }
+
+    /// The groups of sources that are backed up together, in the order of their first source: [`MAIN_GROUP`], and one for each
+    /// source with a schedule of its own, named after it (FORMAT, Keys). No group is empty.
+    pub fn groups(&self) -> Vec<(&str, Vec<&SourceConfig>)> {
+        let mut groups: Vec<(&str, Vec<&SourceConfig>)> = Vec::new();
+        for source in &self.sources {
+            match groups.iter_mut().find(|(name, _)| *name == source.group()) {
+                Some((_, members)) => members.push(source),
+                None => groups.push((source.group(), vec![source])),
+            }
+        }
+        groups
+    }
+}
+
+/// When a job, or a source with a schedule of its own, runs. Nothing set: only by hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// Full backups.
+    pub full: Option<CronSchedule>,
+    /// Incremental backups.
+    pub incremental: Option<CronSchedule>,
+    /// Archive backups.
+    pub archive: Option<CronSchedule>,
+    /// Verification.
+    pub verify: Option<CronSchedule>,
+    /// Drills.
+    pub drill: Option<CronSchedule>,
+    /// Start up to this much later.
+    pub jitter: Duration,
+}
+
+/// Which sets are kept: a set stays when any rule wants it. At least one rule besides `keep_min_verified` is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The newest so many.
+    pub keep_last: u32,
+    /// All younger than this.
+    pub keep_within: Option<Duration>,
+    /// The newest of each of so many hours.
+    pub keep_hourly: u32,
+    /// … days.
+    pub keep_daily: u32,
+    /// … weeks.
+    pub keep_weekly: u32,
+    /// … months.
+    pub keep_monthly: u32,
+    /// … years.
+    pub keep_yearly: u32,
+    /// Never fewer than so many proven sets; at least 1.
+    pub keep_min_verified: u32,
+}
+
+/// What a recovery must achieve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objectives {
+    /// Greatest age of the newest good set.
+    pub rpo: Option<Duration>,
+    /// Longest time a restore may take.
+    pub rto: Option<Duration>,
+    /// Greatest spread of times across the sources of one set.
+    pub spread: Option<Duration>,
+}
+
+/// One source of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceConfig {
+    /// Its name, unique in the job.
+    pub name: String,
+    /// A schedule of its own; the source then forms a group.
+    pub schedule: Option<Schedule>,
+    /// Retention of its own; only with a schedule of its own.
+    pub retention: Option<Retention>,
+    /// May be stored in clear when the repository does not encrypt.
+    pub allow_plaintext: bool,
+    /// What it is.
+    pub kind: SourceKind,
+}
+
+impl SourceConfig {
+    /// The group it belongs to.
+    pub fn group(&self) -> &str {
+        if self.schedule.is_some() { &self.name } else { MAIN_GROUP }
+    }
+}
+
+/// What a source is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceKind {
+    /// PostgreSQL.
+    Postgres(PostgresConfig),
+    /// Folders and files.
+    Files(FilesConfig),
+    /// Environment variables.
+    Environment(EnvironmentConfig),
+    /// Compose files.
+    Compose(ComposeConfig),
+    /// What a program prints.
+    Command(CommandConfig),
+}
+
+impl SourceKind {
+    /// `postgres`, `files`, `environment`, `compose`, `command`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            SourceKind::Postgres(_) => "postgres",
+            SourceKind::Files(_) => "files",
+            SourceKind::Environment(_) => "environment",
+            SourceKind::Compose(_) => "compose",
+            SourceKind::Command(_) => "command",
+        }
+    }
+
+    /// Whether its content is secret by nature: password hashes in globals, environment variables, compose files with passwords.
+    pub fn secret(&self) -> bool {
+        matches!(self, SourceKind::Postgres(_) | SourceKind::Environment(_) | SourceKind::Compose(_))
+    }
+}
+
+/// Which databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseChoice {
+    /// Every database that takes connections, asked anew at each run.
+    All,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// libpq's sslmode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS only if the server insists.
+    Allow,
+    /// TLS if the server offers it.
+    Prefer,
+    /// TLS, whoever answers.
+    Require,
+    /// TLS, the certificate checked.
+    VerifyCa,
+    /// TLS, the certificate and its name checked.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// All of them with libpq's names.
+    pub const ALL: [(SslMode, &'static str); 6] = [
+        (SslMode::Disable, "disable"),
+        (SslMode::Allow, "allow"),
+        (SslMode::Prefer, "prefer"),
+        (SslMode::Require, "require"),
+        (SslMode::VerifyCa, "verify-ca"),
+        (SslMode::VerifyFull, "verify-full"),
+    ];
+
+    /// libpq's name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(mode, _)| *mode == self).map_or("prefer", |(_, name)| name)
+    }
+
+    /// The mode of this name.
+    pub fn of(name: &str) -> Option<SslMode> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(mode, _)| *mode)
+    }
+}
+
+/// A PostgreSQL server. Where to connect is what [`PostgresConfig::connection`] makes of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostgresConfig {
+    /// The source's name.
+    pub name: String,
+    /// Connection URL; the fields below win over its parts.
+    pub url: Option<SecretRef>,
+    /// Name, address, or folder of the socket.
+    pub host: Option<TextRef>,
+    /// Port.
+    pub port: Option<u16>,
+    /// User.
+    pub user: Option<TextRef>,
+    /// Password.
+    pub password: Option<SecretRef>,
+    /// TLS.
+    pub sslmode: Option<SslMode>,
+    /// Which databases; `None` means the URL's or PGDATABASE's, and all where neither names one.
+    pub databases: Option<DatabaseChoice>,
+    /// A single database whose name comes from elsewhere; wins over `databases`, which is then `None`.
+    pub database_ref: Option<TextRef>,
+    /// The database to connect to for questions about the server.
+    pub maintenance_database: String,
+    /// Dump roles and tablespaces too.
+    pub globals: bool,
+    /// Dump the roles' password hashes too.
+    pub role_passwords: bool,
+    /// Longest wait for a table's lock.
+    pub lock_wait_timeout: Duration,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Folders with pg_dump and friends, looked at before the usual ones. Absolute.
+    pub client_folders: Vec<PathBuf>,
+}
+
+/// Folders and files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesConfig {
+    /// The source's name.
+    pub name: String,
+    /// Folders and files, absolute. Never empty.
+    pub paths: Vec<PathBuf>,
+    /// Globs; empty means everything.
+    pub include: Vec<String>,
+    /// Globs.
+    pub exclude: Vec<String>,
+    /// Only files changed within this time.
+    pub newer_than: Option<Duration>,
+    /// Do not go into other file systems.
+    pub one_file_system: bool,
+    /// Nothing found is no error.
+    pub allow_empty: bool,
+}
+
+/// Environment variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvironmentConfig {
+    /// The source's name.
+    pub name: String,
+    /// Where they come from.
+    pub from: EnvironmentFrom,
+    /// Name prefixes. With `names` empty too: every variable.
+    pub prefixes: Vec<String>,
+    /// Names.
+    pub names: Vec<String>,
+}
+
+/// Where variables come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvironmentFrom {
+    /// The environment of this process.
+    OwnProcess,
+    /// An env file, absolute.
+    File(PathBuf),
+}
+
+/// Compose files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComposeConfig {
+    /// The source's name.
+    pub name: String,
+    /// The files, absolute. Never empty.
+    pub files: Vec<PathBuf>,
+}
+
+/// What a program prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandConfig {
+    /// The source's name.
+    pub name: String,
+    /// The program: a name looked up in PATH, or an absolute path.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Name of the artifact.
+    pub artifact: String,
+    /// Extension of the artifact's file, without a dot in front.
+    pub extension: String,
+    /// The folder it is run in, absolute.
+    pub folder: PathBuf,
+    /// Variables added to its environment.
+    pub env: BTreeMap<String, SecretRef>,
+    /// Printing nothing is no error.
+    pub allow_empty: bool,
+    /// Longest time it may take.
+    pub timeout: Option<Duration>,
+    /// Longest time without output.
+    pub idle_timeout: Duration,
+}

@@ -1,0 +1,214 @@
+//! Durations, sizes and schedules: text ↔ value. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use croner::Cron;
+use croner::parser::{CronParser, Year};
+use jiff::Zoned;
+use jiff::civil::date;
+use jiff::tz::TimeZone;
+
+use crate::config::problem::shorten;
+
+/// Units of a duration, greatest first. A day has 24 hours.
+const UNITS: [(&str, u64); 6] = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+/// Longest duration: 100 years of 365 days.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Reads `30d`, `1h30m`, `90s`, `2w`: whole numbers with units in falling order, each unit once. Errors are whole messages.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{}' is not a duration; write it like 90s, 15m, 1h30m, 7d or 2w", shorten(text));
+    let mut rest = text;
+    let mut millis = 0u64;
+    let mut next_unit = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let found = UNITS.iter().position(|(unit, _)| *unit == &rest[..letters]).filter(|at| *at >= next_unit).ok_or_else(bad)?;
+        rest = &rest[letters..];
+        next_unit = found + 1;
+        millis = number.checked_mul(UNITS[found].1).and_then(|part| millis.checked_add(part)).ok_or_else(bad)?;
+    }
+    if next_unit == 0 {
+        return Err(bad());
+    }
+    let duration = Duration::from_millis(millis);
+    match duration {
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        long if long > LONGEST => Err(format!("'{}' is longer than 100 years", shorten(text))),
+        fine => Ok(fine),
+    }
+}
+
+/// Writes a duration as [`duration`] reads it, in days at most: `30d`, `1h30m`.
+pub fn duration_text(duration: Duration) -> String {
+    let mut millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut out = String::new();
+    for (unit, size) in &UNITS[1..] {
+        if millis >= *size {
+            out.push_str(&format!("{}{unit}", millis / size));
+            millis %= size;
+        }
+    }
+    if out.is_empty() { "0s".to_owned() } else { out }
+}
+
+/// Reads `8MiB`, `512KiB`, `20MB`, `4096B` as bytes. Errors are whole messages.
+pub fn size(text: &str) -> Result<u64, String> {
+    const SIZES: [(&str, u64); 9] = [
+        ("B", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+    ];
+    let bad = || format!("'{}' is not a size; write it like 512KiB, 8MiB or 1GiB", shorten(text));
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| bad())?;
+    let unit = text[digits..].trim_start();
+    let (_, factor) = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?;
+    number.checked_mul(*factor).filter(|bytes| *bytes > 0).ok_or_else(bad)
+}
+
+/// A cron expression of 5 fields, or 6 with seconds first; also `@daily` and the like.
+#[derive(Clone)]
+pub struct CronSchedule {
+    text: String,
+    cron: Cron,
+}
+
+impl CronSchedule {
+    /// Reads an expression; one that never comes due is an error. Errors are whole messages.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let shown = shorten(text);
+        let fields = text.split_whitespace().count();
+        if !text.trim_start().starts_with('@') && !(5..=6).contains(&fields) {
+            return Err(format!("'{shown}' is not a cron expression: {fields} fields, 5 are needed (minute hour day month weekday)"));
+        }
+        let parser = CronParser::builder().year(Year::Disallowed).build();
+        let cron = parser.parse(text).map_err(|e| format!("'{shown}' is not a cron expression: {e}"))?;
+        // From a fixed instant just before a leap year: 29 February comes within the search.
+        let start: Zoned = date(2027, 12, 31).to_zoned(TimeZone::UTC).map_err(|e| e.to_string())?;
+        if cron.find_next_occurrence(&start, false).is_err() {
+            return Err(format!("'{shown}' never comes due"));
+        }
+        Ok(CronSchedule { text: text.trim().to_owned(), cron })
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The parsed expression.
+    pub fn cron(&self) -> &Cron {
+        &self.cron
+    }
+}
+
+impl fmt::Debug for CronSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text)
+    }
+}
+
+impl PartialEq for CronSchedule {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+impl Eq for CronSchedule {}
+
+/// A time zone by its IANA name. Errors are whole messages.
+pub fn time_zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| {
+        let near = jiff::tz::db().available().map(|n| n.as_str().to_owned()).collect::<Vec<_>>();
+        let lower = name.to_lowercase();
+        let best = near
+            .iter()
+            .map(|n| (strsim::damerau_levenshtein(&lower, &n.to_lowercase()), n))
+            .filter(|(distance, _)| *distance <= 3)
+            .min_by_key(|(distance, n)| (*distance, n.len(), (*n).clone()));
+        match (best, near.is_empty()) {
+            (Some((_, best)), _) => format!("'{}' is not a time zone; did you mean '{best}'?", shorten(name)),
+            (None, true) => format!("'{}' cannot be looked up: this machine has no time zone data; install tzdata", shorten(name)),
+            (None, false) => format!("'{}' is not a time zone; write a name like Europe/Berlin or UTC", shorten(name)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("1h30m", 5400), ("7d", 604_800), ("2w", 1_209_600), ("1d12h", 129_600)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "1", "d", "1x", "1 h", "30m1h", "1h1h", "-1h", "1.5h", "99999999999999999999d", "999999w", "0s", "1hé"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("8MiB", 8 << 20), ("4096B", 4096), ("20 MB", 20_000_000), ("1TiB", 1 << 40)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "8", "8M", "8mib", "MiB", "0B", "-1B", "99999999999TiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cron_expressions() {
+        for good in ["0 2 * * *", "0 3 1 * *", "0 5 * * 0", "*/15 * * * *", "30 0 2 * * *", "@daily", "0 4 29 2 *", "0 2 * * MON-FRI"] {
+            assert!(CronSchedule::parse(good).is_ok(), "{good}");
+        }
+        for (bad, part) in [
+            ("", "0 fields"),
+            ("0 2 * *", "4 fields, 5 are needed"),
+            ("0 2 * * * * 2025", "7 fields"),
+            ("61 * * * *", "not a cron expression"),
+            ("a b c d e", "not a cron expression"),
+            ("0 0 31 2 *", "never comes due"),
+            ("@sometimes", "not a cron expression"),
+        ] {
+            let error = CronSchedule::parse(bad).unwrap_err();
+            assert!(error.contains(part), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn time_zones() {
+        assert!(time_zone("UTC").is_ok());
+        assert!(time_zone("Asia/Shanghai").is_ok());
+        assert_eq!(time_zone("Asia/Shangai").unwrap_err(), "'Asia/Shangai' is not a time zone; did you mean 'Asia/Shanghai'?");
+        assert!(time_zone("Mars/Olympus Mons").unwrap_err().contains("write a name like"));
+    }
+
+    proptest! {
+        #[test]
+        fn durations_are_read_as_they_are_written(millis in 1u64..3_000_000_000_000) {
+            let value = Duration::from_millis(millis);
+            prop_assert_eq!(duration(&duration_text(value)), Ok(value));
+        }
+
+        #[test]
+        fn any_text_is_answered(text in ".{0,20}") {
+            let _ = (duration(&text), size(&text), CronSchedule::parse(&text));
+        }
+    }
+}
