@@ -5,6 +5,15 @@
 #[path = "store_contract/suite.rs"]
 mod suite;
 
+#[path = "store_contract/folder.rs"]
+mod folder;
+
+#[path = "store_contract/disk_order.rs"]
+mod disk_order;
+
+#[path = "store_contract/wrappers.rs"]
+mod wrappers;
+
 use std::sync::Arc;
 use std::time::Duration;
 

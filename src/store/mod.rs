@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
 
+pub mod counting;
 pub mod faulty;
 pub mod local;
 pub mod memory;

@@ -47,16 +47,13 @@ pub trait Disk: Send + Sync {
     }
 
     /// Gives a file a second name; `AlreadyExists` when the name is taken.
-    ///
-    /// A filesystem without hard links (exFAT, some FUSE) gets a rename that refuses a taken name, which is as good: the old name is gone then.
     fn link(&self, from: &Folder, old: &str, to: &Folder, new: &str) -> io::Result<()> {
-        use rustix::io::Errno;
-        match rustix::fs::linkat(from, old, to, new, AtFlags::empty()) {
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
-                Ok(rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE)?)
-            }
-            other => Ok(other?),
-        }
+        Ok(rustix::fs::linkat(from, old, to, new, AtFlags::empty())?)
+    }
+
+    /// Moves a file to another name; `AlreadyExists` when the name is taken. For filesystems without hard links (exFAT, some FUSE).
+    fn rename_new(&self, from: &Folder, old: &str, to: &Folder, new: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE)?)
     }
 
     /// Returns when the folder's own entries are on the disk.

@@ -89,7 +89,7 @@ fn publish(store: &Inner, key: &str, temp: &Temp) -> Result<()> {
     let name = last_part(key);
     for _ in 0..TRIES {
         let chain = store.make_folders(key)?;
-        match store.disk.link(&temp.folder, &temp.name, innermost(&chain), name) {
+        match give_name(store, temp, innermost(&chain), name) {
             Ok(()) => return store.sync_folders(&chain).map_err(|e| unknown(key, e)),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 refuse_taken(store, &chain, key)?;
@@ -102,6 +102,16 @@ fn publish(store: &Inner, key: &str, temp: &Temp) -> Result<()> {
         }
     }
     Err(vanishing(key))
+}
+
+/// `link(2)`, or where the filesystem has no hard links a rename that refuses a taken name, which is as good.
+fn give_name(store: &Inner, temp: &Temp, folder: &Folder, name: &str) -> std::io::Result<()> {
+    match store.disk.link(&temp.folder, &temp.name, folder, name) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EMLINK)) => {
+            store.disk.rename_new(&temp.folder, &temp.name, folder, name)
+        }
+        other => other,
+    }
 }
 
 /// The name stands and may or may not outlive a power loss. To try again and see it there would prove nothing, for the kernel reports a failed
