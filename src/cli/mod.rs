@@ -1,10 +1,186 @@
-//! One file per verb; text and JSON from one value.
+//! The command line: one file per verb; text and JSON from one value.
 
 pub mod args;
+mod backup;
+mod cat;
+mod config;
+mod diff;
+mod init;
+mod list;
+mod open;
 pub mod output;
-pub mod progress;
+mod progress;
+mod restore;
+mod show;
+mod status;
+mod verify;
 
-/// Runs one command line.
-pub fn run(_args: impl IntoIterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use clap::{CommandFactory, Parser};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::args::{Cli, Global, Verb};
+use crate::cli::output::Output;
+use crate::cli::progress::{JsonLines, Progress};
+use crate::error::{Context, Error, Kind, Result};
+use crate::observe::Bus;
+
+/// What every verb gets.
+pub(crate) struct Shell {
+    /// The options of every verb.
+    pub global: Global,
+    /// How to print.
+    pub out: Output,
+    /// Where events go.
+    pub bus: Bus,
+    /// Set by a signal.
+    pub cancel: CancellationToken,
+}
+
+/// Runs one command line; the exit codes are those of DESIGN §7.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS };
+        }
+    };
+    let out = Output::new(cli.global.json, cli.global.quiet, cli.global.no_color);
+    let verb = verb_name(&cli.verb);
+    start_log(cli.global.verbose);
+    let signal = Arc::new(AtomicU8::new(0));
+    match start(cli, out, signal.clone()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let error = match (error.kind(), signal.load(Ordering::Relaxed)) {
+                (Kind::OutcomeUnknown, _) | (_, 0) => error,
+                // Whatever broke because of the signal, the signal is what happened.
+                (_, 15) => Error::new(Kind::Terminated, "terminated; nothing was committed, what was begun was cleaned up"),
+                _ => Error::new(Kind::Interrupted, "interrupted; nothing was committed, what was begun was cleaned up"),
+            };
+            out.error(verb, &error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn verb_name(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Init(_) => "init",
+        Verb::Backup(_) => "backup",
+        Verb::List(_) => "list",
+        Verb::Show(_) => "show",
+        Verb::Status(_) => "status",
+        Verb::Verify(_) => "verify",
+        Verb::Restore(_) => "restore",
+        Verb::Cat(_) => "cat",
+        Verb::Diff(_) => "diff",
+        Verb::Config(_) => "config",
+        Verb::Completions { .. } => "completions",
+        Verb::Man { .. } => "man",
+    }
+}
+
+/// Logs go to standard error; what they say is for whoever debugs drctl itself (RUST_LOG).
+fn start_log(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 | 1 => "error",
+        2 => "drctl=debug",
+        _ => "debug",
+    };
+    if verbose < 2 && std::env::var_os("RUST_LOG").is_none() {
+        return;
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
+    match &cli.verb {
+        Verb::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "drctl", &mut std::io::stdout());
+            return Ok(0);
+        }
+        Verb::Man { out } => return man(out.as_deref()),
+        Verb::Config(args) => return config::run(&cli.global, out, args.verb),
+        _ => {}
+    }
+    no_core_dumps();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
+        .enable_all()
+        .build()
+        .context(|| "start the runtime")?;
+    let code = runtime.block_on(async {
+        let shell = Shell { out, bus: Bus::new(), cancel: CancellationToken::new(), global: cli.global };
+        if shell.global.json {
+            if !shell.out.quiet {
+                shell.bus.subscribe(Arc::new(JsonLines));
+            }
+        } else {
+            shell.bus.subscribe(Progress::new(shell.global.verbose > 0, shell.out.quiet, shell.out.color));
+        }
+        listen(shell.cancel.clone(), signal)?;
+        match cli.verb {
+            Verb::Init(args) => init::run(&shell, args).await,
+            Verb::Backup(args) => backup::run(&shell, args).await,
+            Verb::List(args) => list::run(&shell, args).await,
+            Verb::Show(args) => show::run(&shell, args).await,
+            Verb::Status(args) => status::run(&shell, args).await,
+            Verb::Verify(args) => verify::run(&shell, args).await,
+            Verb::Restore(args) => restore::run(&shell, args).await,
+            Verb::Cat(args) => cat::run(&shell, args).await,
+            Verb::Diff(args) => diff::run(&shell, args).await,
+            Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),
+        }
+    });
+    // A blocking read of a terminal or a stuck store must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    code
+}
+
+/// The first signal asks for a clean end; the second ends the process where it stands.
+fn listen(cancel: CancellationToken, seen: Arc<AtomicU8>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context(|| "listen for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context(|| "listen for signals")?;
+    tokio::spawn(async move {
+        loop {
+            let number = tokio::select! {
+                _ = interrupt.recv() => 2,
+                _ = terminate.recv() => 15,
+            };
+            if cancel.is_cancelled() {
+                std::process::exit(128 + i32::from(number));
+            }
+            seen.store(number, Ordering::Relaxed);
+            cancel.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// A core dump would hold keys and passwords.
+fn no_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+fn man(folder: Option<&std::path::Path>) -> Result<u8> {
+    let command = Cli::command();
+    match folder {
+        Some(folder) => {
+            std::fs::create_dir_all(folder).context(|| format!("make {}", folder.display()))?;
+            clap_mangen::generate_to(command, folder).context(|| format!("write pages into {}", folder.display()))?;
+        }
+        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()).context(|| "write the manual page")?,
+    }
+    Ok(0)
 }

@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn sizes_and_times_read_well() {
-        let sizes = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (10 << 10, "10 KiB"), (1_072_693_248, "1.0 GiB"), (289 << 20, "289 MiB")];
+        let sizes =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (10 << 10, "10 KiB"), (1_072_693_248, "1.0 GiB"), (289 << 20, "289 MiB")];
         for (count, text) in sizes {
             assert_eq!(bytes(count), text);
         }

@@ -17,6 +17,7 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 pub struct Progress {
     bars: Option<MultiProgress>,
     verbose: bool,
+    quiet: bool,
     color: bool,
     open: Mutex<HashMap<String, Open>>,
 }
@@ -29,9 +30,9 @@ struct Open {
 
 impl Progress {
     /// Bars when standard error is a terminal.
-    pub fn new(verbose: bool, color: bool) -> Arc<Self> {
-        let bars = std::io::stderr().is_terminal().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
-        Arc::new(Progress { bars, verbose, color, open: Mutex::default() })
+    pub fn new(verbose: bool, quiet: bool, color: bool) -> Arc<Self> {
+        let bars = (std::io::stderr().is_terminal() && !quiet).then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
+        Arc::new(Progress { bars, verbose, quiet, color, open: Mutex::default() })
     }
 
     fn line(&self, text: &str) {
@@ -96,6 +97,9 @@ fn write_line(text: &str) {
 
 impl Observer for Progress {
     fn observe(&self, event: &Event) {
+        if self.quiet && !matches!(event, Event::ArtifactFailed { .. } | Event::Warning { .. }) {
+            return;
+        }
         match event {
             Event::ArtifactStarted { artifact, expected_bytes } => self.start(artifact, *expected_bytes),
             Event::ArtifactProgress { artifact, plain_bytes, stored_bytes } => self.advance(artifact, *plain_bytes, *stored_bytes),

@@ -39,3 +39,11 @@ pub struct RestoreOptions {
 
 /// Kinds of sources that a restore takes without being told to; the others only with `--source` (DESIGN §8).
 pub const DATA_KINDS: [&str; 4] = ["postgres", "mongodb", "redis", "files"];
+
+/// A new restore's id: eight letters and digits.
+pub fn new_restore_id() -> String {
+    use rand::RngExt as _;
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let bits: u64 = rand::rng().random();
+    (0..8).map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize % 32])).collect()
+}

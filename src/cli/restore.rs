@@ -1,0 +1,189 @@
+//! `drctl restore`: plan, question, work, closing lines; undo and finish.
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use crate::cli::Shell;
+use crate::cli::args::RestoreArgs;
+use crate::cli::open::Opened;
+use crate::cli::output::{age, bytes, confirm, duration, is_interactive, number, took, when};
+use crate::error::{Error, Kind, Result};
+use crate::ops::backup::{BackupOptions, backup};
+use crate::ops::choose::Wanted;
+use crate::ops::restore::aftermath::{self, AftermathReport};
+use crate::ops::restore::plan::{RestorePlan, plan};
+use crate::ops::restore::run::{RestoreReport, run as carry_out};
+use crate::ops::restore::{RestoreOptions, new_restore_id};
+
+/// Plans and, when agreed to, restores. Without a terminal and without `--yes`: prints plan and command line, exit 4.
+pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
+    let opened = Opened::for_reading(shell).await?;
+    if let Some(id) = &args.undo {
+        let report = aftermath::undo(&opened.setup, &opened, some(id)).await?;
+        shell.out.result("restore", &report, aftermath_text);
+        return Ok(0);
+    }
+    if let Some(id) = &args.finish {
+        let report = aftermath::finish(&opened.setup, &opened, some(id)).await?;
+        shell.out.result("restore", &report, aftermath_text);
+        return Ok(0);
+    }
+    let wanted = match (&args.set, &args.date) {
+        (Some(set), _) => Wanted::word(set),
+        (None, Some(date)) => Wanted::Date(date.clone()),
+        (None, None) => {
+            return Err(Error::new(Kind::Usage, "restore what? Name a set or a date")
+                .hint("drctl restore --date latest --dry-run    shows what the newest good set would bring back"));
+        }
+    };
+    let job = opened.job_of(&wanted, args.job.as_deref()).await?;
+    let zone = opened.zone(Some(&job));
+    let options = RestoreOptions {
+        wanted,
+        sources: args.source.clone(),
+        target: args.target.clone(),
+        in_place: args.in_place,
+        zone_name: zone.iana_name().unwrap_or("UTC").to_owned(),
+        zone: zone.clone(),
+    };
+    let mut log = opened.setup.log(&job).await?;
+    let prepared = plan(&opened.setup, &log, &opened, &options, &new_restore_id()).await?;
+
+    if args.dry_run {
+        shell.out.result("restore", &prepared.plan, |plan| plan_text(plan, &zone));
+        return Ok(if prepared.plan.refusals().next().is_some() { Kind::Preflight.exit_code() } else { 0 });
+    }
+    // The plan is what a person reads before yes: to standard error, as the result is still to come.
+    if !shell.out.json {
+        eprint!("{}", plan_text(&prepared.plan, &zone));
+    }
+    if let Some(refusal) = prepared.plan.refusals().next() {
+        return Err(Error::new(Kind::Preflight, refusal.clone()).hint("nothing was changed; mend this and run the same line again"));
+    }
+    if !args.yes {
+        if !is_interactive() {
+            return Err(Error::new(Kind::Preflight, "nothing was changed: this needs a yes, and there is no terminal to ask at")
+                .hint(command_line(&args, &prepared.plan)));
+        }
+        if !confirm("Do this?")? {
+            return Err(Error::new(Kind::Preflight, "nothing was changed"));
+        }
+    }
+    aftermath::sweep(&opened.setup, &opened).await?;
+    if args.in_place && !args.no_safety_set {
+        let spec = opened.job_specs(&[job.to_string()])?.into_iter().next();
+        let spec = spec.ok_or_else(|| Error::new(Kind::Preflight, format!("job {job} is not in the configuration: no safety set can be made")))?;
+        let sources = prepared.plan.sources.iter().map(|s| s.name.clone()).collect();
+        shell.bus.step("making a safety set of what is live now");
+        let safety = backup(&opened.setup, &spec, &BackupOptions { sources }).await.map_err(|e| {
+            e.context("make a safety set before loading over the live data").hint("if there is nothing left to save: add --no-safety-set")
+        })?;
+        shell.bus.warn(format!("safety set {}: back to it with drctl restore {} --in-place", safety.set, safety.set));
+        log.refresh().await?;
+    }
+    let recorded = opened.run_started("restore", &job);
+    let report = match carry_out(&opened.setup, &mut log, prepared).await {
+        Ok(report) => report,
+        Err(error) => {
+            recorded.finished(None, error.kind().exit_code(), Some(&error));
+            return Err(error);
+        }
+    };
+    recorded.finished(Some(&report.set), 0, None);
+    shell.out.result("restore", &report, done_text);
+    Ok(0)
+}
+
+fn some(id: &str) -> Option<&str> {
+    (!id.is_empty()).then_some(id)
+}
+
+/// The line that does what was planned, for scripts.
+fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
+    let mut line = format!("drctl restore {}", plan.set);
+    for source in &args.source {
+        let _ = write!(line, " --source {source}");
+    }
+    if let Some(target) = &args.target {
+        let _ = write!(line, " --target '{}'", crate::config::postgres::masked_url(target).unwrap_or_else(|| target.clone()));
+    }
+    if args.in_place {
+        line.push_str(" --in-place");
+    }
+    line + " --yes"
+}
+
+/// The plan as it is shown before yes.
+pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "RESTORE {}", plan.set);
+    let proof = match plan.proof {
+        Some((grade, at)) => format!("proven {grade} {} ago", duration(age(at, plan.now))),
+        None => "NOT PROVEN".into(),
+    };
+    let _ = writeln!(out, "  {}, {}, {proof}\n", plan.chosen, plan.state);
+    out.push_str("What is lost: everything written after\n");
+    let width = plan.sources.iter().map(|s| s.name.len()).max().unwrap_or(0);
+    for source in &plan.sources {
+        let _ = writeln!(out, "  {:width$}  {}: {}", source.name, when(source.as_of, zone), duration(source.lost_seconds));
+    }
+    for source in &plan.sources {
+        let names = source.artifacts.join(", ");
+        let _ = writeln!(out, "\n{} into {}: {} ({names})", source.name, source.load.target, bytes(source.plain_bytes));
+        for line in &source.load.touches {
+            let _ = writeln!(out, "  {line}");
+        }
+        for line in &source.load.warnings {
+            let _ = writeln!(out, "  - {line}");
+        }
+        for line in &source.load.refusals {
+            let _ = writeln!(out, "  ! {line}");
+        }
+    }
+    out.push('\n');
+    if !plan.left_out.is_empty() {
+        let _ = writeln!(out, "Left out: {}", plan.left_out.join("; "));
+    }
+    let _ = match plan.took_before {
+        Some((seconds, at)) => writeln!(out, "The last restore of this job took {} ({} ago).", took(seconds), duration(age(at, plan.now))),
+        None => writeln!(out, "No restore of this job was timed on this host yet."),
+    };
+    let _ = match (plan.in_place, &plan.target) {
+        (true, _) => writeln!(out, "IN PLACE: the live data is overwritten; the way back is the safety set made first."),
+        (false, Some(_)) => writeln!(out, "Nothing live is touched but what is named above."),
+        (false, None) => writeln!(out, "The live data stays in use until all is loaded and counted; then it is exchanged and kept.\nBack again: drctl restore --undo {}", plan.restore),
+    };
+    out
+}
+
+/// The closing lines.
+pub fn done_text(report: &RestoreReport) -> String {
+    let mut out = String::new();
+    for source in &report.sources {
+        let mut totals = std::collections::BTreeMap::<&str, u64>::new();
+        for (name, count) in source.counts.values().flatten() {
+            *totals.entry(name).or_default() += count;
+        }
+        let counts: Vec<String> = totals.iter().filter(|(name, _)| **name != "bytes").map(|(name, count)| format!("{} {name}", number(*count))).collect();
+        let counted = if counts.is_empty() { String::new() } else { format!(", {} counted as in the backup", counts.join(", ")) };
+        let _ = writeln!(out, "{} into {}: {}{counted}", source.name, source.target, bytes(source.plain_bytes));
+    }
+    for line in &report.kept {
+        let _ = writeln!(out, "kept: {line}");
+    }
+    let _ = writeln!(out, "restored {} in {}", report.set, took(report.elapsed_seconds));
+    if report.switched {
+        let _ = writeln!(out, "   back again:      drctl restore --undo {0}\n   drop the old:    drctl restore --finish {0}", report.restore);
+    }
+    out
+}
+
+fn aftermath_text(report: &AftermathReport) -> String {
+    let mut out = String::new();
+    for line in &report.done {
+        let _ = writeln!(out, "{line}");
+    }
+    let _ = writeln!(out, "restore {}: {}", report.restore, aftermath::phase_words(report.phase));
+    out
+}
