@@ -1,0 +1,197 @@
+//! Starting, killing and reaping one child.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use tokio::sync::oneshot;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::Command;
+
+/// Pipes are enlarged to this; more needs privileges (`/proc/sys/fs/pipe-max-size`).
+const PIPE_BYTES: usize = 1024 * 1024;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread that spawns every child. `PR_SET_PDEATHSIG` fires when the thread that spawned the child ends, so this one never does.
+fn spawner() -> Result<&'static mpsc::Sender<Job>> {
+    static SPAWNER: OnceLock<std::result::Result<mpsc::Sender<Job>, String>> = OnceLock::new();
+    let started = SPAWNER.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel::<Job>();
+        let run = move || {
+            for job in receiver {
+                job();
+            }
+        };
+        thread::Builder::new().name("spawner".into()).spawn(run).map(|_| sender).map_err(|e| e.to_string())
+    });
+    started.as_ref().map_err(|e| Error::failed(format!("start the thread that starts programs: {e}")))
+}
+
+/// Which way the child's main stream flows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// We read its standard output; its standard input is empty.
+    Out,
+    /// We write its standard input; its standard output goes nowhere.
+    In,
+}
+
+/// Guards against signalling a process that took over the id of a reaped one.
+struct Life {
+    pid: Pid,
+    exited: bool,
+    reaped: bool,
+    abandoned: bool,
+}
+
+impl Life {
+    fn signal(&self, signal: Signal) {
+        if !self.reaped {
+            // ESRCH: the whole group is gone already.
+            let _ = rustix::process::kill_process_group(self.pid, signal);
+        }
+    }
+
+    fn reap(&mut self) {
+        if self.exited && !self.reaped {
+            let _ = rustix::process::waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            self.reaped = true;
+        }
+    }
+}
+
+/// A running child. Dropped, it is killed with its group.
+pub(super) struct Child {
+    life: Arc<Mutex<Life>>,
+    /// Its end; the process is not reaped yet, so its group can still be signalled safely.
+    pub(super) exit: oneshot::Receiver<WaitIdStatus>,
+    /// Its main stream, see [`Flow`].
+    pub(super) stream: Option<File>,
+    /// Its standard error.
+    pub(super) stderr: Option<File>,
+}
+
+impl Child {
+    pub(super) async fn spawn(command: &Command, flow: Flow) -> Result<Child> {
+        let mut std_command = std::process::Command::new(&command.program);
+        std_command.args(&command.args).env_clear().envs(command.environment()).stderr(Stdio::piped());
+        match flow {
+            Flow::Out => std_command.stdin(Stdio::null()).stdout(Stdio::piped()),
+            Flow::In => std_command.stdin(Stdio::piped()).stdout(Stdio::null()),
+        };
+        if let Some(folder) = &command.folder {
+            std_command.current_dir(folder);
+        }
+        let parent = rustix::process::getpid();
+        let prepare = move || {
+            // A session of its own: its own process group, and no terminal on which it could ask for a password.
+            rustix::process::setsid()?;
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // drctl may have died before the line above.
+            if rustix::process::getppid() != Some(parent) {
+                return Err(rustix::io::Errno::SRCH.into());
+            }
+            Ok(())
+        };
+        // SAFETY: `prepare` runs between fork and exec; it makes system calls only, and neither allocates nor takes a lock.
+        unsafe {
+            std_command.pre_exec(prepare);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // The receiver gone means that the caller was dropped meanwhile: a child must not stay behind.
+            if let Err(Ok(mut orphan)) = sender.send(std_command.spawn()) {
+                let _ = orphan.kill();
+                let _ = orphan.wait();
+            }
+        });
+        let stopped = || Error::failed("the thread that starts programs has stopped");
+        spawner()?.send(job).map_err(|_| stopped())?;
+        let spawned = receiver.await.map_err(|_| stopped())?;
+        let mut child = spawned.map_err(|e| start_error(command, e))?;
+        let stream: Option<OwnedFd> = match flow {
+            Flow::Out => child.stdout.take().map(Into::into),
+            Flow::In => child.stdin.take().map(Into::into),
+        };
+        let stderr: Option<OwnedFd> = child.stderr.take().map(Into::into);
+        if let Some(fd) = &stream {
+            enlarge(fd);
+        }
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Error::failed("a child without a process id"))?;
+        let life = Arc::new(Mutex::new(Life { pid, exited: false, reaped: false, abandoned: false }));
+        let exit = watch(pid, life.clone())?;
+        Ok(Child { life, exit, stream: stream.map(File::from), stderr: stderr.map(File::from) })
+    }
+
+    /// Signals the whole group.
+    pub(super) fn signal(&self, signal: Signal) {
+        self.life().signal(signal);
+    }
+
+    /// After its end: kills what it left behind and reaps it.
+    pub(super) fn bury(&self) {
+        let mut life = self.life();
+        life.signal(Signal::KILL);
+        life.reap();
+    }
+
+    fn life(&self) -> std::sync::MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(|p| p.into_inner())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let mut life = self.life();
+        life.signal(Signal::KILL);
+        life.abandoned = true;
+        life.reap();
+    }
+}
+
+/// A thread that waits for the child's end.
+fn watch(pid: Pid, life: Arc<Mutex<Life>>) -> Result<oneshot::Receiver<WaitIdStatus>> {
+    let (sender, receiver) = oneshot::channel();
+    let wait = move || {
+        let status = loop {
+            match rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(Some(status)) => break Some(status),
+                _ => break None,
+            }
+        };
+        let mut life = life.lock().unwrap_or_else(|p| p.into_inner());
+        life.exited = true;
+        if life.abandoned {
+            life.reap();
+        }
+        drop(life);
+        if let Some(status) = status {
+            let _ = sender.send(status);
+        }
+    };
+    thread::Builder::new().name("wait".into()).spawn(wait).context(|| "start a thread")?;
+    Ok(receiver)
+}
+
+fn enlarge(fd: impl AsFd) {
+    // Refused beyond the user's share of pipe memory: then the pipe stays as it is, only slower.
+    if rustix::pipe::fcntl_setpipe_size(&fd, PIPE_BYTES).is_err() {
+        let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE_BYTES / 4);
+    }
+}
+
+fn start_error(command: &Command, error: std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => Kind::Preflight,
+        _ => Kind::Failed,
+    };
+    Error::new(kind, format!("start {} ({})", command.what, command.program.display())).because(error)
+}

@@ -1,0 +1,203 @@
+//! What is kept of a child's standard error: the last lines, bounded, without secrets.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+
+use crate::model::Secret;
+
+/// Lines kept (FAULTS 26).
+const LINES: usize = 20;
+/// Bytes kept of one line. pg_dump's longest usual lines name a query; a COPY of a wide table has a few hundred bytes.
+const LINE_BYTES: usize = 800;
+
+/// Replaces known secrets with `***`, as they are and percent-encoded, and makes control characters harmless.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    needles: Vec<Secret>,
+    longest: usize,
+}
+
+impl Redactor {
+    /// A redactor for these secrets; empty ones are ignored.
+    pub fn new(secrets: &[Secret]) -> Self {
+        let mut needles: Vec<Secret> = Vec::new();
+        for secret in secrets.iter().filter(|s| !s.expose().is_empty()) {
+            needles.push(secret.clone());
+            let encoded: String = url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect();
+            let percent = encoded.replace('+', "%20");
+            for form in [encoded, percent] {
+                if form != secret.expose() {
+                    needles.push(Secret::new(form));
+                }
+            }
+        }
+        // The longest first: a secret that is part of another must not leave the rest of it behind.
+        needles.sort_by_key(|n| std::cmp::Reverse(n.expose().len()));
+        let longest = needles.first().map_or(0, |n| n.expose().len());
+        Redactor { needles, longest }
+    }
+
+    /// The text without secrets; control characters are escaped.
+    pub fn redact(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        for needle in &self.needles {
+            if out.contains(needle.expose()) {
+                out = out.replace(needle.expose(), "***");
+            }
+        }
+        if out.chars().any(|c| c.is_control() && c != '\t') {
+            out = out.chars().fold(String::with_capacity(out.len()), |mut kept, c| {
+                if c.is_control() && c != '\t' {
+                    kept.extend(c.escape_default())
+                } else {
+                    kept.push(c)
+                }
+                kept
+            });
+        }
+        out
+    }
+}
+
+/// The last lines.
+pub(super) struct Tail {
+    lines: VecDeque<Vec<u8>>,
+    open: Vec<u8>,
+    redactor: Redactor,
+}
+
+impl Tail {
+    pub(super) fn new(redactor: Redactor) -> Self {
+        Tail { lines: VecDeque::new(), open: Vec::new(), redactor }
+    }
+
+    /// Bytes kept of a line before redaction: enough to see a secret that begins before the cut as a whole.
+    fn room(&self) -> usize {
+        LINE_BYTES + self.redactor.longest
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        // Lines of a flood that cannot be among the last ones are not looked at.
+        let mut start = 0;
+        if bytes.len() > LINES * LINE_BYTES
+            && let Some(at) = memchr::memrchr_iter(b'\n', bytes).nth(LINES)
+        {
+            self.open.clear();
+            start = at + 1;
+        }
+        for piece in bytes[start..].split_inclusive(|b| *b == b'\n') {
+            let (text, ends) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            let room = self.room().saturating_sub(self.open.len());
+            self.open.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                let line = std::mem::take(&mut self.open);
+                self.keep(line);
+            }
+        }
+    }
+
+    fn keep(&mut self, line: Vec<u8>) {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        if self.lines.len() == LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    /// The lines, oldest first.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let open = (!self.open.iter().all(u8::is_ascii_whitespace)).then_some(&self.open);
+        let all: Vec<&Vec<u8>> = self.lines.iter().chain(open).collect();
+        let last = all.len().saturating_sub(LINES);
+        all[last..].iter().map(|line| self.show(line)).collect()
+    }
+
+    fn show(&self, line: &[u8]) -> String {
+        let text = self.redactor.redact(&String::from_utf8_lossy(line));
+        if line.len() < self.room() && text.len() <= LINE_BYTES {
+            return text.trim_end().to_owned();
+        }
+        // A secret cut in two by the limit on what is kept cannot be found: what might be its first half goes too.
+        let safe = String::from_utf8_lossy(&line[..line.len().min(self.room())]);
+        let safe = self.redactor.redact(&safe);
+        let keep = if line.len() >= self.room() { safe.len().saturating_sub(self.redactor.longest) } else { safe.len() };
+        let mut end = keep.min(LINE_BYTES);
+        while !safe.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{} …", &safe[..end])
+    }
+}
+
+/// Reads to the end of the stream, on a thread of its own, keeping only the tail.
+pub(super) fn drain(fd: impl AsFd, tail: &Arc<Mutex<Tail>>) {
+    let mut buffer = vec![0u8; 64 * 1024];
+    loop {
+        match rustix::io::read(&fd, &mut buffer[..]) {
+            Ok(0) => return,
+            Ok(n) => tail.lock().unwrap_or_else(|p| p.into_inner()).push(&buffer[..n]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail_of(secrets: &[&str], pieces: &[&[u8]]) -> Vec<String> {
+        let secrets: Vec<Secret> = secrets.iter().map(|s| Secret::new(*s)).collect();
+        let mut tail = Tail::new(Redactor::new(&secrets));
+        for piece in pieces {
+            tail.push(piece);
+        }
+        tail.lines()
+    }
+
+    #[test]
+    fn keeps_the_last_twenty_lines() {
+        let text: String = (0..100).map(|i| format!("line {i}\n")).collect();
+        let lines = tail_of(&[], &[text.as_bytes(), b"open end"]);
+        assert_eq!(lines.len(), 20);
+        assert_eq!(lines[0], "line 81");
+        assert_eq!(lines[19], "open end");
+    }
+
+    #[test]
+    fn a_flood_in_one_piece_keeps_its_end() {
+        let text: String = (0..100_000).map(|i| format!("line {i}\n")).collect();
+        let lines = tail_of(&[], &[b"half a li", text.as_bytes()]);
+        assert_eq!(lines.len(), 20);
+        assert_eq!(lines[19], "line 99999");
+    }
+
+    #[test]
+    fn a_line_without_end_is_bounded() {
+        let lines = tail_of(&[], &[&vec![b'x'; 1 << 20], &vec![b'y'; 1 << 20]]);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].len() < LINE_BYTES + 10);
+    }
+
+    #[test]
+    fn secrets_are_removed_whole_encoded_or_cut_by_the_limit() {
+        let lines = tail_of(&["p@ss word"], &[b"bad p@ss ", b"word here\nurl p%40ss%20word p%40ss+word\n"]);
+        assert_eq!(lines, ["bad *** here", "url *** ***"]);
+        for before in 0..LINE_BYTES + 40 {
+            let line = format!("{}SECRETSECRET{}", "x".repeat(before), "z".repeat(2000));
+            let lines = tail_of(&["SECRETSECRET"], &[line.as_bytes()]);
+            assert!(!lines[0].contains('S'), "{before}: {}", lines[0]);
+        }
+    }
+
+    #[test]
+    fn control_characters_cannot_reach_the_terminal() {
+        assert_eq!(tail_of(&[], &[b"a\x1b[31mred\n"]), ["a\\u{1b}[31mred"]);
+    }
+}
