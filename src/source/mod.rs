@@ -15,6 +15,7 @@ use crate::model::artifact::{Consistency, Tool};
 use crate::observe::Bus;
 use crate::pipeline::plain::PlainSender;
 
+pub mod files;
 pub mod load;
 
 /// What a source gets from the run it takes part in.

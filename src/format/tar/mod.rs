@@ -14,7 +14,7 @@ mod tests;
 
 pub use encode::{encode, end_of_archive, padding};
 pub use sparse::{Extent, MAX_EXTENTS};
-pub use walk::{Entry, EntryKind, Sink, Walker};
+pub use walk::{Entry, EntryKind, Sink, Walker, Xattr};
 
 use crate::error::Result;
 use crate::format::Inspector;

@@ -20,7 +20,7 @@ pub(super) struct Records {
     pub sparse_minor: Option<u64>,
     pub sparse_name: Option<Vec<u8>>,
     pub sparse_size: Option<u64>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<crate::format::tar::Xattr>,
 }
 
 /// Key and value.

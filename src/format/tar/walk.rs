@@ -24,6 +24,9 @@ pub enum EntryKind {
     Other(u8),
 }
 
+/// Name and value of an extended attribute.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
 /// One entry with everything said about it put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -50,7 +53,7 @@ pub struct Entry {
     /// The pieces of a sparse file that hold data; `None` when all of it does.
     pub sparse: Option<Vec<Extent>>,
     /// Extended attributes, POSIX ACLs among them (`system.posix_acl_access`).
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Xattr>,
 }
 
 impl Entry {

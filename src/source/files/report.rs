@@ -1,0 +1,96 @@
+//! What a dump met on its way: kept for the manifest, the details and the restore.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::source::files::sys::shown;
+
+/// Longest list kept in the details; what is beyond is counted.
+const MAX_LISTED: usize = 10_000;
+
+/// Most single sentences put into the manifest.
+const MAX_SAID: usize = 20;
+
+/// A list that is cut off, not endless.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listed {
+    /// Path and what is said of it.
+    pub entries: Vec<(String, String)>,
+    /// How many more there were.
+    pub more: u64,
+}
+
+impl Listed {
+    /// Adds a path and a word about it.
+    pub fn add(&mut self, path: &[u8], what: impl Into<String>) {
+        if self.entries.len() < MAX_LISTED {
+            self.entries.push((shown(path), what.into()));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// How many there were.
+    pub fn len(&self) -> u64 {
+        self.entries.len() as u64 + self.more
+    }
+
+    /// One sentence each, and one for the rest.
+    pub fn sentences(&self, say: impl Fn(&str, &str) -> String) -> Vec<String> {
+        let mut out: Vec<String> = self.entries.iter().take(MAX_SAID).map(|(path, what)| say(path, what)).collect();
+        let rest = self.len() - out.len() as u64;
+        if rest > 0 {
+            out.push(format!("{rest} more like the last; the details list them"));
+        }
+        out
+    }
+}
+
+/// Everything worth noting about one dump. Paths are absolute and made printable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    /// Sockets, fifos, devices, leftovers of restores: left out on purpose.
+    pub skipped: Listed,
+    /// Other file systems below a root that were not entered.
+    pub mounts: Listed,
+    /// Could not be read: the set is not whole.
+    pub unreadable: Listed,
+    /// Changed while read.
+    pub changed: Listed,
+    /// Gone between being listed and being read.
+    pub vanished: Listed,
+    /// Names of the owners seen, by number.
+    pub users: BTreeMap<u32, String>,
+    /// Names of the groups seen, by number.
+    pub groups: BTreeMap<u32, String>,
+    /// Entries that are not folders.
+    pub things: u64,
+}
+
+impl Report {
+    /// For [`crate::source::Session::problems`].
+    pub fn problems(&self) -> Vec<String> {
+        self.unreadable.sentences(|path, why| format!("{path} could not be read: {why}"))
+    }
+
+    /// For [`crate::source::Session::warnings`].
+    pub fn warnings(&self) -> Vec<String> {
+        let mut out = self.changed.sentences(|path, what| format!("{path} changed while it was read: {what}"));
+        out.extend(self.vanished.sentences(|path, what| format!("{path} {what}")));
+        out.extend(self.mounts.sentences(|path, _| format!("{path} is another file system and was not entered (one_file_system)")));
+        out.extend(
+            self.skipped
+                .entries
+                .iter()
+                .filter(|(_, what)| what == LEFTOVER)
+                .take(MAX_SAID)
+                .map(|(path, what)| format!("{path} was left out: {what}")),
+        );
+        out
+    }
+}
+
+/// What is said of trees that a restore laid beside live data.
+pub(crate) const LEFTOVER: &str = "kept by an earlier restore; drctl restore --finish removes it";
