@@ -38,7 +38,8 @@ fn text(report: &ListReport, now: Timestamp, zone: &TimeZone) -> String {
             .sets
             .iter()
             .map(|set| {
-                let state = if set.pinned_until.is_some_and(|until| until > now) { format!("{}, pinned", set.state) } else { set.state.to_owned() };
+                let state =
+                    if set.pinned_until.is_some_and(|until| until > now) { format!("{}, pinned", set.state) } else { set.state.to_owned() };
                 vec![
                     set.set.to_string(),
                     when(set.started_at, zone),

@@ -12,6 +12,7 @@ pub mod output;
 mod progress;
 mod restore;
 mod show;
+mod sources;
 mod status;
 mod verify;
 

@@ -31,7 +31,8 @@ struct Open {
 impl Progress {
     /// Bars when standard error is a terminal.
     pub fn new(verbose: bool, quiet: bool, color: bool) -> Arc<Self> {
-        let bars = (std::io::stderr().is_terminal() && !quiet).then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
+        let bars =
+            (std::io::stderr().is_terminal() && !quiet).then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         Arc::new(Progress { bars, verbose, quiet, color, open: Mutex::default() })
     }
 

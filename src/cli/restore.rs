@@ -73,7 +73,8 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     aftermath::sweep(&opened.setup, &opened).await?;
     if args.in_place && !args.no_safety_set {
         let spec = opened.job_specs(&[job.to_string()])?.into_iter().next();
-        let spec = spec.ok_or_else(|| Error::new(Kind::Preflight, format!("job {job} is not in the configuration: no safety set can be made")))?;
+        let spec =
+            spec.ok_or_else(|| Error::new(Kind::Preflight, format!("job {job} is not in the configuration: no safety set can be made")))?;
         let sources = prepared.plan.sources.iter().map(|s| s.name.clone()).collect();
         shell.bus.step("making a safety set of what is live now");
         let safety = backup(&opened.setup, &spec, &BackupOptions { sources }).await.map_err(|e| {
@@ -152,7 +153,11 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     let _ = match (plan.in_place, &plan.target) {
         (true, _) => writeln!(out, "IN PLACE: the live data is overwritten; the way back is the safety set made first."),
         (false, Some(_)) => writeln!(out, "Nothing live is touched but what is named above."),
-        (false, None) => writeln!(out, "The live data stays in use until all is loaded and counted; then it is exchanged and kept.\nBack again: drctl restore --undo {}", plan.restore),
+        (false, None) => writeln!(
+            out,
+            "The live data stays in use until all is loaded and counted; then it is exchanged and kept.\nBack again: drctl restore --undo {}",
+            plan.restore
+        ),
     };
     out
 }
@@ -165,7 +170,8 @@ pub fn done_text(report: &RestoreReport) -> String {
         for (name, count) in source.counts.values().flatten() {
             *totals.entry(name).or_default() += count;
         }
-        let counts: Vec<String> = totals.iter().filter(|(name, _)| **name != "bytes").map(|(name, count)| format!("{} {name}", number(*count))).collect();
+        let counts: Vec<String> =
+            totals.iter().filter(|(name, _)| **name != "bytes").map(|(name, count)| format!("{} {name}", number(*count))).collect();
         let counted = if counts.is_empty() { String::new() } else { format!(", {} counted as in the backup", counts.join(", ")) };
         let _ = writeln!(out, "{} into {}: {}{counted}", source.name, source.target, bytes(source.plain_bytes));
     }
@@ -174,7 +180,8 @@ pub fn done_text(report: &RestoreReport) -> String {
     }
     let _ = writeln!(out, "restored {} in {}", report.set, took(report.elapsed_seconds));
     if report.switched {
-        let _ = writeln!(out, "   back again:      drctl restore --undo {0}\n   drop the old:    drctl restore --finish {0}", report.restore);
+        let _ =
+            writeln!(out, "   back again:      drctl restore --undo {0}\n   drop the old:    drctl restore --finish {0}", report.restore);
     }
     out
 }

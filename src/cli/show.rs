@@ -55,10 +55,20 @@ fn text(report: &ShowReport, rescue: bool, now: Timestamp, zone: &TimeZone) -> S
             let _ = writeln!(out, "  - {warning}");
         }
         for artifact in report.artifacts.iter().filter(|a| a.source == source.name) {
-            let totals: Vec<String> =
-                artifact.totals.iter().filter(|(name, _)| *name != "bytes").map(|(name, count)| format!("{} {name}", number(*count))).collect();
+            let totals: Vec<String> = artifact
+                .totals
+                .iter()
+                .filter(|(name, _)| *name != "bytes")
+                .map(|(name, count)| format!("{} {name}", number(*count)))
+                .collect();
             let name = artifact.name.as_deref().unwrap_or("(sealed)");
-            let _ = writeln!(out, "  {name:<20} {:>9} → {:>9}  {}", bytes(artifact.plain_bytes), bytes(artifact.stored_bytes), totals.join(", "));
+            let _ = writeln!(
+                out,
+                "  {name:<20} {:>9} → {:>9}  {}",
+                bytes(artifact.plain_bytes),
+                bytes(artifact.stored_bytes),
+                totals.join(", ")
+            );
             let _ = writeln!(out, "  {:<20} {}", "", artifact.file);
             for (table, rows) in artifact.per_name.iter().take(SHOWN_NAMES) {
                 let _ = writeln!(out, "    {:>12}  {table}", number(*rows));

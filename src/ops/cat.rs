@@ -34,7 +34,13 @@ pub async fn cat(setup: &Setup, manifest: &Manifest, artifact: &Artifact, out: i
 }
 
 /// Writes the bytes of one file of a tar artifact to `out`. [`Kind::NoSuchSet`] when the archive has no such file.
-pub async fn cat_path(setup: &Setup, manifest: &Manifest, artifact: &Artifact, path: String, out: impl Write + Send + 'static) -> Result<()> {
+pub async fn cat_path(
+    setup: &Setup,
+    manifest: &Manifest,
+    artifact: &Artifact,
+    path: String,
+    out: impl Write + Send + 'static,
+) -> Result<()> {
     if artifact.format != ArtifactFormat::Tar {
         return Err(Error::new(Kind::Usage, format!("{} is not an archive: --path does not apply", artifact.file)));
     }

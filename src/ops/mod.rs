@@ -4,8 +4,10 @@
 //! command line renders as text or JSON.
 
 pub mod backup;
+pub mod cat;
 pub mod choose;
 pub mod details;
+pub mod diff;
 pub mod dump;
 pub mod guide;
 pub mod look;

@@ -1,0 +1,303 @@
+//! From the configuration, or from `--repo`, to everything a verb works with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::catalog::env::{Env, HighWater};
+use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, RoleKey, Trust, cache::Cache};
+use crate::cli::{Shell, backup::no_such_job, sources};
+use crate::config::environment::Environment;
+use crate::config::load::{LoadOptions, load};
+use crate::config::secret::read_secret_file;
+use crate::config::typed::{Config, Job, StorePlace};
+use crate::error::{Context, Error, Kind, Result};
+use crate::model::{Codec, JobName, Secret, SetId, Sha256};
+use crate::ops::choose::{self, Wanted};
+use crate::ops::restore::Loaders;
+use crate::ops::{JobSpec, Setup, SourceSpec};
+use crate::pipeline::seal::{Identities, Recipient, Sealing};
+use crate::pipeline::split::Sink;
+use crate::source::load::Loader;
+use crate::state::StateFile;
+use crate::store::DynStore;
+use crate::store::local::LocalStore;
+use crate::store::retry::{RetryPolicy, RetryStore};
+
+/// An open repository with the configuration it came from, if it came from one.
+pub struct Opened {
+    /// What the ops work with.
+    pub setup: Setup,
+    /// The configuration.
+    pub config: Option<Config>,
+}
+
+/// The options that every verb hands to the configuration.
+pub fn load_options(shell_config: Option<&Path>) -> LoadOptions {
+    let mut options = LoadOptions::new(Environment::system());
+    options.config = shell_config.map(Path::to_owned);
+    options
+}
+
+impl Opened {
+    /// For verbs that make sets: the configuration, the signing key and the repository must be there.
+    pub async fn for_writing(shell: &Shell) -> Result<Opened> {
+        if shell.global.repo.is_some() {
+            return Err(Error::new(Kind::Usage, "--repo is for reading verbs: a backup needs a configuration").hint("drctl init"));
+        }
+        Self::from_config(shell).await
+    }
+
+    /// For verbs that read: by configuration, or by `--repo` and `--recovery` without one.
+    pub async fn for_reading(shell: &Shell) -> Result<Opened> {
+        match &shell.global.repo {
+            Some(repo) => Self::from_repo(shell, repo).await,
+            None => Self::from_config(shell).await,
+        }
+    }
+
+    async fn from_config(shell: &Shell) -> Result<Opened> {
+        let config = load(&load_options(shell.global.config.as_deref()))?;
+        for warning in &config.warnings {
+            shell.bus.warn(warning.to_string());
+        }
+        let wanted = &config.repository;
+        let state = open_state(shell, &config.state);
+        let mut sinks = Vec::new();
+        for place in &wanted.stores {
+            let StorePlace::Local { path } = &place.place;
+            sinks.push(Sink { name: place.name.clone(), store: open_local(shell, path)? });
+        }
+        let first = sinks.first().map(|s| s.store.clone()).ok_or_else(|| Error::new(Kind::Config, "no store is configured"))?;
+        let env = environment(state.clone(), Some(&config.state));
+        let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
+        let repository = Repository::open(first, env, &trust).await?;
+        let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
+        let mut setup = Setup::new(repository, sinks, sealing);
+        setup.keys = vec![RoleKey { number: 1, signer: Arc::new(MinisignKey::load(&wanted.signing_key)?) }];
+        setup.identities = match &wanted.identity {
+            Some(path) => Identities::parse(&read_secret_file(path)?, &path.display().to_string())?,
+            None => Identities::default(),
+        };
+        setup.codec = wanted.codec;
+        setup.decode_check = wanted.decode_check;
+        Ok(Opened { setup: finish(setup, shell, state), config: Some(config) })
+    }
+
+    async fn from_repo(shell: &Shell, repo: &Path) -> Result<Opened> {
+        let store = open_local(shell, repo)?;
+        let state_folder = crate::config::find::state_folder(None, &Environment::system());
+        let state = open_state(shell, &state_folder);
+        let (trust, identities) = match &shell.global.recovery {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).context(|| format!("read the recovery file {}", path.display()))?;
+                let file = RecoveryFile::parse(&text)?;
+                let trust = file.trust();
+                let passphrase = passphrase()?;
+                let opened = tokio::task::spawn_blocking(move || file.open(&passphrase));
+                let secrets = opened.await.map_err(|e| Error::failed("open the recovery file").because(e))??;
+                (trust, Identities::parse(&secrets.identity, "the recovery file")?)
+            }
+            None => {
+                shell.bus.warn("without --recovery nobody vouches for this repository: its signatures are checked against its own key");
+                (Trust::OnFirstUse, Identities::default())
+            }
+        };
+        let repository = Repository::open(store.clone(), environment(state.clone(), None), &trust).await?;
+        let mut setup = Setup::new(repository, vec![Sink { name: "repo".into(), store }], Sealing::None);
+        setup.identities = identities;
+        setup.codec = Codec::Zstd { level: 1 };
+        Ok(Opened { setup: finish(setup, shell, state), config: None })
+    }
+
+    /// The jobs a verb means: the one named, or all of the configuration, or all of the repository.
+    pub async fn jobs(&self, named: Option<&str>) -> Result<Vec<JobName>> {
+        match named {
+            Some(name) => Ok(vec![self.named(name).await?]),
+            None => {
+                let mut jobs = self.setup.repository.jobs().await?;
+                // A job that was taken out of the configuration still has its sets; one that never ran has none.
+                for job in self.config.iter().flat_map(|c| &c.jobs) {
+                    if !jobs.contains(&job.name) {
+                        jobs.push(job.name.clone());
+                    }
+                }
+                Ok(jobs)
+            }
+        }
+    }
+
+    /// Like [`Opened::jobs`]; for verbs that must also speak of jobs without any set.
+    pub async fn known_jobs(&self, named: Option<&str>) -> Result<Vec<JobName>> {
+        self.jobs(named).await
+    }
+
+    async fn named(&self, name: &str) -> Result<JobName> {
+        let known = self.setup.repository.jobs().await?;
+        let configured = self.config.iter().flat_map(|c| c.jobs.iter().map(|j| &j.name));
+        let job = known.iter().chain(configured.clone()).find(|job| job.as_str() == name).cloned();
+        job.ok_or_else(|| {
+            let mut names: Vec<String> = known.iter().chain(configured).map(JobName::to_string).collect();
+            names.sort();
+            names.dedup();
+            Error::new(Kind::NoSuchSet, format!("there is no job '{name}' in {}", self.setup.repository.location()))
+                .hint(format!("its jobs are: {}", names.join(", ")))
+        })
+    }
+
+    /// The one job that a set's id or `--job` names, or the only one there is.
+    pub async fn job_of(&self, wanted: &Wanted, named: Option<&str>) -> Result<JobName> {
+        if let Wanted::Set(id) = wanted
+            && let Some((job, _)) = id.split_once('/')
+        {
+            return self.named(job).await;
+        }
+        let known: Vec<JobName> = self.config.iter().flat_map(|c| c.jobs.iter().map(|j| j.name.clone())).collect();
+        match named {
+            Some(name) => self.named(name).await,
+            None => choose::job(&self.setup, None, &known).await,
+        }
+    }
+
+    /// The zone in which a job's dates are meant.
+    pub fn zone(&self, job: Option<&JobName>) -> TimeZone {
+        let configured = job.and_then(|job| self.config.as_ref()?.job(job.as_str()));
+        configured.map_or_else(TimeZone::system, |job| job.timezone.clone())
+    }
+
+    /// The jobs asked for, ready to run, a spec for each group of each; all when none is named.
+    pub fn job_specs(&self, names: &[String]) -> Result<Vec<JobSpec>> {
+        let config = self.config.as_ref().ok_or_else(|| Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"))?;
+        let known: Vec<String> = config.jobs.iter().map(|j| j.name.to_string()).collect();
+        if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
+            return Err(no_such_job(unknown, &known));
+        }
+        if config.jobs.is_empty() {
+            return Err(
+                Error::new(Kind::Config, "the configuration has no job").hint("add one: see drctl config schema, or run drctl init")
+            );
+        }
+        let wanted = config.jobs.iter().filter(|job| names.is_empty() || names.iter().any(|n| n == job.name.as_str()));
+        let mut specs = Vec::new();
+        for job in wanted {
+            for (group, _) in job.groups() {
+                specs.push(self.spec(config, job, group)?);
+            }
+        }
+        Ok(specs)
+    }
+
+    fn spec(&self, config: &Config, job: &Job, group: &str) -> Result<JobSpec> {
+        let text = format!("{:?}", config.files);
+        let mut list = Vec::new();
+        for source in job.sources.iter().filter(|s| s.group() == group) {
+            list.push(SourceSpec { source: sources::source(source)?, allow_plaintext: source.allow_plaintext });
+        }
+        Ok(JobSpec {
+            name: job.name.clone(),
+            group: group.to_owned(),
+            sources: list,
+            config_sha256: Sha256::of(text.as_bytes()),
+            config_text: text,
+        })
+    }
+
+    /// Notes in the state file that a run began. A state file that is not there is no reason not to back up.
+    pub fn run_started(&self, verb: &str, job: &JobName) -> RunNote {
+        let Some(state) = &self.setup.state else {
+            return RunNote { state: None, problem: Some("the state file cannot be opened".into()) };
+        };
+        match state.run_started(verb, job.as_str()) {
+            Ok(id) => RunNote { state: Some((state.clone(), id)), problem: None },
+            Err(error) => RunNote { state: None, problem: Some(error.to_string()) },
+        }
+    }
+
+    /// Runs of this host that began and never ended.
+    pub fn interrupted_runs(&self) -> Vec<String> {
+        let Some(state) = &self.setup.state else { return Vec::new() };
+        state.interrupted_runs().unwrap_or_default()
+    }
+}
+
+/// A run as the state file knows it.
+pub struct RunNote {
+    state: Option<(Arc<StateFile>, i64)>,
+    problem: Option<String>,
+}
+
+impl RunNote {
+    /// Notes how the run ended; returns what could not be recorded, if anything.
+    pub fn finished(self, set: Option<&SetId>, exit_code: u8, error: Option<&Error>) -> Option<String> {
+        let Some((state, id)) = self.state else { return self.problem };
+        let words = error.map(Error::to_string);
+        state.run_finished(id, set.map(SetId::to_string).as_deref(), exit_code, words.as_deref()).err().map(|e| e.to_string())
+    }
+}
+
+impl Loaders for Opened {
+    fn loader(&self, name: &str, kind: &str) -> Result<Arc<dyn Loader>> {
+        let configured =
+            self.config.iter().flat_map(|c| &c.jobs).flat_map(|j| &j.sources).find(|s| s.name == name && s.kind.name() == kind);
+        sources::loader(name, kind, configured)
+    }
+}
+
+fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Setup {
+    setup.bus = shell.bus.clone();
+    setup.cancel = shell.cancel.clone();
+    setup.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    setup.state = state;
+    setup
+}
+
+fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
+    let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
+    Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
+}
+
+fn open_local(shell: &Shell, path: &Path) -> Result<DynStore> {
+    let local = LocalStore::open(path)?;
+    Ok(Arc::new(RetryStore::new(Arc::new(local), RetryPolicy::default(), shell.bus.clone())))
+}
+
+/// A state file that cannot be opened is said and done without.
+fn open_state(shell: &Shell, folder: &Path) -> Option<Arc<StateFile>> {
+    match StateFile::open(folder) {
+        Ok(state) => Some(Arc::new(state)),
+        Err(error) => {
+            shell.bus.warn(format!("this run is not recorded on this host: {error}"));
+            None
+        }
+    }
+}
+
+fn recipients(texts: &[String]) -> Result<Vec<Recipient>> {
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+/// The recovery file's passphrase: from the file that DRCTL_PASSPHRASE_FILE names, or from the terminal.
+fn passphrase() -> Result<Secret> {
+    if let Some(path) = std::env::var_os("DRCTL_PASSPHRASE_FILE") {
+        return read_secret_file(Path::new(&path));
+    }
+    let typed = rpassword::prompt_password("Passphrase of the recovery file: ").map_err(|e| {
+        Error::new(Kind::Preflight, "the recovery file needs its passphrase and there is no terminal to ask at")
+            .because(e)
+            .hint("put it into a file that only you can read and set DRCTL_PASSPHRASE_FILE to its path")
+    })?;
+    Ok(Secret::new(typed))
+}
+
+/// High-water marks in the state file.
+struct StateHighWater(Arc<StateFile>);
+
+impl HighWater for StateHighWater {
+    fn get(&self, repository: &str, job: &JobName) -> Result<Option<(u64, Sha256)>> {
+        self.0.high_water(repository, job.as_str())
+    }
+    fn set(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
+        self.0.raise_high_water(repository, job.as_str(), number, sha256)
+    }
+}
