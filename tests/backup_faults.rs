@@ -205,12 +205,20 @@ async fn rule_5_a_commit_whose_answer_is_lost_for_good_deletes_nothing() {
     let env = drctl::catalog::Env { pause: Arc::new(Never), ..drctl::catalog::Env::default() };
     let repository = drctl::catalog::Repository::open(world.store.clone(), env, &drctl::catalog::Trust::OnFirstUse).await.unwrap();
     world.setup.repository = repository;
-    // The record arrives, its answer does not, and then nobody answers at all.
+    // The record arrives, its answer does not, and from then on nobody answers at all.
+    struct Silence(Arc<FaultyStore>, String);
+    impl drctl::observe::Observer for Silence {
+        fn observe(&self, event: &Event) {
+            if matches!(event, Event::Step { text } if text == "committing") {
+                self.0.rule(Operation::Put, &self.1, When::Always, Fault::LoseAnswer(Kind::Unreachable));
+                self.0.rule(Operation::Get, &self.1, When::Always, Fault::Fail(Kind::Unreachable));
+                self.0.rule(Operation::Head, &self.1, When::Always, Fault::Fail(Kind::Unreachable));
+            }
+        }
+    }
     let head = world.setup.log(good.job()).await.unwrap().head();
     let record = format!("jobs/shop/log/{:010}.signed", head + 1);
-    world.store.rule(Operation::Put, &record, When::Always, Fault::LoseAnswer(Kind::Unreachable));
-    world.store.rule(Operation::Get, &record, When::Always, Fault::Fail(Kind::Unreachable));
-    world.store.rule(Operation::Head, &record, When::Always, Fault::Fail(Kind::Unreachable));
+    world.setup.bus.subscribe(Arc::new(Silence(world.store.clone(), record)));
     let error = backup(&world.setup, &world.job([Arc::new(Scripted::new("s", [Act::Good(2_000_000)]))]), &all()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::OutcomeUnknown, "{error}");
     assert_eq!(error.kind().exit_code(), 8);
