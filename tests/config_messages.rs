@@ -1,6 +1,8 @@
 //! Bad configurations and the exact words about them: every folder of tests/data/config is one, `expected.txt` in it holds the
 //! messages. `DRCTL_BLESS=1` writes them anew; read them before you commit them.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the message")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -137,4 +139,42 @@ fn problems_exit_2_and_say_what_to_type() {
     let error: drctl::error::Error = load(&Case::of("twelve_mistakes", 0o600).options()).unwrap_err().into();
     assert_eq!(error.kind().exit_code(), 2);
     assert!(error.to_string().starts_with("the configuration has 12 mistakes:\ndrctl.yaml:"));
+}
+
+#[test]
+fn config_check_show_and_schema_say_what_is_there() {
+    use drctl::cli::config::{ConfigVerb, run};
+    let case = Case::of("job_files", 0o600);
+    for name in ["b.yaml", "c.yml", "d.yaml"] {
+        std::fs::remove_file(case.folder.path().join("jobs").join(name)).unwrap();
+    }
+    let more = "job: more\nschedule: { full: '0 2 * * *', drill: '0 5 * * 0' }\nretention: { keep_within: 30d }\ntimezone: UTC\n\
+                sources:\n  - postgres: { host: db, password: hunter2 }\n  - files: { name: up, paths: [/x] }\n";
+    std::fs::write(case.folder.path().join("jobs/more.yaml"), more).unwrap();
+    std::fs::set_permissions(case.folder.path().join("jobs/more.yaml"), PermissionsExt::from_mode(0o600)).unwrap();
+    let folder = case.folder.path().display().to_string();
+    let checked = run(ConfigVerb::Check, &case.options()).unwrap();
+    let zone = load(&case.options()).unwrap().jobs[0].timezone.iana_name().unwrap_or("UTC").to_owned();
+    assert_eq!(
+        checked.text.replace(&folder, "$DIR").replace(&zone, "UTC"),
+        "read $DIR/drctl.yaml, $DIR/jobs/more.yaml\n\
+         repository shop-7k3q: stores main; encrypted for 1 recipient\n\
+         job a: files; backups by hand only; keeps every set\n\
+         job more: postgres, up (files); full backups at '0 2 * * *' (UTC); keeps 30d\n\
+         warning: jobs/more.yaml:2:32: schedule.drill: drills are not yet run by this version of drctl\n\
+         warning: jobs/more.yaml:6:27: sources[0].postgres.password: a secret stands in the file; better { file: … }, { env: … }, { cmd: […] } or { cred: … }\n\
+         the configuration is fine: 2 jobs, 3 sources, 2 warnings\n"
+    );
+    assert_eq!(checked.json["jobs"][1]["sources"][1], serde_json::json!({ "name": "up", "kind": "files", "group": "main" }));
+    assert_eq!(checked.json["warnings"][0]["line"], 2);
+    let shown = run(ConfigVerb::Show, &case.options()).unwrap();
+    assert!(shown.text.contains("password: \"***\"  # jobs/more.yaml:6:37\n"), "{}", shown.text);
+    assert!(shown.text.contains("decode_check: true  # default\n"), "{}", shown.text);
+    let schema = run(ConfigVerb::Schema { job: false }, &case.options()).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&schema.text).unwrap(), schema.json);
+    assert!(schema.json["properties"]["jobs"]["items"]["properties"]["sources"].is_object());
+    let problems = run(ConfigVerb::Check, &Case::of("twelve_mistakes", 0o600).options()).unwrap_err();
+    let first = &problems.to_json()[1];
+    assert_eq!((&first["file"], &first["line"], &first["column"]), (&"drctl.yaml".into(), &11.into(), &3.into()));
+    assert_eq!(first["path"], "repository.decode_check");
 }

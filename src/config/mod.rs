@@ -22,6 +22,9 @@ pub mod tree;
 pub mod typed;
 pub mod values;
 
+#[cfg(test)]
+mod tests;
+
 pub use diff::{Change, ChangeKind, diff};
 pub use environment::Environment;
 pub use load::{LoadOptions, Overlay, load};
