@@ -74,12 +74,28 @@ fn tidy(value: &mut Value) {
 
 fn tidy_children(value: &mut Value) {
     let Value::Object(map) = value else { return };
+    require(map);
     for (key, child) in map.iter_mut() {
         match (key.as_str(), child) {
             // Keys of `properties` are names of the user's keys, not words of the schema.
             ("properties", Value::Object(properties)) => properties.values_mut().for_each(tidy),
             (_, child) => tidy(child),
         }
+    }
+}
+
+/// Moves the mark of required keys to where JSON Schema has it: serde's `default`, which lets the rest be read when a key is missing,
+/// would make all of them optional.
+fn require(map: &mut Map<String, Value>) {
+    let Some(Value::Object(properties)) = map.get_mut("properties") else { return };
+    let mut required = Vec::new();
+    for (key, schema) in properties {
+        if schema.as_object_mut().and_then(|s| s.remove("x-required")).is_some() {
+            required.push(Value::String(key.clone()));
+        }
+    }
+    if !required.is_empty() {
+        map.insert("required".to_owned(), Value::Array(required));
     }
 }
 
@@ -137,6 +153,8 @@ pub fn check(schema: &Schema, root: &Node) -> Checked {
                 let about = parent["properties"][key]["description"].as_str().map(|d| format!(": {}", first_sentence(d)));
                 add(&path.key(key), format!("missing{}", about.unwrap_or_default()));
             }
+            // Keys that do not exist are told by themselves.
+            Kind::MaxProperties { .. } if known_keys(&parent, path_value(&value, &path)) < 2 => {}
             kind => {
                 let found = path_value(&value, &path);
                 add(&path, message(kind, &parent, found));
@@ -215,6 +233,11 @@ fn type_name(value: &Value) -> &'static str {
 fn first_sentence(text: &str) -> &str {
     let text = text.lines().next().unwrap_or_default();
     text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.')
+}
+
+fn known_keys(schema: &Map<String, Value>, found: &Value) -> usize {
+    let known = names(schema.get("properties"));
+    found.as_object().map_or(0, |m| m.keys().filter(|k| known.contains(&k.as_str())).count())
 }
 
 fn names(properties: Option<&Value>) -> Vec<&str> {
@@ -329,9 +352,19 @@ mod tests {
     }
 
     #[test]
+    fn required_keys_are_required() {
+        let at = |pointer: &str| MAIN.value.pointer(pointer).unwrap()["required"].clone();
+        assert_eq!(at(""), json!(["repository"]));
+        assert_eq!(at("/properties/repository"), json!(["id", "root_key", "signing_key", "stores"]));
+        assert_eq!(at("/properties/jobs/items"), json!(["job", "sources"]));
+        assert_eq!(JOB.value["required"], json!(["job", "sources"]));
+    }
+
+    #[test]
     fn every_key_is_described() {
         walk(&MAIN.value, "", &mut |at, map| {
             if let Some(Value::Object(properties)) = map.get("properties").filter(|_| !at.ends_with("/properties")) {
+                assert!(!map.contains_key("x-required"), "{at}");
                 for (key, schema) in properties {
                     assert!(schema["description"].as_str().is_some_and(|d| !d.is_empty()), "{at}/{key}");
                     assert!(schema.get("type").is_some() || schema.get("enum").is_some(), "{at}/{key}: {schema}");

@@ -184,7 +184,12 @@ pub fn parse(text: &str, file: &Arc<str>, environment: &Environment, problems: &
     let mut parser = Parser::new_from_str(text);
     match reader.document(&mut parser) {
         Ok(node) => Some(node),
-        Err((origin, what)) => {
+        Err((origin, mut what)) => {
+            let line = if let Origin::File { line, .. } = &origin { *line as usize } else { 0 };
+            // Braces end a plain scalar inside of braces: the most likely mistake on such a line.
+            if what.starts_with("not YAML") && text.lines().nth(line.saturating_sub(1)).is_some_and(|l| l.contains("${")) {
+                what.push_str("; inside of { } and [ ] a ${NAME} needs quotes: \"${NAME}\"");
+            }
             problems.push(Problem { origin: Some(origin), path: KeyPath::default(), what });
             None
         }

@@ -94,7 +94,7 @@ impl CronSchedule {
             return Err(format!("'{shown}' is not a cron expression: {fields} fields, 5 are needed (minute hour day month weekday)"));
         }
         let parser = CronParser::builder().year(Year::Disallowed).build();
-        let cron = parser.parse(text).map_err(|e| format!("'{shown}' is not a cron expression: {e}"))?;
+        let cron = parser.parse(text).map_err(|e| format!("'{shown}' is not a cron expression: {}", fragment(&e.to_string())))?;
         // From a fixed instant just before a leap year: 29 February comes within the search.
         let start: Zoned = date(2027, 12, 31).to_zoned(TimeZone::UTC).map_err(|e| e.to_string())?;
         if cron.find_next_occurrence(&start, false).is_err() {
@@ -112,6 +112,13 @@ impl CronSchedule {
     pub fn cron(&self) -> &Cron {
         &self.cron
     }
+}
+
+/// The crate's message as a lower-case fragment, without the name of its error.
+fn fragment(message: &str) -> String {
+    let message = message.split_once(": ").map_or(message, |(_, rest)| rest).trim_end_matches('.');
+    let mut chars = message.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 impl fmt::Debug for CronSchedule {

@@ -19,7 +19,7 @@ pub use values::*;
 #[serde(deny_unknown_fields, default)]
 pub struct RawMain {
     /// Where backup sets are kept, who can open them, and the keys that sign them.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub repository: Option<RawRepository>,
     /// Settings for every job that does not have its own.
     pub defaults: Option<RawDefaults>,
@@ -36,20 +36,20 @@ pub struct RawMain {
 #[serde(deny_unknown_fields, default)]
 pub struct RawRepository {
     /// The repository's id; `drctl init` makes it.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub id: Option<String>,
     /// The root public key (minisign): what every other key is trusted by.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub root_key: Option<String>,
     /// Where the repository lies. The first store holds the log.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("x-required" = true), length(min = 1))]
     pub stores: Option<Vec<Option<RawStore>>>,
     /// Public keys (age1…) of those who can open backup sets. Needed unless `encryption` is `none`.
     pub recipients: Option<Vec<Option<String>>>,
     /// File with the private age identity (mode 0600). Left out on a host that only writes.
     pub identity: Option<String>,
     /// File with the private key that signs this host's records (mode 0600).
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub signing_key: Option<String>,
     /// `age` (default) or `none`. With `none`, sources that hold secrets by nature need `allow_plaintext: true`.
     pub encryption: Option<RawEncryption>,
@@ -64,7 +64,7 @@ pub struct RawRepository {
 #[serde(deny_unknown_fields, default)]
 pub struct RawStore {
     /// Its name, unique in the repository: a-z, 0-9 and '-'.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub name: Option<String>,
     /// A folder on this machine.
     pub local: Option<RawLocal>,
@@ -79,7 +79,7 @@ pub struct RawStore {
 #[serde(deny_unknown_fields, default)]
 pub struct RawLocal {
     /// The folder; relative names start from the configuration file.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("x-required" = true), length(min = 1))]
     pub path: Option<String>,
 }
 
@@ -102,12 +102,12 @@ pub struct RawDefaults {
 #[serde(deny_unknown_fields, default)]
 pub struct RawJob {
     /// The job's name: 1 to 63 of a-z, 0-9 and '-'; `now` is reserved.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub job: Option<String>,
     /// IANA name of the time zone that schedules and dates are meant in; default is the machine's.
     pub timezone: Option<String>,
     /// What is backed up, in this order.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("x-required" = true), length(min = 1))]
     pub sources: Option<Vec<Option<RawSource>>>,
     /// Names of the stores this job writes to; default is all of them.
     #[schemars(length(min = 1))]
@@ -218,7 +218,7 @@ pub struct RawHooks {
 #[serde(deny_unknown_fields, default)]
 pub struct RawHook {
     /// Program and arguments.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("x-required" = true), length(min = 1))]
     pub run: Option<Vec<Option<String>>>,
     /// Longest time it may take (default 5m).
     pub timeout: Option<String>,

@@ -81,7 +81,7 @@ pub struct RawFiles {
     /// The source's name in the job (default `files`).
     pub name: Option<String>,
     /// Folders and files, absolute or relative to the configuration file.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("x-required" = true), length(min = 1))]
     pub paths: Option<Vec<Option<String>>>,
     /// Only files that match one of these patterns.
     pub include: Option<Vec<Option<String>>>,
@@ -128,7 +128,7 @@ pub struct RawCompose {
     /// The source's name in the job (default `compose`).
     pub name: Option<String>,
     /// Compose files, absolute or relative to the configuration file.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("x-required" = true), length(min = 1))]
     pub files: Option<Vec<Option<String>>>,
     /// A schedule of its own; the source then forms a group with its own sets.
     pub schedule: Option<RawSchedule>,
@@ -145,7 +145,7 @@ pub struct RawCommand {
     /// The source's name in the job (default `command`).
     pub name: Option<String>,
     /// Program and arguments. No shell is involved unless you name one: `[sh, -c, "…"]`.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("x-required" = true), length(min = 1))]
     pub run: Option<Vec<Option<String>>>,
     /// Name of the artifact (default `output`).
     pub artifact: Option<String>,

@@ -1,0 +1,273 @@
+//! Whole configurations that are right: what they mean, what is shown of them, what differs between them.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::discover::{Look, discover};
+use super::template::{Template, job_name, write};
+use super::*;
+use crate::model::{Codec, Secret};
+
+const RECIPIENT: &str = "age17et55u4d4df3aee5pafa5cs4ahcwfrl507ultujwu3a9ntsk34xs7r78nm";
+const ROOT_KEY: &str = "RWR3cBpllPzfHE/HcwpCzx0LtLbYTVuI6FSpV6SdSJzNM53mU1tJlsq/";
+
+fn private(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["identity", "signing", "other"] {
+        private(&folder.path().join("keys").join(name), "key\n");
+    }
+    folder
+}
+
+fn head() -> String {
+    format!(
+        "repository:\n  id: shop-7k3q\n  root_key: {ROOT_KEY}\n  stores:\n    - name: main\n      local: {{ path: store }}\n    \
+         - name: second\n      local: {{ path: /mnt/second }}\n      optional: true\n  recipients: [{RECIPIENT}]\n  \
+         identity: keys/identity\n  signing_key: keys/signing\n"
+    )
+}
+
+const BODY: &str = r##"  codec: gzip
+defaults:
+  timezone: Asia/Shanghai
+  retention: { keep_within: 30d, keep_monthly: 12, keep_min_verified: 3 }
+notify: [ { slack: { webhook: { env: SLACK_WEBHOOK_URL }, channel: "#hunter2" } } ]
+jobs:
+  - job: jisu
+    sources:
+      - postgres:
+          url: postgres://app:hunter2@127.0.0.1:5433/jisu_prod?sslmode=require
+          password: ${DB_PASSWORD}
+          lock_wait_timeout: 90s
+      - postgres: { name: second, host: db2, database: [a, "b c"], user: { env: PGUSER2 }, password: hunter2 }
+      - files: { name: uploads, paths: [/data/uploads, rel], exclude: ["*.tmp"], schedule: { full: "0 3 1 * *" }, retention: { keep_last: 2 } }
+      - environment: { from: { file: .env }, prefixes: [JISU_, DATABASE_] }
+      - compose: { files: [docker-compose.prod.yml] }
+      - command: { run: [sh, -c, "echo ${SET} $${LITERAL}"], env: { TOKEN: hunter2, OTHER: { env: X } }, timeout: 1h30m }
+    schedule: { full: "0 2 * * *", verify: "0 6 * * *", jitter: 5m }
+    objectives: { rpo: 1h, rto: 30m }
+"##;
+
+fn options(folder: &TempDir, vars: &[(&str, &str)]) -> LoadOptions {
+    let base = [("DB_PASSWORD", "hunter2"), ("SET", "value"), ("HOME", "/nonexistent")];
+    LoadOptions::new(Environment::of(folder.path(), base.iter().chain(vars).copied()))
+}
+
+fn read(folder: &TempDir, text: &str) -> Config {
+    private(&folder.path().join("drctl.yaml"), text);
+    load(&options(folder, &[])).unwrap_or_else(|p| panic!("{p}"))
+}
+
+#[test]
+fn everything_is_typed_and_absolute() {
+    let folder = folder();
+    let config = read(&folder, &format!("{}{BODY}", head()));
+    let repository = &config.repository;
+    assert_eq!(repository.stores[0].place, StorePlace::Local { path: folder.path().join("store") });
+    assert!(repository.stores[1].optional && repository.encrypt && repository.decode_check);
+    assert_eq!(repository.codec, Codec::Gzip { level: 6 });
+    assert_eq!(repository.signing_key, folder.path().join("keys/signing"));
+    let job = config.job("jisu").unwrap();
+    assert_eq!(job.timezone.iana_name(), Some("Asia/Shanghai"));
+    assert_eq!(job.stores, ["main", "second"]);
+    assert_eq!(job.retention.as_ref().unwrap().keep_within, Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(job.schedule.jitter, Duration::from_secs(300));
+    let groups: Vec<(&str, usize)> = job.groups().iter().map(|(name, sources)| (*name, sources.len())).collect();
+    assert_eq!(groups, [("main", 5), ("uploads", 1)]);
+    let SourceKind::Postgres(postgres) = &job.sources[0].kind else { panic!() };
+    let connection = postgres.connection(&options(&folder, &[]).environment).unwrap();
+    assert_eq!((connection.place().as_str(), connection.user.as_str()), ("127.0.0.1:5433", "app"));
+    assert_eq!(connection.sslmode, SslMode::Require);
+    assert_eq!(connection.databases, DatabaseChoice::Named(vec!["jisu_prod".into()]));
+    let SourceKind::Files(files) = &job.source("uploads").unwrap().kind else { panic!() };
+    assert_eq!(files.paths, [Path::new("/data/uploads").to_owned(), folder.path().join("rel")]);
+    assert!(files.one_file_system && !files.allow_empty);
+    let SourceKind::Command(command) = &job.sources[5].kind else { panic!() };
+    assert_eq!(command.args, ["-c", "echo value ${LITERAL}"]);
+    assert_eq!((command.folder.as_path(), command.timeout), (folder.path(), Some(Duration::from_secs(5400))));
+    assert!(!format!("{config:?}").contains("hunter2"), "Debug shows a secret");
+}
+
+#[test]
+fn what_is_shown_has_no_secret_and_loads_again() {
+    let first_folder = folder();
+    let config = read(&first_folder, &format!("{}{BODY}", head()));
+    let yaml = redacted_yaml(&config);
+    let shown = show::show_text(&config);
+    for text in [&yaml, &shown, &show::show_json(&config).to_string(), &redacted_json(&config).to_string()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert!(yaml.contains("${DB_PASSWORD}") && yaml.contains("$${LITERAL}") && yaml.contains("postgres://app:***@127.0.0.1"), "{yaml}");
+    let again = read(&folder(), &yaml);
+    assert_eq!(redacted_json(&again), redacted_json(&config));
+    assert_eq!(config_sha256(&again), config_sha256(&config));
+    // `config show` is the same text with comments.
+    let shown_again = read(&folder(), &shown);
+    assert_eq!(redacted_json(&shown_again), redacted_json(&config));
+}
+
+#[test]
+fn every_value_has_its_origin() {
+    let folder = folder();
+    private(&folder.path().join("drctl.yaml"), &format!("{}{BODY}", head()));
+    private(&folder.path().join("jobs/more.yaml"), "job: more\nsources:\n  - files: { paths: [/x] }\n");
+    let mut given = options(&folder, &[("DRCTL_CODEC", "zstd:3"), ("DRCTL_IDENTITY", "keys/identity")]);
+    given.overlay.identity = Some("keys/other".into());
+    let config = load(&given).unwrap();
+    assert_eq!(config.repository.codec, Codec::Zstd { level: 3 });
+    assert_eq!(config.repository.identity, Some(folder.path().join("keys/other")), "a flag wins over the environment");
+    let origins = &show::show_json(&config)["origins"];
+    for (path, origin) in [
+        ("repository.id", "drctl.yaml:2:7"),
+        ("repository.identity", "--identity"),
+        ("repository.codec.zstd", "DRCTL_CODEC"),
+        ("repository.decode_check", "default"),
+        ("jobs[0].timezone", "drctl.yaml:15:13"),
+        ("jobs[0].sources[0].postgres.name", "default"),
+        ("jobs[1].job", "jobs/more.yaml:1:6"),
+        ("jobs[1].retention.keep_within", "drctl.yaml:16:29"),
+        ("jobs[1].sources[0].files.paths[0]", "jobs/more.yaml:3:22"),
+    ] {
+        assert_eq!(origins[path], json!(origin), "{path}");
+    }
+    let bad = load(&options(&folder, &[("DRCTL_CODEC", "zstd:30"), ("DRCTL_DECODE_CHECK", "perhaps")])).unwrap_err();
+    assert_eq!(
+        bad.to_string(),
+        "DRCTL_CODEC: repository.codec.zstd: must be at most 19\n\
+         DRCTL_DECODE_CHECK: repository.decode_check: must be true or false, not text"
+    );
+}
+
+#[test]
+fn what_comes_later_is_said_and_accepted() {
+    let folder = folder();
+    let text = format!(
+        "{}agent: {{ listen: \"127.0.0.1:9180\", bandwidth: 20MiB }}\njobs:\n  - job: a\n    sources: [{{ files: {{ paths: [/x] }} }}]\n    \
+         schedule: {{ full: \"@daily\", incremental: \"0 * * * *\", archive: \"0 4 1 * *\", drill: \"0 5 * * 0\" }}\n    \
+         hooks: {{ before: [{{ run: [echo, hi] }}] }}\n",
+        head()
+    );
+    let config = read(&folder, &text);
+    let warnings: Vec<String> = config.warnings.iter().map(|w| w.what.clone()).collect();
+    assert_eq!(
+        warnings,
+        [
+            "the agent is not yet run by this version of drctl",
+            "incremental backups are not yet run by this version of drctl",
+            "archive backups are not yet run by this version of drctl",
+            "drills are not yet run by this version of drctl",
+            "hooks are not yet run by this version of drctl",
+        ]
+    );
+}
+
+#[test]
+fn f60_f61_differences_are_told_by_name() {
+    let old_folder = folder();
+    let old = read(&old_folder, &format!("{}{BODY}", head()));
+    assert_eq!(diff(&old, &old), []);
+    let changed = BODY
+        .replace("password: hunter2 }", "password: hunter3 }")
+        .replace("      - compose: { files: [docker-compose.prod.yml] }\n", "")
+        .replace("rpo: 1h, ", "")
+        .replace("keep_within: 30d", "keep_within: 60d");
+    let new = read(&old_folder, &format!("{}{changed}  - job: more\n    sources: [{{ files: {{ paths: [/x] }} }}]\n", head()));
+    let changes = diff(&old, &new);
+    let find = |path: &str| changes.iter().find(|c| c.path == path).map(|c| c.kind);
+    assert_eq!(find("jobs.jisu.sources.second.postgres.password"), Some(ChangeKind::Changed), "{changes:?}");
+    assert_eq!(find("jobs.jisu.sources.compose.compose.files[0]"), Some(ChangeKind::Removed));
+    assert_eq!(find("jobs.jisu.objectives.rpo"), Some(ChangeKind::Removed));
+    assert_eq!(find("jobs.jisu.retention.keep_within"), Some(ChangeKind::Changed));
+    assert_eq!(find("jobs.more.job"), Some(ChangeKind::Added));
+    assert_eq!(find("jobs.jisu.sources.uploads.files.paths[0]"), None);
+    assert!(!format!("{changes:?}").contains("hunter"));
+}
+
+fn template(folder: &TempDir, look: &Look, recipients: &[&str]) -> Template {
+    Template {
+        folder: folder.path().to_owned(),
+        store: folder.path().join("backups"),
+        id: "shop-7k3q".into(),
+        root_key: ROOT_KEY.into(),
+        recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),
+        identity: Some(folder.path().join("keys/identity")),
+        signing_key: folder.path().join("keys/signing"),
+        job: job_name(Path::new("/srv/shop")),
+        findings: discover(look),
+        paths: vec!["/data/up loads".into()],
+    }
+}
+
+#[test]
+fn what_init_writes_loads_without_a_finding() {
+    let compose = "services:\n  db-1:\n    image: timescale/timescaledb\n    ports: ['6432:5432']\n    environment: { POSTGRES_PASSWORD: hunter2 }\n  \
+                   c: { image: redis }\n";
+    for recipients in [&[RECIPIENT][..], &[]] {
+        let folder = folder();
+        let vars =
+            [("DATABASE_URL", "postgres://u:hunter2@h/shop"), ("PGHOST", "${x}y: #"), ("PGPASSWORD", "hunter2"), ("PGDATABASE", "all")];
+        let look = Look {
+            environment: Environment::of(folder.path(), vars),
+            folder: folder.path().to_owned(),
+            files: [("compose.yml", compose), (".env", "A=1\n")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            sockets: vec![("/var/run/postgresql".into(), 5432)],
+        };
+        let written = write(&template(&folder, &look, recipients));
+        assert!(!written.text.contains("hunter2"), "{}", written.text);
+        for (path, secret) in &written.secrets {
+            private(path, secret.expose());
+        }
+        private(&folder.path().join("drctl.yaml"), &written.text);
+        let config = load(&options(&folder, &vars)).unwrap_or_else(|p| panic!("{p}\n{}", written.text));
+        assert_eq!(config.warnings, [], "{}", written.text);
+        assert_eq!(config.repository.encrypt, !recipients.is_empty());
+        let job = config.job("shop").unwrap();
+        let names: Vec<&str> = job.sources.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["postgres", "postgres-2", "db-1", "postgres-3", "compose", "environment", "files"]);
+        let SourceKind::Postgres(found) = &job.sources[1].kind else { panic!() };
+        assert_eq!(found.host, Some(TextRef::Plain("${x}y: #".into())));
+        assert_eq!(found.databases, Some(DatabaseChoice::Named(vec!["all".into()])));
+        let SourceKind::Postgres(found) = &job.sources[2].kind else { panic!() };
+        let connection = found.connection(&Environment::of(folder.path(), [("HOME", "/nonexistent")])).unwrap();
+        assert_eq!((connection.place().as_str(), connection.password_for("x")), ("127.0.0.1:6432", Some(Secret::new("hunter2"))));
+    }
+}
+
+#[test]
+fn where_nothing_is_found_the_file_still_loads() {
+    let folder = folder();
+    let mut template = template(&folder, &Look::default(), &[RECIPIENT]);
+    template.paths.clear();
+    let config = read(&folder, &write(&template).text);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].what.starts_with("there are no jobs"));
+    // What it proposes loads too.
+    let text = write(&template).text;
+    let (head, jobs) = text.split_once("# Nothing to back up was found.").unwrap();
+    let jobs: String = jobs.lines().skip(1).map(|l| format!("{}\n", l.strip_prefix("# ").unwrap_or(l))).collect();
+    assert_eq!(read(&folder, &format!("{head}{jobs}")).jobs.len(), 1);
+}
+
+#[test]
+fn a_reference_that_is_missing_here_is_a_warning() {
+    let folder = folder();
+    let text = format!(
+        "{}jobs:\n  - job: a\n    sources:\n      - postgres: {{ password: {{ file: gone }}, user: {{ env: GONE }}, host: {{ cred: gone }} }}\n",
+        head()
+    );
+    let config = read(&folder, &text);
+    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
+    let SourceKind::Postgres(postgres) = &config.jobs[0].sources[0].kind else { panic!() };
+    let error = postgres.connection(&Environment::of("/", [("HOME", "/")])).unwrap_err();
+    assert!(error.to_string().starts_with("find the connection of source 'postgres'"), "{error}");
+}
