@@ -1,0 +1,101 @@
+//! Tables of the state file and the steps from version to version.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::error::{Error, Kind, Result};
+use crate::state::{broken, trouble};
+
+/// `drct` in ASCII; SQLite keeps it in the file's header so that a file of another program is not taken for ours.
+const APPLICATION: i32 = 0x6472_6374;
+
+/// Step `n` makes version `n + 1` of version `n`. Steps are only ever added.
+const STEPS: &[(&str, &str)] = &[(
+    "first tables",
+    "CREATE TABLE migrations (
+         version    INTEGER PRIMARY KEY,
+         name       TEXT NOT NULL,
+         applied_at TEXT NOT NULL
+     ) STRICT;
+     CREATE TABLE runs (
+         id          INTEGER PRIMARY KEY AUTOINCREMENT,
+         verb        TEXT NOT NULL,
+         job         TEXT,
+         backup_set  TEXT,
+         started_at  TEXT NOT NULL,
+         finished_at TEXT,
+         exit_code   INTEGER,
+         interrupted INTEGER NOT NULL DEFAULT 0,
+         error       TEXT,
+         process     TEXT NOT NULL,
+         lock        TEXT NOT NULL
+     ) STRICT;
+     CREATE INDEX runs_open ON runs (id) WHERE finished_at IS NULL;
+     CREATE INDEX runs_by_job ON runs (job, verb, id);
+     CREATE TABLE restores (
+         restore     TEXT PRIMARY KEY,
+         started_at  TEXT NOT NULL,
+         finished_at TEXT
+     ) STRICT;
+     CREATE TABLE journal (
+         restore  TEXT NOT NULL REFERENCES restores (restore),
+         source   TEXT NOT NULL,
+         key      TEXT NOT NULL,
+         value    TEXT NOT NULL,
+         noted_at TEXT NOT NULL,
+         PRIMARY KEY (restore, source, key)
+     ) STRICT;
+     CREATE TABLE high_water (
+         repository TEXT NOT NULL,
+         job        TEXT NOT NULL,
+         number     INTEGER NOT NULL,
+         sha256     TEXT NOT NULL,
+         PRIMARY KEY (repository, job)
+     ) STRICT;
+     CREATE TABLE settings (
+         key   TEXT PRIMARY KEY,
+         value TEXT NOT NULL
+     ) STRICT;",
+)];
+
+/// The version this program works with.
+pub(super) fn latest() -> i64 {
+    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
+}
+
+/// Refuses an SQLite file of another program, and one of a newer drctl. Reads only.
+pub(super) fn check_owner(connection: &Connection, path: &Path) -> Result<()> {
+    let failed = |e| trouble("read", path, e);
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    // Tables first: they and the owner appear at once, so whoever sees tables of ours sees the owner too, even while another process makes them.
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    let (owner, version) = (pragma("application_id")?, pragma("user_version")?);
+    if version > latest() {
+        let text = format!("state file {} has version {version}, this program knows versions up to {}", path.display(), latest());
+        return Err(Error::new(Kind::Unsupported, text).hint("use the newer drctl that wrote it"));
+    }
+    if tables == 0 || owner == i64::from(APPLICATION) { Ok(()) } else { Err(broken(path, "it is the database of another program")) }
+}
+
+/// Brings the tables to the newest version, in one transaction that only one process can be in.
+pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) -> Result<()> {
+    let failed = |e| trouble("bring up to date", path, e);
+    let version = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if version(connection).map_err(failed)? == latest() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    // Asked again: another process may have been faster.
+    let from = version(&transaction).map_err(failed)?;
+    for (n, (name, step)) in (0i64..).zip(STEPS).filter(|(n, _)| *n >= from) {
+        transaction.execute_batch(step).map_err(failed)?;
+        transaction
+            .execute("INSERT INTO migrations (version, name, applied_at) VALUES (?1, ?2, ?3)", (n + 1, name, now.to_string()))
+            .map_err(failed)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
+    transaction.pragma_update(None, "user_version", latest()).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
