@@ -3,15 +3,20 @@
 //! The summary names every live set by the number and hash of its commit record; manifests are read from those records. Records
 //! are never deleted: a checkpoint saves requests, nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::log::{Appended, JobLog};
-use crate::catalog::state::{Finding, Intent, KeyStanding, Pin, StandingProof, State};
-use crate::error::{Error, Result};
-use crate::model::record::Body;
+use crate::catalog::encoding;
+use crate::catalog::keys::{KeyFile, Role};
+use crate::catalog::log::{Appended, Found, JobLog, fetch, number_of, read_key_file};
+use crate::catalog::repository::refuse_newer;
+use crate::catalog::state::{Finding, Intent, KeyStanding, Pin, SetEntry, StandingProof, State};
+use crate::error::{Error, Kind, Result};
+use crate::model::record::{Body, Record};
 use crate::model::{SetId, Sha256, Timestamp};
+use crate::store::whole;
 
 /// A live set in a summary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,4 +115,121 @@ async fn append(log: &mut JobLog) -> Result<Appended> {
         Ok(Body::Checkpoint { upto: number, state: summary(state)? })
     })
     .await
+}
+
+impl JobLog {
+    /// Starts at the newest checkpoint that can be trusted; does nothing where there is none.
+    pub(crate) async fn start_at_checkpoint(&mut self) -> Result<()> {
+        let store = self.repository.store().clone();
+        let prefix = format!("jobs/{}/log/", self.job);
+        let numbers: Vec<u64> =
+            whole::list_all(&*store, &prefix).await?.iter().filter_map(|entry| number_of(&entry.key, &self.job)).collect();
+        let revoked = self.read_every_key().await?;
+        // Newest first. What lies after the checkpoint has to be read anyway.
+        for number in numbers.into_iter().rev() {
+            let Found::Bytes(bytes) = fetch(&self.repository, &self.job, number).await? else { continue };
+            if memchr::memmem::find(&bytes, b"\"checkpoint\"").is_none() {
+                continue;
+            }
+            if let Some((record, summary)) = self.trusted_checkpoint(number, &bytes, &revoked)? {
+                return self.start_from(record, Sha256::of(&bytes), summary).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every key file into the book and returns the numbers that any of them revokes: a key that the root revoked anywhere
+    /// may not vouch for a starting point, since the records that revoke it here are not read.
+    async fn read_every_key(&mut self) -> Result<BTreeSet<u64>> {
+        for entry in whole::list_all(&**self.repository.store(), "keys/").await? {
+            let number = entry.key.strip_prefix("keys/").and_then(|k| k.strip_suffix(".json")).and_then(|k| k.parse::<u64>().ok());
+            let Some(number) = number.filter(|number| KeyFile::key(*number) == entry.key) else { continue };
+            match read_key_file(&self.repository, number).await {
+                Ok(file) => {
+                    self.book.insert(number, file);
+                }
+                // Not the root key's: it makes nothing valid.
+                Err(e) if e.kind() == Kind::Corrupt => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(self.book.values().flat_map(|(file, _)| file.revokes.iter().copied()).collect())
+    }
+
+    /// The checkpoint in these bytes, if a key vouches for it that nobody revoked.
+    fn trusted_checkpoint(&self, number: u64, bytes: &[u8], revoked: &BTreeSet<u64>) -> Result<Option<(Record, Summary)>> {
+        let Ok(parts) = encoding::split(bytes) else { return Ok(None) };
+        let Ok(json) = parts.json() else { return Ok(None) };
+        #[derive(Deserialize)]
+        struct Peek {
+            key: u64,
+        }
+        let Ok(Peek { key }) = serde_json::from_str::<Peek>(json) else { return Ok(None) };
+        let Some((file, sha256)) = self.book.get(&key).filter(|_| !revoked.contains(&key)) else { return Ok(None) };
+        let subject = encoding::record_subject(&self.job, number);
+        if !file.roles.contains(&Role::Pruner)
+            || self.repository.inner.scheme.verify(&file.public, parts.line, &subject, parts.signature).is_err()
+        {
+            return Ok(None);
+        }
+        refuse_newer(json)?;
+        let Ok(record) = serde_json::from_str::<Record>(json) else { return Ok(None) };
+        let Body::Checkpoint { upto, state } = &record.body else { return Ok(None) };
+        let Ok(summary) = serde_json::from_value::<Summary>(state.clone()) else { return Ok(None) };
+        let fits = record.repository == self.repository.id()
+            && record.job == self.job
+            && record.number == number
+            && *upto == number
+            && summary.head + 1 == number
+            && summary.head_sha256 == record.previous
+            && summary.keys.get(&key).is_some_and(|standing| standing.revoked.is_none() && standing.sha256 == *sha256);
+        Ok(fits.then_some((record, summary)))
+    }
+
+    /// Takes the summary for the state, with the manifests from the records that it names.
+    async fn start_from(&mut self, record: Record, sha256: Sha256, summary: Summary) -> Result<()> {
+        let mut sets = BTreeMap::new();
+        let mut by_id = BTreeMap::new();
+        for set in summary.sets {
+            let lost = |why: &str| Error::corrupt(format!("record {} of {}: {why}", set.number, set.set)).hint("drctl doctor");
+            let Found::Bytes(bytes) = fetch(&self.repository, &self.job, set.number).await? else {
+                return Err(lost("the checkpoint names it, and it is missing"));
+            };
+            if Sha256::of(&bytes) != set.record_sha256 {
+                return Err(lost("it is not the record that the checkpoint names"));
+            }
+            let commit: Record =
+                serde_json::from_str(encoding::split(&bytes)?.json()?).map_err(|e| lost("its JSON is wrong").because(e))?;
+            let Body::Commit { manifest } = commit.body else { return Err(lost("it is no commit")) };
+            let entry = SetEntry {
+                number: set.number,
+                record_sha256: set.record_sha256,
+                at: commit.at,
+                manifest: Arc::new(*manifest),
+                proofs: set.proofs,
+                pin: set.pin,
+                holds: set.holds,
+                intent: None,
+            };
+            by_id.insert(set.set, set.number);
+            sets.insert(set.number, entry);
+        }
+        let state = &mut self.state;
+        let mut hashes = vec![None; usize::try_from(summary.head).map_err(|e| Error::corrupt("the checkpoint's number").because(e))?];
+        hashes.push(Some(summary.head_sha256));
+        hashes.push(Some(sha256));
+        state.head = record.number;
+        state.head_sha256 = sha256;
+        state.hashes = hashes;
+        state.newest_at = summary.newest_at.max(Some(record.at));
+        state.sets = sets;
+        state.by_id = by_id;
+        state.keys = summary.keys;
+        state.intents = summary.intents.into_iter().map(|intent| (intent.number, intent)).collect();
+        state.doomed = summary.doomed;
+        state.closed = summary.closed;
+        state.findings = summary.findings;
+        state.checkpoint = Some(record.number);
+        Ok(())
+    }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::catalog::checkpoint;
 use crate::catalog::encoding::{self, Scheme};
-use crate::catalog::keys::{KeyFile, PublicKey, roles_for};
+use crate::catalog::keys::{KeyFile, roles_for};
 use crate::catalog::rules::Rules;
 use crate::catalog::state::{Finding, Intent, KeyStanding, Pin, SetEntry, StandingProof, State};
 use crate::error::{Error, Kind, Result};
@@ -60,12 +60,10 @@ pub fn named_key(bytes: &[u8]) -> Option<u64> {
     (peek.body.kind == "key-change").then_some(peek.body.number?)
 }
 
-/// A record that verified, and the roles of its key.
+/// A record that verified.
 pub struct Verified {
     /// The record.
     pub record: Record,
-    /// The public key it was checked with.
-    pub public: PublicKey,
 }
 
 /// Verifies the bytes under `number` with the keys in force there. [`Kind::Unsupported`] for a signed record of a newer format;
@@ -76,6 +74,10 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Res
     let head: Envelope = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
     if head.repository != frame.repository || head.job != *frame.job || head.number != number {
         return Err(Error::corrupt("it belongs to another repository, job or number"));
+    }
+    if !frame.rules.unverified_is_nothing {
+        let record: Record = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
+        return Ok(Verified { record });
     }
     let standing = state.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key {} was never made valid in this log", head.key)))?;
     if let Some(revoked) = standing.revoked {
@@ -98,7 +100,7 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Res
     if !needed.is_empty() && !needed.iter().any(|role| standing.roles.contains(role)) {
         return Err(Error::corrupt(format!("key {} may not write a {} record", record.key, record.body.type_name())));
     }
-    Ok(Verified { record, public: file.public.clone() })
+    Ok(Verified { record })
 }
 
 impl State {
@@ -163,25 +165,24 @@ impl State {
     }
 
     fn enter(&mut self, entered: Entered, body: Body, frame: Frame<'_>) -> Result<(), String> {
-        let dead_is_dead = frame.rules.dead_is_dead;
         match body {
             Body::Commit { manifest } => self.enter_commit(entered, manifest, frame),
             Body::Proof { proof } => {
                 let roles = self.keys.get(&entered.key).map(|k| k.roles.clone()).unwrap_or_default();
                 let proof_set: Proof = proof;
                 let set = proof_set.set.clone();
-                self.on_set(&set, dead_is_dead, |e| e.proofs.push(StandingProof { number: entered.number, roles, proof: proof_set }))
+                self.on_set(&set, |e| e.proofs.push(StandingProof { number: entered.number, roles, proof: proof_set }))
             }
-            Body::Pin { set, until, reason } => self.on_set(&set, dead_is_dead, |e| {
+            Body::Pin { set, until, reason } => self.on_set(&set, |e| {
                 if e.pin.as_ref().is_none_or(|pin| pin.until < until) {
                     e.pin = Some(Pin { number: entered.number, until, reason });
                 }
             }),
-            Body::Unpin { set } => self.on_set(&set, true, |e| e.pin = None),
-            Body::Hold { set, hold, until } => self.on_set(&set, dead_is_dead, |e| {
+            Body::Unpin { set } => self.on_set(&set, |e| e.pin = None),
+            Body::Hold { set, hold, until } => self.on_set(&set, |e| {
                 e.holds.insert(hold, until);
             }),
-            Body::Release { set, hold } => self.on_set(&set, true, |e| {
+            Body::Release { set, hold } => self.on_set(&set, |e| {
                 e.holds.remove(&hold);
             }),
             Body::CloseChain { chain, .. } => {
@@ -193,6 +194,11 @@ impl State {
             Body::Deleted { intent } => match self.intents.get_mut(&intent) {
                 Some(known) => {
                     known.deleted.get_or_insert(entered.number);
+                    if !frame.rules.dead_is_dead {
+                        // Rule 7 taken out: sets count until their objects are gone.
+                        let sets: BTreeSet<SetId> = known.sets.iter().cloned().collect();
+                        self.kill(intent, &sets);
+                    }
                     Ok(())
                 }
                 None => Err(format!("record {intent} is no delete-intent")),
@@ -209,12 +215,9 @@ impl State {
     }
 
     /// Runs `change` on a committed set. On a dead set nothing happens, and that is no finding: the appender lost a race.
-    fn on_set(&mut self, set: &SetId, dead_is_dead: bool, change: impl FnOnce(&mut SetEntry)) -> Result<(), String> {
+    fn on_set(&mut self, set: &SetId, change: impl FnOnce(&mut SetEntry)) -> Result<(), String> {
         let number = self.by_id.get(set).ok_or_else(|| format!("there is no set {set}"))?;
         let entry = self.sets.get_mut(number).ok_or_else(|| format!("there is no set {set}"))?;
-        if !dead_is_dead {
-            entry.intent = None;
-        }
         if entry.intent.is_none() {
             change(entry);
         }
@@ -270,20 +273,26 @@ impl State {
         for set in &sets {
             self.own(set, frame)?;
         }
-        let named: BTreeSet<&SetId> = sets.iter().collect();
-        for entry in self.sets.values_mut() {
-            // A chain without its full set cannot be read, so it is dead even where a careless intent did not name all of it.
-            if named.contains(&entry.manifest.set) || named.contains(&entry.manifest.chain) {
-                entry.intent.get_or_insert(number);
-                self.doomed.entry(entry.manifest.set.clone()).or_insert(number);
-                self.closed.entry(entry.manifest.chain.clone()).or_insert(number);
-            }
-        }
-        for set in &sets {
-            self.doomed.entry(set.clone()).or_insert(number);
+        if frame.rules.dead_is_dead {
+            self.kill(number, &sets.iter().cloned().collect());
         }
         self.intents.insert(number, Intent { number, sets, reason, deleted: None });
         Ok(())
+    }
+
+    /// From the intent on these sets count for nothing.
+    fn kill(&mut self, intent: u64, named: &BTreeSet<SetId>) {
+        for entry in self.sets.values_mut() {
+            // A chain without its full set cannot be read, so it is dead even where a careless intent did not name all of it.
+            if named.contains(&entry.manifest.set) || named.contains(&entry.manifest.chain) {
+                entry.intent.get_or_insert(intent);
+                self.doomed.entry(entry.manifest.set.clone()).or_insert(intent);
+                self.closed.entry(entry.manifest.chain.clone()).or_insert(intent);
+            }
+        }
+        for set in named {
+            self.doomed.entry(set.clone()).or_insert(intent);
+        }
     }
 
     fn enter_key(&mut self, at: u64, number: u64, sha256: Sha256, revoked: &[u64], frame: Frame<'_>) -> Result<(), String> {

@@ -30,6 +30,8 @@ impl Hold {
         let mut hold = Hold { set: set.clone(), name, until: log.server_date().await? };
         if log.rules.hold_first {
             hold.renew(log, length).await?;
+        } else {
+            hold.until = after(hold.until, length)?;
         }
         Ok(hold)
     }

@@ -67,13 +67,13 @@ pub fn record_key(job: &JobName, number: u64) -> String {
     format!("jobs/{job}/log/{number:010}.signed")
 }
 
-fn number_of(key: &str, job: &JobName) -> Option<u64> {
+pub(crate) fn number_of(key: &str, job: &JobName) -> Option<u64> {
     let number = key.rsplit('/').next()?.strip_suffix(".signed")?.parse().ok()?;
     (record_key(job, number) == key).then_some(number)
 }
 
 /// Bytes under a number, as far as they could be a record.
-enum Found {
+pub(crate) enum Found {
     Bytes(Bytes),
     /// Longer than any record: only its hash is of use.
     TooLong(Sha256),
@@ -93,16 +93,38 @@ impl JobLog {
     /// [`JobLog::open`] with rules switched off; for tests that show what a rule is for.
     #[doc(hidden)]
     pub async fn open_with(repository: &Repository, job: &JobName, keys: Vec<RoleKey>, rules: Rules) -> Result<JobLog> {
+        let mut log = Self::unread(repository, job, keys, rules).await?;
+        let what = || format!("read the log of job {job} in {}", repository.location());
+        log.read_cached().await.map_err(|e| e.context(what()))?;
+        log.refresh().await.map_err(|e| e.context(what()))?;
+        Ok(log)
+    }
+
+    /// The log before its first record.
+    async fn unread(repository: &Repository, job: &JobName, keys: Vec<RoleKey>, rules: Rules) -> Result<JobLog> {
         let first = read_key_file(repository, 1).await.map_err(|e| match e.kind() {
             Kind::NotFound => e.with_kind(Kind::Corrupt).context("the repository has lost its first key file"),
             _ => e,
         })?;
         let state = State::new(repository.inner.file_sha256, &first);
         let book = [(1, first)].into();
-        let mut log =
-            JobLog { repository: repository.clone(), job: job.clone(), keys, rules, state, book, from_cache: false, acknowledging: false };
+        Ok(JobLog { repository: repository.clone(), job: job.clone(), keys, rules, state, book, from_cache: false, acknowledging: false })
+    }
+
+    /// Reads the log from its newest checkpoint on; the whole of it where there is none that can be trusted.
+    ///
+    /// Nothing of what lies before is looked at but the commit records of live sets, so that a gap there goes unnoticed: whoever
+    /// wants to be sure opens the whole log.
+    pub async fn open_at_checkpoint(repository: &Repository, job: &JobName, keys: Vec<RoleKey>) -> Result<JobLog> {
+        Self::open_at_checkpoint_with(repository, job, keys, Rules::default()).await
+    }
+
+    /// [`JobLog::open_at_checkpoint`] with rules switched off; for tests.
+    #[doc(hidden)]
+    pub async fn open_at_checkpoint_with(repository: &Repository, job: &JobName, keys: Vec<RoleKey>, rules: Rules) -> Result<JobLog> {
+        let mut log = Self::unread(repository, job, keys, rules).await?;
         let what = || format!("read the log of job {job} in {}", repository.location());
-        log.read_cached().await.map_err(|e| e.context(what()))?;
+        log.start_at_checkpoint().await.map_err(|e| e.context(what()))?;
         log.refresh().await.map_err(|e| e.context(what()))?;
         Ok(log)
     }
@@ -185,7 +207,7 @@ impl JobLog {
                     Err(e) => (Sha256::of(bytes), e.to_string()),
                 },
             };
-            if last_try {
+            if last_try && self.rules.unverified_takes_number {
                 self.state.apply_unverified(number, sha256, reason);
                 return Ok(());
             }
@@ -443,12 +465,12 @@ impl JobLog {
     }
 }
 
-async fn read_key_file(repository: &Repository, number: u64) -> Result<(KeyFile, Sha256)> {
+pub(crate) async fn read_key_file(repository: &Repository, number: u64) -> Result<(KeyFile, Sha256)> {
     let bytes = whole::read(&**repository.store(), &KeyFile::key(number)).await?;
     KeyFile::open(&bytes, &*repository.inner.scheme, repository.root(), repository.id(), number)
 }
 
-async fn fetch(repository: &Repository, job: &JobName, number: u64) -> Result<Found> {
+pub(crate) async fn fetch(repository: &Repository, job: &JobName, number: u64) -> Result<Found> {
     /// Pieces in which something too long is hashed.
     const STEP: u64 = 8 << 20;
     let key = record_key(job, number);
