@@ -84,7 +84,7 @@ async fn f68_specials_are_listed_and_unreadable_is_a_problem() {
 
     // Root reads everything: the worker is another user.
     std::fs::write(root.join("secret"), b"s").unwrap();
-    std::fs::set_permissions(root.join("secret"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(root.join("secret"), PermissionsExt::from_mode(0o0)).unwrap();
     std::fs::create_dir(root.join("closed")).unwrap();
     std::fs::set_permissions(root.join("closed"), PermissionsExt::from_mode(0o700)).unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();

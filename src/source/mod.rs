@@ -15,6 +15,11 @@ use crate::model::artifact::{Consistency, Tool};
 use crate::observe::Bus;
 use crate::pipeline::plain::PlainSender;
 
+pub mod command;
+pub mod compose;
+pub mod environment;
+mod environment_dotenv;
+pub mod environment_load;
 pub mod files;
 pub mod load;
 

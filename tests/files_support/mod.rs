@@ -266,3 +266,140 @@ pub fn odd_names() -> Vec<Vec<u8>> {
     names.push("é".repeat(127).into_bytes());
     names
 }
+
+/// A journal in memory; `stop_after` makes it fail after so many notes, as a crash would.
+#[derive(Default)]
+pub struct MemoryJournal {
+    pub notes: std::sync::Mutex<std::collections::BTreeMap<String, serde_json::Value>>,
+    pub stop_after: std::sync::Mutex<Option<usize>>,
+}
+
+#[async_trait::async_trait]
+impl drctl::source::load::Journal for MemoryJournal {
+    async fn note(&self, key: &str, value: serde_json::Value) -> Result<()> {
+        let mut stop = self.stop_after.lock().unwrap();
+        if let Some(left) = stop.as_mut() {
+            *left = left.checked_sub(1).ok_or_else(|| drctl::error::Error::failed("stopped by the test"))?;
+        }
+        self.notes.lock().unwrap().insert(key.to_owned(), value);
+        Ok(())
+    }
+    fn get(&self, key: &str) -> Option<serde_json::Value> {
+        self.notes.lock().unwrap().get(key).cloned()
+    }
+}
+
+/// A whole session's artifact with its bytes.
+pub struct Taken {
+    pub artifact: drctl::source::load::LoadArtifact,
+    pub bytes: Vec<u8>,
+}
+
+/// Dumps every artifact of any source.
+pub async fn take(source: &dyn Source) -> Result<(Vec<Taken>, serde_json::Value)> {
+    let context = context();
+    source.preflight(&context).await?;
+    let mut session = source.open(&context).await?;
+    let mut out = Vec::new();
+    for plan in session.artifacts() {
+        let (sender, mut receiver) = plain::channel();
+        let reading = async {
+            let mut bytes = Vec::new();
+            while let Some(piece) = receiver.next().await {
+                if let Plain::Data(data) = piece {
+                    bytes.extend_from_slice(&data);
+                }
+            }
+            bytes
+        };
+        let (end, bytes) = tokio::join!(session.dump(&plan, sender, &context), reading);
+        let end = end?;
+        let mut inspector = drctl::format::inspector(plan.format);
+        inspector.feed(&bytes)?;
+        let facts = inspector.finish()?;
+        for (name, count) in end.expected_totals {
+            assert!(facts.totals[&name] >= count, "{name}");
+        }
+        out.push(Taken { artifact: load_artifact(source.name(), &plan.name, plan.format, &bytes, facts), bytes });
+    }
+    Ok((out, session.details()))
+}
+
+/// An artifact as a manifest would describe it, as far as loaders look.
+pub fn load_artifact(
+    source: &str,
+    name: &str,
+    format: drctl::model::ArtifactFormat,
+    bytes: &[u8],
+    facts: Facts,
+) -> drctl::source::load::LoadArtifact {
+    use drctl::model::artifact::*;
+    use drctl::model::{Sha256, Timestamp};
+    let artifact = Artifact {
+        source: source.into(),
+        file: "x".into(),
+        format,
+        objects: vec![],
+        plain_bytes: bytes.len() as u64,
+        plain_digest: Sha256::of(b""),
+        frames: 1,
+        compressed_bytes: 0,
+        index: IndexPlace::Inside { offset: 0, length: 0, sha256: Sha256::of(b"") },
+        chunker: Chunker { name: "x".into(), min_bytes: 1, avg_bytes: 1, max_bytes: 1 },
+        codec: Codec::None,
+        encryption: Encryption::None,
+        consistency: Consistency::Fuzzy,
+        tool: None,
+        exit_status: None,
+        started_at: Timestamp::UNIX_EPOCH,
+        finished_at: Timestamp::UNIX_EPOCH,
+        totals: facts.totals.clone(),
+    };
+    drctl::source::load::LoadArtifact { artifact, name: name.into(), facts }
+}
+
+/// A request to restore.
+pub fn request(
+    source: &str,
+    artifacts: Vec<drctl::source::load::LoadArtifact>,
+    details: serde_json::Value,
+) -> drctl::source::load::LoadRequest {
+    drctl::source::load::LoadRequest {
+        restore: "7k3q".into(),
+        source: source.into(),
+        artifacts,
+        details,
+        as_of: "2025-01-01T02:00:00Z".parse().unwrap(),
+        in_place: false,
+        target: None,
+    }
+}
+
+/// Sends bytes in pieces and ends the stream well, or not at all.
+pub fn stream(bytes: Vec<u8>, ends: bool) -> drctl::pipeline::plain::PlainReceiver {
+    let (sender, receiver) = plain::channel();
+    tokio::spawn(async move {
+        for piece in bytes.chunks(100_003) {
+            if sender.data(bytes::Bytes::copy_from_slice(piece)).await.is_err() {
+                return;
+            }
+        }
+        if ends {
+            let _ = sender.end().await;
+        }
+    });
+    receiver
+}
+
+/// Keeps what is told.
+#[derive(Default)]
+pub struct Told(pub std::sync::Mutex<Vec<String>>);
+
+impl drctl::observe::Observer for Told {
+    fn observe(&self, event: &drctl::observe::Event) {
+        use drctl::observe::Event;
+        if let Event::Step { text } | Event::Warning { text } = event {
+            self.0.lock().unwrap().push(text.clone());
+        }
+    }
+}

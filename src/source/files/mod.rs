@@ -7,15 +7,15 @@
 
 mod content;
 mod dump;
-#[expect(dead_code, reason = "parts of it wait for the loader")]
+#[allow(dead_code, reason = "parts of it wait for the loader")]
 mod filter;
-#[expect(dead_code, reason = "parts of it wait for the loader")]
+#[allow(dead_code, reason = "parts of it wait for the loader")]
 mod names;
 mod owners;
 mod read;
 mod report;
 mod roots;
-#[expect(dead_code, reason = "parts of it wait for the loader")]
+#[allow(dead_code, reason = "parts of it wait for the loader")]
 mod sys;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,186 @@
+//! Environment variables as one secret artifact of `NAME=value` lines.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::model::ArtifactFormat;
+use crate::model::artifact::Consistency;
+use crate::pipeline::plain::PlainSender;
+use crate::source::environment_dotenv::{self as dotenv, Parsed};
+use crate::source::{ArtifactPlan, DumpEnd, Preflight, RunContext, Session, Source};
+
+/// The name of the one artifact.
+pub const ARTIFACT: &str = "variables";
+
+/// Longest env file read.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Where variables come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvironmentFrom {
+    /// drctl's own process.
+    Process,
+    /// A file in dotenv syntax.
+    File(PathBuf),
+}
+
+/// Which variables to take. With neither prefixes nor names: all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvironmentSettings {
+    /// Where they come from.
+    pub from: EnvironmentFrom,
+    /// Names that begin with one of these.
+    pub prefixes: Vec<String>,
+    /// These names.
+    pub names: Vec<String>,
+}
+
+impl EnvironmentSettings {
+    fn takes(&self, name: &str) -> bool {
+        (self.prefixes.is_empty() && self.names.is_empty())
+            || self.prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
+            || self.names.iter().any(|wanted| wanted == name)
+    }
+
+    fn place(&self) -> String {
+        match &self.from {
+            EnvironmentFrom::Process => "self".to_owned(),
+            EnvironmentFrom::File(path) => path.display().to_string(),
+        }
+    }
+
+    fn of_process(&self) -> Parsed {
+        use std::os::unix::ffi::OsStringExt;
+        let mut parsed = Parsed::default();
+        for (name, value) in std::env::vars_os() {
+            match name.into_string() {
+                Ok(name) if dotenv::is_name(&name) => drop(parsed.variables.insert(name, value.into_vec())),
+                Ok(name) if self.takes(&name) => {
+                    parsed.warnings.push(format!("{} is no name that an env file can hold and was left out", name.escape_debug()));
+                }
+                _ => {}
+            }
+        }
+        parsed
+    }
+
+    /// Reads and filters. Nothing left is an error.
+    pub(crate) fn read(&self) -> Result<Parsed> {
+        let mut parsed = match &self.from {
+            EnvironmentFrom::Process => self.of_process(),
+            EnvironmentFrom::File(path) => of_file(path)?,
+        };
+        parsed.variables.retain(|name, _| self.takes(name));
+        let missing = self.names.iter().filter(|name| !parsed.variables.contains_key(*name));
+        parsed.warnings.extend(missing.map(|name| format!("{name} is not set in {}", self.place())));
+        if parsed.variables.is_empty() {
+            return Err(Error::new(Kind::Preflight, format!("no variable of {} matches", self.place()))
+                .hint("correct `prefixes` and `names`, or `from`"));
+        }
+        Ok(parsed)
+    }
+}
+
+fn of_file(path: &Path) -> Result<Parsed> {
+    let bytes = read_bounded(path, MAX_FILE)?;
+    dotenv::parse(&bytes).context(|| format!("read env file {}", path.display()))
+}
+
+/// A whole file of at most `limit` bytes. Missing and unreadable ones are preflight errors.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let refuse = |e: std::io::Error| {
+        Error::new(Kind::Preflight, format!("read {}", path.display())).because(e).hint("correct the path, or let drctl's user read it")
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(refuse)?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(refuse)?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::new(Kind::Preflight, format!("{} is longer than {limit} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Environment variables of this process or of a file.
+pub struct EnvironmentSource {
+    name: String,
+    settings: EnvironmentSettings,
+}
+
+impl EnvironmentSource {
+    /// A source.
+    pub fn new(name: impl Into<String>, settings: EnvironmentSettings) -> Self {
+        EnvironmentSource { name: name.into(), settings }
+    }
+}
+
+#[async_trait]
+impl Source for EnvironmentSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "environment"
+    }
+
+    async fn preflight(&self, _context: &RunContext) -> Result<Preflight> {
+        let parsed = self.settings.read()?;
+        let summary = format!("{} variables of {}", parsed.variables.len(), self.settings.place());
+        Ok(Preflight { warnings: parsed.warnings, summary })
+    }
+
+    async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {
+        let as_of = context.clock.now();
+        let parsed = self.settings.read()?;
+        Ok(Box::new(EnvironmentSession { place: self.settings.place(), parsed, as_of }))
+    }
+}
+
+struct EnvironmentSession {
+    place: String,
+    parsed: Parsed,
+    as_of: Timestamp,
+}
+
+#[async_trait]
+impl Session for EnvironmentSession {
+    fn identity(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("from".to_owned(), self.place.clone())])
+    }
+
+    fn artifacts(&self) -> Vec<ArtifactPlan> {
+        vec![ArtifactPlan { name: ARTIFACT.to_owned(), format: ArtifactFormat::Env, expected_bytes: None, secret: true }]
+    }
+
+    async fn dump(&mut self, _artifact: &ArtifactPlan, out: PlainSender, _context: &RunContext) -> Result<DumpEnd> {
+        let lines = dotenv::write(&self.parsed.variables);
+        let bytes = lines.len() as u64;
+        out.data(Bytes::from(lines)).await?;
+        Ok(DumpEnd {
+            exit_status: None,
+            tool: None,
+            consistency: Consistency::Snapshot,
+            expected_totals: BTreeMap::from([("bytes".to_owned(), bytes)]),
+        })
+    }
+
+    fn details(&self) -> serde_json::Value {
+        // Names only: a hash of a short value could be guessed.
+        json!({ "from": self.place, "names": self.parsed.variables.keys().collect::<Vec<_>>() })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.parsed.warnings.clone()
+    }
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+}
