@@ -261,5 +261,9 @@ pub enum ConfigVerb {
     /// Print the effective configuration, secrets left out
     Show,
     /// Print the JSON Schema, for editors
-    Schema,
+    Schema {
+        /// Of a file in jobs/ instead of drctl.yaml
+        #[arg(long)]
+        job: bool,
+    },
 }

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::args::{Cli, Global, Verb};
+use crate::cli::args::{Cli, ConfigVerb, Global, Verb};
 use crate::cli::output::Output;
 use crate::cli::progress::{JsonLines, Progress};
 use crate::error::{Context, Error, Kind, Result};
@@ -109,7 +109,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             return Ok(0);
         }
         Verb::Man { out } => return man(out.as_deref()),
-        Verb::Config(args) => return config::run(&cli.global, out, args.verb),
+        Verb::Config(args) => return configure(&cli.global, out, args.verb),
         _ => {}
     }
     no_core_dumps();
@@ -144,6 +144,17 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
     // A blocking read of a terminal or a stuck store must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     code
+}
+
+fn configure(global: &Global, out: Output, verb: ConfigVerb) -> Result<u8> {
+    let verb = match verb {
+        ConfigVerb::Check => config::ConfigVerb::Check,
+        ConfigVerb::Show => config::ConfigVerb::Show,
+        ConfigVerb::Schema { job } => config::ConfigVerb::Schema { job },
+    };
+    let found = config::run(verb, &open::load_options(global.config.as_deref()))?;
+    out.result("config", &found.json, |_| found.text.clone());
+    Ok(0)
 }
 
 /// The first signal asks for a clean end; the second ends the process where it stands.

@@ -13,17 +13,23 @@ use crate::config::load::{LoadOptions, load};
 use crate::config::secret::read_secret_file;
 use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Context, Error, Kind, Result};
-use crate::model::{Codec, JobName, Secret, SetId, Sha256};
+use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock};
 use crate::ops::choose::{self, Wanted};
 use crate::ops::restore::Loaders;
 use crate::ops::{JobSpec, Setup, SourceSpec};
 use crate::pipeline::seal::{Identities, Recipient, Sealing};
 use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
-use crate::state::StateFile;
+use crate::state::{Run, RunOutcome, RunRow, StateFile};
 use crate::store::DynStore;
 use crate::store::local::LocalStore;
 use crate::store::retry::{RetryPolicy, RetryStore};
+
+/// Name of the state file in the state folder.
+const STATE_FILE: &str = "state.sqlite";
+
+/// Among so many newest runs `status` looks for interrupted ones.
+const INTERRUPTED_AMONG: u32 = 20;
 
 /// An open repository with the configuration it came from, if it came from one.
 pub struct Opened {
@@ -46,18 +52,18 @@ impl Opened {
         if shell.global.repo.is_some() {
             return Err(Error::new(Kind::Usage, "--repo is for reading verbs: a backup needs a configuration").hint("drctl init"));
         }
-        Self::from_config(shell).await
+        Self::from_config(shell, true).await
     }
 
     /// For verbs that read: by configuration, or by `--repo` and `--recovery` without one.
     pub async fn for_reading(shell: &Shell) -> Result<Opened> {
         match &shell.global.repo {
             Some(repo) => Self::from_repo(shell, repo).await,
-            None => Self::from_config(shell).await,
+            None => Self::from_config(shell, false).await,
         }
     }
 
-    async fn from_config(shell: &Shell) -> Result<Opened> {
+    async fn from_config(shell: &Shell, writing: bool) -> Result<Opened> {
         let config = load(&load_options(shell.global.config.as_deref()))?;
         for warning in &config.warnings {
             shell.bus.warn(warning.to_string());
@@ -67,7 +73,7 @@ impl Opened {
         let mut sinks = Vec::new();
         for place in &wanted.stores {
             let StorePlace::Local { path } = &place.place;
-            sinks.push(Sink { name: place.name.clone(), store: open_local(shell, path)? });
+            sinks.push(Sink { name: place.name.clone(), store: open_local(shell, path, writing).await? });
         }
         let first = sinks.first().map(|s| s.store.clone()).ok_or_else(|| Error::new(Kind::Config, "no store is configured"))?;
         let env = environment(state.clone(), Some(&config.state));
@@ -86,7 +92,7 @@ impl Opened {
     }
 
     async fn from_repo(shell: &Shell, repo: &Path) -> Result<Opened> {
-        let store = open_local(shell, repo)?;
+        let store = open_local(shell, repo, false).await?;
         let state_folder = crate::config::find::state_folder(None, &Environment::system());
         let state = open_state(shell, &state_folder);
         let (trust, identities) = match &shell.global.recovery {
@@ -189,7 +195,7 @@ impl Opened {
     }
 
     fn spec(&self, config: &Config, job: &Job, group: &str) -> Result<JobSpec> {
-        let text = format!("{:?}", config.files);
+        let text = crate::config::show::redacted_yaml(config);
         let mut list = Vec::new();
         for source in job.sources.iter().filter(|s| s.group() == group) {
             list.push(SourceSpec { source: sources::source(source)?, allow_plaintext: source.allow_plaintext });
@@ -198,7 +204,7 @@ impl Opened {
             name: job.name.clone(),
             group: group.to_owned(),
             sources: list,
-            config_sha256: Sha256::of(text.as_bytes()),
+            config_sha256: crate::config::show::config_sha256(config),
             config_text: text,
         })
     }
@@ -206,33 +212,40 @@ impl Opened {
     /// Notes in the state file that a run began. A state file that is not there is no reason not to back up.
     pub fn run_started(&self, verb: &str, job: &JobName) -> RunNote {
         let Some(state) = &self.setup.state else {
-            return RunNote { state: None, problem: Some("the state file cannot be opened".into()) };
+            return RunNote { run: None, problem: Some("the state file cannot be opened".into()) };
         };
-        match state.run_started(verb, job.as_str()) {
-            Ok(id) => RunNote { state: Some((state.clone(), id)), problem: None },
-            Err(error) => RunNote { state: None, problem: Some(error.to_string()) },
+        match state.begin_run(verb, Some(job.as_str())) {
+            Ok(run) => RunNote { run: Some(run), problem: None },
+            Err(error) => RunNote { run: None, problem: Some(error.to_string()) },
         }
     }
 
     /// Runs of this host that began and never ended.
     pub fn interrupted_runs(&self) -> Vec<String> {
         let Some(state) = &self.setup.state else { return Vec::new() };
-        state.interrupted_runs().unwrap_or_default()
+        let newest = state.runs(None, None, INTERRUPTED_AMONG).unwrap_or_default();
+        let interrupted = newest.into_iter().filter(|run| run.outcome == RunOutcome::Interrupted);
+        let words = |run: RunRow| {
+            let what = run.set.or(run.job).unwrap_or_default();
+            format!("{} {what}, begun {}", run.verb, run.started_at.strftime("%Y-%m-%d %H:%M UTC"))
+        };
+        interrupted.map(words).collect()
     }
 }
 
 /// A run as the state file knows it.
 pub struct RunNote {
-    state: Option<(Arc<StateFile>, i64)>,
+    run: Option<Run>,
     problem: Option<String>,
 }
 
 impl RunNote {
     /// Notes how the run ended; returns what could not be recorded, if anything.
     pub fn finished(self, set: Option<&SetId>, exit_code: u8, error: Option<&Error>) -> Option<String> {
-        let Some((state, id)) = self.state else { return self.problem };
+        let Some(run) = self.run else { return self.problem };
+        let named = set.map_or(Ok(()), |set| run.set(&set.to_string()));
         let words = error.map(Error::to_string);
-        state.run_finished(id, set.map(SetId::to_string).as_deref(), exit_code, words.as_deref()).err().map(|e| e.to_string())
+        named.and_then(|()| run.finish(exit_code, words.as_deref())).err().map(|e| e.to_string())
     }
 }
 
@@ -257,14 +270,22 @@ fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
 }
 
-fn open_local(shell: &Shell, path: &Path) -> Result<DynStore> {
+async fn open_local(shell: &Shell, path: &Path, writing: bool) -> Result<DynStore> {
     let local = LocalStore::open(path)?;
+    if writing {
+        // What writers left that died in mid-write.
+        local.clean_temp().await?;
+    }
     Ok(Arc::new(RetryStore::new(Arc::new(local), RetryPolicy::default(), shell.bus.clone())))
 }
 
 /// A state file that cannot be opened is said and done without.
 fn open_state(shell: &Shell, folder: &Path) -> Option<Arc<StateFile>> {
-    match StateFile::open(folder) {
+    let opened = StateFile::open(&folder.join(STATE_FILE), Arc::new(SystemClock)).and_then(|state| {
+        state.sweep_interrupted()?;
+        Ok(state)
+    });
+    match opened {
         Ok(state) => Some(Arc::new(state)),
         Err(error) => {
             shell.bus.warn(format!("this run is not recorded on this host: {error}"));
@@ -295,9 +316,9 @@ struct StateHighWater(Arc<StateFile>);
 
 impl HighWater for StateHighWater {
     fn get(&self, repository: &str, job: &JobName) -> Result<Option<(u64, Sha256)>> {
-        self.0.high_water(repository, job.as_str())
+        self.0.mark(repository, job)
     }
     fn set(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
-        self.0.raise_high_water(repository, job.as_str(), number, sha256)
+        self.0.raise_mark(repository, job, number, sha256)
     }
 }

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{JobLog, Lease, Outcome, Run};
+use crate::catalog::{JobLog, Lease, Outcome, Pending, Run, Settled};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
-use crate::model::{Artifact, ArtifactFormat, Manifest, SetId, SetKind, SetState};
+use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetId, SetKind, SetState};
 use crate::observe::Event;
 use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
 use crate::ops::dump::{Destination, interrupted, remove};
@@ -98,6 +98,7 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     let started = std::time::Instant::now();
     let sources = chosen(job, &options.sources)?;
     let mut log = setup.log(&job.name).await?;
+    settle_pending(setup, &mut log).await?;
     let mut lease = Lease::acquire(&setup.repository, &job.name, &setup.host, std::process::id(), LEASE).await?;
     let run = log.begin_run(SetKind::Full, &job.group).await?;
     let set = run.set().clone();
@@ -217,7 +218,11 @@ async fn dump_and_commit(
     manifest.finished_at = setup.clock.now();
     manifest.lease_epoch = Some(lease_epoch);
     setup.bus.step("committing");
-    match run.commit(log, manifest.clone(), |_| Ok(())).await? {
+    let committed = run.commit(log, manifest.clone(), |pending| note_pending(setup, &job.name, Some(pending))).await;
+    if committed.as_ref().err().is_none_or(|e| e.kind() != Kind::OutcomeUnknown) {
+        note_pending(setup, &job.name, None).unwrap_or_else(|e| setup.bus.warn(e.to_string()));
+    }
+    match committed? {
         Outcome::Committed { number } => {
             fail::fail_point!("backup::after-commit");
             setup.bus.emit(Event::Recorded { record: "commit".into(), number });
@@ -227,6 +232,31 @@ async fn dump_and_commit(
             Err(Error::failed(format!("{set} was not committed: {reason:?}")).hint("run the backup again: drctl backup now"))
         }
     }
+}
+
+/// Where a commit that was sent is remembered until its outcome is known (FORMAT rule 5).
+fn pending_key(setup: &Setup, job: &JobName) -> String {
+    format!("pending-commit/{}/{job}", setup.repository.id())
+}
+
+fn note_pending(setup: &Setup, job: &JobName, pending: Option<&Pending>) -> Result<()> {
+    let Some(state) = &setup.state else { return Ok(()) };
+    let text = pending.map(serde_json::to_string).transpose().map_err(|e| Error::failed("note the commit").because(e))?;
+    state.set_setting(&pending_key(setup, job), text.as_deref().unwrap_or_default())
+}
+
+/// What became of a commit that an earlier run had to leave with its outcome unknown.
+async fn settle_pending(setup: &Setup, log: &mut JobLog) -> Result<()> {
+    let job = log.job().clone();
+    let Some(text) = setup.state.as_ref().map(|s| s.setting(&pending_key(setup, &job))).transpose()?.flatten() else { return Ok(()) };
+    let Ok(pending) = serde_json::from_str::<Pending>(&text) else { return Ok(()) };
+    match log.settle(&pending).await? {
+        Settled::Committed { number } => setup.bus.warn(format!("the earlier backup {} was committed after all, as record {number}", pending.set)),
+        Settled::Void => setup.bus.warn(format!("the earlier backup {} was not committed; its objects go with a sweep", pending.set)),
+        // The record that this run will append settles it.
+        Settled::Open => return Ok(()),
+    }
+    note_pending(setup, &job, None)
 }
 
 /// One source from its check to its last artifact. Never an error: what went wrong is part of the outcome.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
+use crate::model::Secret;
 use crate::model::ArtifactFormat;
 use crate::model::artifact::{Consistency, Tool};
 use crate::pipeline::plain::PlainSender;
@@ -23,8 +24,8 @@ pub struct CommandSettings {
     pub program: String,
     /// Its arguments; every user of the machine can read them.
     pub args: Vec<String>,
-    /// Variables set for it; never secrets.
-    pub env: BTreeMap<String, String>,
+    /// Variables set for it; their values are kept out of every message.
+    pub env: BTreeMap<String, Secret>,
     /// The folder it runs in; absent: drctl's own.
     pub folder: Option<PathBuf>,
     /// Name of the artifact; a file extension may be part of it.
@@ -123,7 +124,7 @@ impl Session for CommandSession {
         let what = format!("command of source {}", self.source);
         let mut command = Command::new(&what, &self.program).args(&settings.args).limits(settings.limits);
         for (name, value) in &settings.env {
-            command = command.env(name, value);
+            command = command.env(name, value.expose()).secret(value);
         }
         if let Some(folder) = &settings.folder {
             command = command.folder(folder);
