@@ -13,12 +13,12 @@ pub mod find;
 pub mod load;
 pub mod postgres;
 pub mod problem;
-pub mod raw;
+mod raw;
 pub mod schema;
 pub mod secret;
 pub mod show;
 pub mod template;
-pub mod tree;
+mod tree;
 pub mod typed;
 pub mod values;
 

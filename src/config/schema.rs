@@ -40,6 +40,10 @@ fn tidy(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(tidy),
         Value::Object(map) => {
+            // What serde will take; the format's name itself says nothing to a validator.
+            if map.get("format").is_some_and(|f| f == "uint32") {
+                map.entry("maximum").or_insert_with(|| json!(u32::MAX));
+            }
             map.retain(|key, v| !((key == "default" && v.is_null()) || key == "format"));
             if let Some(Value::Array(types)) = map.get_mut("type") {
                 types.retain(|t| t != "null");
@@ -223,6 +227,7 @@ fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
+        Value::Number(n) if n.is_f64() => "a number with a fraction",
         Value::Number(_) => "a number",
         Value::String(_) => "text",
         Value::Array(_) => "a list",

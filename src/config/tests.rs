@@ -271,3 +271,49 @@ fn a_reference_that_is_missing_here_is_a_warning() {
     let error = postgres.connection(&Environment::of("/", [("HOME", "/")])).unwrap_err();
     assert!(error.to_string().starts_with("find the connection of source 'postgres'"), "{error}");
 }
+
+#[test]
+fn numbers_that_do_not_fit_are_told_with_their_place() {
+    let folder = folder();
+    let text = format!(
+        "{}jobs:\n  - job: a\n    sources:\n      - files: {{ paths: [/x] }}\n      - postgres: {{ port: 5432.0, database: 2024 }}\n    \
+         retention: {{ keep_last: 4294967296, keep_daily: -1, keep_weekly: 1.5, keep_monthly: 3.0 }}\n",
+        head()
+    );
+    private(&folder.path().join("drctl.yaml"), &text);
+    let problems = load(&options(&folder, &[])).unwrap_err();
+    let what: Vec<&str> = problems.list.iter().map(|p| p.what.as_str()).collect();
+    assert_eq!(what, ["must be at most 4294967295", "must be at least 0", "must be a whole number, not a number with a fraction"]);
+}
+
+proptest::proptest! {
+    /// Whatever becomes of a configuration, its author is told what is wrong and where; what loads, loads again as it is shown.
+    #[test]
+    fn a_damaged_configuration_is_loaded_or_explained(
+        at in 0usize..1600, cut in 0usize..30, put in "[a-z0-9:{}\\[\\]\"'#\\- \n$&*!|>~%@`]{0,6}"
+    ) {
+        let folder = folder();
+        let whole = format!("{}{BODY}", head());
+        let chars: Vec<char> = whole.chars().collect();
+        let at = at.min(chars.len());
+        let end = (at + cut).min(chars.len());
+        let text: String = chars[..at].iter().copied().chain(put.chars()).chain(chars[end..].iter().copied()).collect();
+        private(&folder.path().join("drctl.yaml"), &text);
+        match load(&options(&folder, &[])) {
+            Ok(config) => {
+                let shown = redacted_yaml(&config);
+                private(&folder.path().join("drctl.yaml"), &shown);
+                let again = load(&options(&folder, &[])).unwrap_or_else(|p| panic!("{p}\n{shown}"));
+                proptest::prop_assert_eq!(redacted_json(&again), redacted_json(&config));
+            }
+            Err(problems) => {
+                let text = problems.to_string();
+                proptest::prop_assert!(!problems.list.is_empty());
+                for internal in ["without a reason", "error)", "schema cannot", "does not fit the schema"] {
+                    proptest::prop_assert!(!text.contains(internal), "{}", text);
+                }
+                proptest::prop_assert!(problems.list.iter().all(|p| p.origin.is_some()), "{}", text);
+            }
+        }
+    }
+}

@@ -172,8 +172,12 @@ pub fn resolve(text: &str) -> Value {
     let float = digits.bytes().next().is_some_and(|b| b.is_ascii_digit() || b == b'.')
         && digits.bytes().any(|b| b.is_ascii_digit())
         && digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+'));
-    if float && let Some(number) = text.parse::<f64>().ok().and_then(Number::from_f64) {
-        return Value::Number(number);
+    if float && let Some(number) = text.parse::<f64>().ok().filter(|n| n.is_finite()) {
+        // JSON Schema takes 3.0 for a whole number, serde does not: it becomes one here. 2^53 is the last that a float holds exactly.
+        if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 {
+            return Value::Number((number as i64).into());
+        }
+        return Number::from_f64(number).map_or_else(|| Value::String(text.to_owned()), Value::Number);
     }
     Value::String(text.to_owned())
 }
@@ -446,7 +450,10 @@ mod tests {
             ("0x1f", json!(31)),
             ("0o17", json!(15)),
             ("1.5", json!(1.5)),
-            ("1e3", json!(1000.0)),
+            ("1e3", json!(1000)),
+            ("3.0", json!(3)),
+            ("1e99", json!(1e99)),
+            ("1e999", json!("1e999")),
             ("yes", json!("yes")),
             ("off", json!("off")),
             ("12:30", json!("12:30")),

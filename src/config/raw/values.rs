@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// A value fetched from elsewhere: exactly one of these.
 #[derive(Debug, Default, Deserialize)]
@@ -232,10 +232,9 @@ impl JsonSchema for RawReach {
     }
 }
 
-/// Settings of something that comes with a later version: any map; only looked at for secrets.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Later(pub Map<String, Value>);
+/// Settings of something that comes with a later version: any map, not looked at.
+#[derive(Debug, Default, Deserialize)]
+pub struct Later {}
 
 impl JsonSchema for Later {
     fn schema_name() -> Cow<'static, str> {
