@@ -16,6 +16,7 @@ use crate::observe::Bus;
 use crate::pipeline::plain::PlainSender;
 
 pub mod load;
+pub mod postgres;
 
 /// What a source gets from the run it takes part in.
 #[derive(Clone)]
