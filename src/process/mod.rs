@@ -16,7 +16,7 @@ mod run;
 mod stderr;
 
 pub use command::{Command, Limits};
-pub use run::{Failure, Finished, Input, Reason};
+pub use run::{Failure, Finished, Input, Reason, human_bytes};
 pub use stderr::Redactor;
 
 #[cfg(test)]

@@ -284,7 +284,7 @@ impl Run {
 
     fn failure(&self, reason: Reason, stream_error: Option<Error>, bytes: u64, stderr: Vec<String>) -> Failure {
         let what = &self.what;
-        let after = format!("after {}", human(bytes));
+        let after = format!("after {}", human_bytes(bytes));
         let said = if stderr.is_empty() { "it said nothing on standard error".to_owned() } else { stderr.join("; ") };
         let seconds = |limit: Option<Duration>| limit.unwrap_or_default().as_secs_f64();
         let error = match reason {
@@ -296,7 +296,7 @@ impl Run {
             Reason::Total => Error::failed(format!(
                 "{what} was not done within {} s ({}) and was killed: {said}",
                 seconds(self.limits.total),
-                human(bytes)
+                human_bytes(bytes)
             )),
             Reason::Cancelled => Error::new(Kind::Interrupted, format!("{what} was cancelled {after}")),
             Reason::Leftover => Error::failed(format!("{what} exited, but something it started held its stream open {after}: {said}")),
@@ -318,7 +318,8 @@ fn failed_status(status: &WaitIdStatus) -> Option<Reason> {
     }
 }
 
-fn human(bytes: u64) -> String {
+/// A byte count for people: `40 MiB`.
+pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = "bytes";

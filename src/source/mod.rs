@@ -22,6 +22,7 @@ mod environment_dotenv;
 pub mod environment_load;
 pub mod files;
 pub mod load;
+pub mod postgres;
 
 /// What a source gets from the run it takes part in.
 #[derive(Clone)]

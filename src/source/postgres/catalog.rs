@@ -1,0 +1,229 @@
+//! What drctl asks a server: who it is, which databases it has, and what of them neither pg_dump nor pg_dumpall holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::source::postgres::client::major_of;
+use crate::source::postgres::connect::{Connection, pg_error};
+
+/// A server, as recorded in the details.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Server {
+    /// `15.18 (Debian 15.18-0+deb12u1)`.
+    pub(super) version: String,
+    /// Made by initdb once in the life of a cluster, kept by its replicas; absent where the server does not tell.
+    pub(super) system_identifier: Option<String>,
+    /// A replica.
+    pub(super) in_recovery: bool,
+}
+
+impl Server {
+    pub(super) fn major(&self) -> u32 {
+        major_of(&self.version).unwrap_or(0)
+    }
+}
+
+/// One privilege on a database.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Grant {
+    pub(super) grantor: String,
+    /// Absent: PUBLIC.
+    pub(super) grantee: Option<String>,
+    pub(super) privilege: String,
+    pub(super) grantable: bool,
+}
+
+/// An extension of a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Extension {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) schema: String,
+}
+
+/// A database, as recorded in the details.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Database {
+    pub(super) name: String,
+    pub(super) oid: u32,
+    pub(super) owner: String,
+    pub(super) encoding: String,
+    pub(super) collate: String,
+    pub(super) ctype: String,
+    /// `libc`, `icu` or `builtin`.
+    pub(super) provider: String,
+    /// The provider's locale, unless libc.
+    pub(super) locale: Option<String>,
+    pub(super) icu_rules: Option<String>,
+    pub(super) collation_version: Option<String>,
+    pub(super) connection_limit: i32,
+    pub(super) allow_connections: bool,
+    pub(super) template: bool,
+    pub(super) tablespace: String,
+    /// Absent: the default privileges.
+    pub(super) acl: Option<Vec<Grant>>,
+    pub(super) comment: Option<String>,
+    /// `ALTER DATABASE … SET`, each `name=value`.
+    #[serde(default)]
+    pub(super) settings: Vec<String>,
+    /// `ALTER ROLE … IN DATABASE … SET`, by role.
+    #[serde(default)]
+    pub(super) role_settings: BTreeMap<String, Vec<String>>,
+    pub(super) size_bytes: Option<u64>,
+    /// What stands below is known only where drctl connected to the database itself.
+    #[serde(default)]
+    pub(super) tables: Option<u64>,
+    #[serde(default)]
+    pub(super) extensions: Vec<Extension>,
+    #[serde(default)]
+    pub(super) publications: Vec<String>,
+    #[serde(default)]
+    pub(super) subscriptions: Vec<String>,
+    /// A restore needs these roles for ownership.
+    #[serde(default)]
+    pub(super) owners: BTreeSet<String>,
+}
+
+const DATABASES: &str = "
+select jsonb_build_object(
+  'name', d.datname, 'oid', d.oid::bigint, 'owner', pg_get_userbyid(d.datdba), 'encoding', pg_encoding_to_char(d.encoding),
+  'collate', d.datcollate, 'ctype', d.datctype,
+  'provider', case to_jsonb(d)->>'datlocprovider' when 'i' then 'icu' when 'b' then 'builtin' else 'libc' end,
+  'locale', coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale'),
+  'icu_rules', to_jsonb(d)->>'daticurules',
+  'collation_version', to_jsonb(d)->>'datcollversion',
+  'connection_limit', d.datconnlimit, 'allow_connections', d.datallowconn, 'template', d.datistemplate, 'tablespace', t.spcname,
+  'acl', case when d.datacl is not null then (
+      select coalesce(jsonb_agg(jsonb_build_object('grantor', pg_get_userbyid(a.grantor),
+        'grantee', case when a.grantee <> 0 then pg_get_userbyid(a.grantee) end,
+        'privilege', a.privilege_type, 'grantable', a.is_grantable)), '[]')
+      from aclexplode(d.datacl) a) end,
+  'comment', shobj_description(d.oid, 'pg_database'),
+  'settings', coalesce((select to_jsonb(s.setconfig) from pg_db_role_setting s where s.setdatabase = d.oid and s.setrole = 0), '[]'),
+  'role_settings', coalesce((select jsonb_object_agg(pg_get_userbyid(s.setrole), s.setconfig)
+      from pg_db_role_setting s where s.setdatabase = d.oid and s.setrole <> 0), '{}'),
+  'size_bytes', case when has_database_privilege(d.oid, 'CONNECT') or pg_has_role('pg_read_all_stats', 'USAGE') then pg_database_size(d.oid) end
+)::text
+from pg_database d join pg_tablespace t on t.oid = d.dattablespace order by d.datname";
+
+/// Tables whose rows pg_dump writes, without those of extensions (of which it writes some). Alias `c` is the table, `n` its schema.
+const TABLES: &str = "
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r' and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and not exists (select from pg_depend x where x.deptype = 'e'
+    and ((x.classid = 'pg_class'::regclass and x.objid = c.oid) or (x.classid = 'pg_namespace'::regclass and x.objid = n.oid)))";
+
+const INSIDE: &str = "
+select jsonb_build_object(
+  'extensions', (select coalesce(jsonb_agg(jsonb_build_object('name', e.extname, 'version', e.extversion, 'schema', n.nspname)
+      order by e.extname), '[]') from pg_extension e join pg_namespace n on n.oid = e.extnamespace),
+  'publications', (select coalesce(jsonb_agg(pubname order by pubname), '[]') from pg_publication),
+  'subscriptions', (select coalesce(jsonb_agg(subname order by subname), '[]') from pg_subscription s
+      where s.subdbid = (select oid from pg_database where datname = current_database())),
+  'owners', (select coalesce(jsonb_agg(distinct pg_get_userbyid(o.refobjid)), '[]') from pg_shdepend o
+      where o.dbid = (select oid from pg_database where datname = current_database())
+        and o.refclassid = 'pg_authid'::regclass and o.deptype in ('o', 'a')),
+  'large_objects', (select count(*) from pg_largeobject_metadata)
+)::text";
+
+/// What only a connection to the database itself can tell.
+#[derive(Deserialize)]
+pub(super) struct Inside {
+    extensions: Vec<Extension>,
+    publications: Vec<String>,
+    subscriptions: Vec<String>,
+    owners: BTreeSet<String>,
+    pub(super) large_objects: u64,
+}
+
+/// A table: oid, schema, name.
+pub(super) type Table = (u32, String, String);
+
+fn asked(what: &str) -> impl Fn(tokio_postgres::Error) -> Error + '_ {
+    move |e| pg_error(what.to_owned(), &e)
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| Error::failed(format!("{what}: the server's answer is not understood")).because(e))
+}
+
+pub(super) async fn server(connection: &Connection) -> Result<Server> {
+    let what = "ask the server who it is";
+    let row = connection.query_one("select current_setting('server_version'), pg_is_in_recovery()", &[]).await.map_err(asked(what))?;
+    // Refused to unprivileged users on some managed servers.
+    let identifier = connection.query_one("select system_identifier::text from pg_control_system()", &[]).await;
+    if connection.is_closed() {
+        identifier.as_ref().map_err(|e| pg_error(what, e))?;
+    }
+    let server = Server { version: row.get(0), in_recovery: row.get(1), system_identifier: identifier.ok().map(|row| row.get(0)) };
+    Ok(server)
+}
+
+/// Every database of the server.
+pub(super) async fn databases(connection: &Connection) -> Result<Vec<Database>> {
+    let what = "list the databases";
+    let rows = connection.query(DATABASES, &[]).await.map_err(asked(what))?;
+    rows.iter().map(|row| decoded(what, row.get(0))).collect()
+}
+
+/// Adds what a connection to the database itself tells.
+pub(super) async fn look_inside(connection: &Connection, database: &mut Database) -> Result<Inside> {
+    let what = format!("look into database {}", database.name.escape_debug());
+    let row = connection.query_one(INSIDE, &[]).await.map_err(asked(&what))?;
+    let inside: Inside = decoded(&what, row.get(0))?;
+    database.tables = Some(tables(connection).await?.len() as u64);
+    database.extensions = inside.extensions.clone();
+    database.publications = inside.publications.clone();
+    database.subscriptions = inside.subscriptions.clone();
+    database.owners = inside.owners.clone();
+    Ok(inside)
+}
+
+/// The tables whose rows a dump holds.
+pub(super) async fn tables(connection: &Connection) -> Result<Vec<Table>> {
+    let query = format!("select c.oid, n.nspname::text, c.relname::text {TABLES} order by 2, 3");
+    let rows = connection.query(&query, &[]).await.map_err(asked("list the tables"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+/// What this role may not dump: a line each, with the line that mends it.
+pub(super) async fn unreadable(connection: &Connection) -> Result<Option<String>> {
+    let what = "look for tables that may not be read";
+    let query = format!(
+        "select count(*), min(format('%I.%I', n.nspname, c.relname)) {TABLES} \
+         and not (has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT'))"
+    );
+    let row = connection.query_one(&query, &[]).await.map_err(asked(what))?;
+    if let (count @ 1.., Some(first)) = (row.get::<_, i64>(0), row.get::<_, Option<String>>(1)) {
+        return Ok(Some(format!("may not read {count} tables, {first} the first of them")));
+    }
+    let query =
+        format!("select count(*), min(format('%I.%I', n.nspname, c.relname)) {TABLES} and c.relrowsecurity and row_security_active(c.oid)");
+    let row = connection.query_one(&query, &[]).await.map_err(asked(what))?;
+    if let (count @ 1.., Some(first)) = (row.get::<_, i64>(0), row.get::<_, Option<String>>(1)) {
+        return Ok(Some(format!("is subject to row security on {count} tables, {first} the first of them")));
+    }
+    Ok(None)
+}
+
+/// Things of the whole server that a restore cannot bring back by itself, for the reader of the details.
+pub(super) async fn surroundings(connection: &Connection) -> Result<serde_json::Value> {
+    let query = "select jsonb_build_object(
+      'replication_slots', (select coalesce(jsonb_agg(jsonb_build_object('name', slot_name, 'type', slot_type, 'plugin', plugin,
+          'database', database)), '[]') from pg_replication_slots),
+      'tablespaces', (select coalesce(jsonb_agg(jsonb_build_object('name', spcname, 'owner', pg_get_userbyid(spcowner),
+          'location', pg_tablespace_location(oid))), '[]') from pg_tablespace where spcname !~ '^pg_'),
+      'roles', (select coalesce(jsonb_agg(rolname order by rolname), '[]') from pg_roles where rolname !~ '^pg_'))::text";
+    let what = "list roles, tablespaces and replication slots";
+    let row = connection.query_one(query, &[]).await.map_err(asked(what))?;
+    decoded(what, row.get(0))
+}
+
+/// Roles of the server.
+#[expect(dead_code, reason = "the loader comes next")]
+pub(super) async fn roles(connection: &Connection) -> Result<BTreeSet<String>> {
+    let rows = connection.query("select rolname::text from pg_roles", &[]).await.map_err(asked("list the roles"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}

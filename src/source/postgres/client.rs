@@ -1,0 +1,244 @@
+//! PostgreSQL's own programs: finding the right version, and running them without giving a secret away.
+
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::model::Secret;
+use crate::model::artifact::Tool;
+use crate::process::{Command, Limits, lookup};
+use crate::source::postgres::connect::password;
+use crate::source::postgres::settings::PostgresSettings;
+
+/// A program that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) path: PathBuf,
+    pub(super) major: u32,
+    pub(super) tool: Tool,
+}
+
+/// Looks for `tool` of major version `at_least` or later, best the earliest of those: an archive made by a later pg_dump cannot be read by
+/// the pg_restore that belongs to the server. `why` ends "… is older than".
+pub(super) async fn find(settings: &PostgresSettings, tool: &str, at_least: u32, why: &str, cancel: &CancellationToken) -> Result<Client> {
+    let install = format!("apt-get install postgresql-client-{at_least}, or name the folder of such a client in client_folders");
+    let mut seen = Vec::new();
+    let mut problems = Vec::new();
+    for folders in folders(settings) {
+        let found = lookup::find(tool, &folders);
+        problems.extend(found.not_executable.iter().map(|path| format!("{} may not be executed", path.display())));
+        for path in found.tools {
+            match version(tool, &path, cancel).await {
+                Ok(client) => seen.push(client),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        let fitting = seen.iter().filter(|client| client.major >= at_least);
+        if let Some(best) = fitting.min_by_key(|client| client.major) {
+            return Ok(best.clone());
+        }
+    }
+    problems.extend(seen.iter().map(|c| format!("{tool} {} ({}) is older than {why}", c.tool.version, c.path.display())));
+    let what = if problems.is_empty() {
+        let places: Vec<String> = folders(settings).concat().iter().map(|f| f.display().to_string()).collect();
+        format!("there is no {tool} in {}", places.join(", "))
+    } else {
+        problems.join("; ")
+    };
+    Err(Error::new(Kind::Preflight, what).hint(install))
+}
+
+/// Where to look, in groups: a later group only counts when nothing in the earlier fits (the wrapper that Debian has in `PATH` is slow).
+fn folders(settings: &PostgresSettings) -> Vec<Vec<PathBuf>> {
+    if !settings.client_folders.is_empty() {
+        return vec![settings.client_folders.clone()];
+    }
+    // Debian and Ubuntu; PGDG's packages for Red Hat and its kin.
+    let mut packaged = lookup::numbered_folders(Path::new("/usr/lib/postgresql"), "", "bin");
+    packaged.extend(lookup::numbered_folders(Path::new("/usr"), "pgsql-", "bin"));
+    vec![packaged, lookup::path_folders()]
+}
+
+async fn version(tool: &str, path: &Path, cancel: &CancellationToken) -> Result<Client> {
+    let limits = Limits { total: Some(Duration::from_secs(20)), ..Limits::default() };
+    let command = Command::new(format!("{} --version", path.display()), path).arg("--version").env("LC_ALL", "C").limits(limits);
+    let (out, _) = command.output(cancel, 4096).await?;
+    let text = String::from_utf8_lossy(&out).trim().to_owned();
+    let unknown = || Error::new(Kind::Preflight, format!("{} --version says '{}'", path.display(), text.escape_debug()));
+    let (major, version) = parse_version(&text).ok_or_else(unknown)?;
+    Ok(Client { path: path.to_owned(), major, tool: Tool { name: tool.to_owned(), version } })
+}
+
+/// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0)` → 15 and what follows the first bracket.
+fn parse_version(text: &str) -> Option<(u32, String)> {
+    let (_, version) = text.split_once("(PostgreSQL) ")?;
+    Some((major_of(version)?, version.trim().to_owned()))
+}
+
+/// The major version that a version text begins with; 9 for 9.x.
+pub(super) fn major_of(version: &str) -> Option<u32> {
+    let digits = version.trim_start();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
+/// A folder of mode 0700 in memory where possible, holding a password file of mode 0600; gone when dropped.
+pub(super) struct Private {
+    folder: Option<PathBuf>,
+    password: Option<Secret>,
+}
+
+impl Private {
+    pub(super) fn new(settings: &PostgresSettings) -> Result<Private> {
+        let Some(password) = password(settings) else {
+            return Ok(Private { folder: None, password: None });
+        };
+        if password.expose().contains(['\n', '\r', '\0']) {
+            return Err(Error::new(Kind::Preflight, format!("the password of {} holds a line break", settings.user))
+                .hint("a PostgreSQL password file cannot hold such a password: change it"));
+        }
+        let parent = private_parent();
+        sweep(&parent);
+        let folder = parent.join(format!("{PREFIX}{}-{:016x}", std::process::id(), rand::random::<u64>()));
+        let what = || format!("make a private folder in {}", parent.display());
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).context(what)?;
+        let private = Private { folder: Some(folder.clone()), password: Some(password.clone()) };
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?;
+        let escaped = password.expose().replace('\\', "\\\\").replace(':', "\\:");
+        std::io::Write::write_all(&mut file, format!("*:*:*:*:{escaped}\n").as_bytes()).context(what)?;
+        Ok(private)
+    }
+
+    /// A program of the client, set to connect to a database of the server.
+    pub(super) fn command(&self, settings: &PostgresSettings, client: &Client, what: &str, application: &str) -> Command {
+        let mut command = Command::new(what, &client.path)
+            .arg("--no-password")
+            .arg(format!("--host={}", settings.host))
+            .arg(format!("--port={}", settings.port))
+            .arg(format!("--username={}", settings.user))
+            .env("PGAPPNAME", application)
+            .env("PGSSLMODE", settings.sslmode.name())
+            .env("PGCONNECT_TIMEOUT", settings.connect_timeout.as_secs().max(2).to_string())
+            // Messages are read by us and by people who search for them.
+            .env("LC_ALL", "C");
+        if let Some(folder) = &self.folder {
+            command = command.env("PGPASSFILE", folder.join("pgpass"));
+        }
+        if let Some(password) = &self.password {
+            command = command.secret(password);
+        }
+        command
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_file(folder.join("pgpass"));
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+/// A database as an argument: a connection string, since a bare name that holds `=` or starts with `postgres:` would be taken for one.
+pub(super) fn database_argument(database: &str) -> String {
+    format!("--dbname=dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+const PREFIX: &str = "drctl-pg-";
+
+/// The user's runtime folder or shared memory, which no disk ever sees; else the folder for temporary files.
+fn private_parent() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let in_memory = runtime.into_iter().chain([PathBuf::from("/dev/shm")]);
+    let usable = |folder: &PathBuf| folder.is_absolute() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
+    in_memory.into_iter().find(usable).unwrap_or_else(std::env::temp_dir)
+}
+
+/// Removes what a killed drctl of this user left there.
+fn sweep(parent: &Path) {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(meta) = entry.metadata() else { continue };
+        // The age guards against a process id of another namespace, for which /proc says nothing.
+        let old = meta.modified().ok().and_then(|t| t.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(600));
+        let ours = std::os::unix::fs::MetadataExt::uid(&meta) == own && meta.permissions().mode() & 0o077 == 0;
+        if ours && old && !Path::new(&format!("/proc/{pid}")).exists() {
+            let _ = std::fs::remove_file(entry.path().join("pgpass"));
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let cases = [
+            ("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", Some((15, "15.18 (Debian 15.18-0+deb12u1)"))),
+            ("pg_restore (PostgreSQL) 9.6.24", Some((9, "9.6.24"))),
+            ("pg_dump (PostgreSQL) 19devel", Some((19, "19devel"))),
+            ("pg_dump (EnterpriseDB)", None),
+            ("", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(parse_version(text), want.map(|(major, version)| (major, version.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
+    fn f67_a_database_name_is_never_taken_for_something_else() {
+        assert_eq!(database_argument("a'b\\ =c"), "--dbname=dbname='a\\'b\\\\ =c'");
+    }
+
+    #[test]
+    fn the_password_file_is_private_and_goes_away() {
+        let settings = PostgresSettings { password: Some(Secret::new("a:b\\c")), ..PostgresSettings::default() };
+        let private = Private::new(&settings).unwrap();
+        let folder = private.folder.clone().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&folder.join("pgpass"))), (0o700, 0o600));
+        assert_eq!(std::fs::read_to_string(folder.join("pgpass")).unwrap(), "*:*:*:*:a\\:b\\\\c\n");
+        drop(private);
+        assert!(!folder.exists());
+        let broken = PostgresSettings { password: Some(Secret::new("a\nb")), ..PostgresSettings::default() };
+        assert_eq!(Private::new(&broken).err().unwrap().kind(), Kind::Preflight);
+    }
+
+    #[tokio::test]
+    async fn the_right_client_is_chosen_among_several() {
+        let root = tempfile::tempdir().unwrap();
+        let mut folders = Vec::new();
+        for (name, version) in [("old", "14.9"), ("newer", "17.2"), ("right", "15.1"), ("odd", "x")] {
+            let folder = root.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            let tool = folder.join("pg_dump");
+            std::fs::write(&tool, format!("#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")).unwrap();
+            std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+            folders.push(folder);
+        }
+        let mut settings = PostgresSettings { client_folders: folders.clone(), ..PostgresSettings::default() };
+        let cancel = CancellationToken::new();
+        let found = find(&settings, "pg_dump", 15, "the server", &cancel).await.unwrap();
+        assert_eq!((found.path, found.major), (folders[2].join("pg_dump"), 15));
+        let found = find(&settings, "pg_dump", 16, "the server", &cancel).await.unwrap();
+        assert_eq!(found.major, 17);
+        settings.client_folders.truncate(1);
+        let error = find(&settings, "pg_dump", 15, "the server, PostgreSQL 15.18", &cancel).await.unwrap_err();
+        assert!(
+            error.to_string().contains("pg_dump 14.9") && error.to_string().ends_with("older than the server, PostgreSQL 15.18"),
+            "{error}"
+        );
+        assert!(error.hint_text().unwrap().contains("apt-get install postgresql-client-15"));
+    }
+}

@@ -1,0 +1,327 @@
+//! One run's dumps of one server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::ArtifactFormat;
+use crate::model::artifact::Consistency;
+use crate::pipeline::plain::PlainSender;
+use crate::process::{Command, Failure, Finished, Limits, Reason};
+use crate::source::postgres::blocker::{self, Blocker};
+use crate::source::postgres::catalog::{self, Database, Server};
+use crate::source::postgres::client::{Client, Private, database_argument};
+use crate::source::postgres::connect::{Connection, connect};
+use crate::source::postgres::settings::PostgresSettings;
+use crate::source::{ArtifactPlan, DumpEnd, RunContext, Session};
+
+/// Name of the artifact with roles and tablespaces.
+pub(super) const GLOBALS: &str = "globals";
+/// The line with which pg_dumpall ends, before a last line of restrictions in newer versions.
+const GLOBALS_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
+/// Bytes at the end of the globals in which that line must stand.
+const GLOBALS_TAIL: usize = 1024;
+
+/// An open session; see [`super::PostgresSource`].
+pub(super) struct PostgresSession {
+    pub(super) settings: PostgresSettings,
+    pub(super) application: String,
+    pub(super) connection: Option<Connection>,
+    pub(super) private: Private,
+    pub(super) server: Server,
+    pub(super) pg_dump: Client,
+    pub(super) pg_dumpall: Client,
+    pub(super) databases: Vec<Database>,
+    pub(super) skipped: Vec<(String, String)>,
+    pub(super) surroundings: serde_json::Value,
+    pub(super) role_passwords: bool,
+    pub(super) warnings: Vec<String>,
+    pub(super) as_of: Timestamp,
+    pub(super) dumped: bool,
+}
+
+/// Keeps the last bytes of a stream.
+#[derive(Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(GLOBALS_TAIL)..]);
+        let excess = self.0.len().saturating_sub(GLOBALS_TAIL);
+        self.0.drain(..excess);
+    }
+}
+
+impl PostgresSession {
+    fn limits(&self) -> Limits {
+        Limits { idle: self.settings.idle_timeout, total: self.settings.total_timeout, ..Limits::default() }
+    }
+
+    /// Connects again after a restart of the server, if it is still the same.
+    async fn connected(&mut self) -> Result<&Connection> {
+        if self.connection.as_ref().is_none_or(|c| c.is_closed()) {
+            let fresh = connect(&self.settings, &self.settings.maintenance_database, &self.application).await?;
+            let server = catalog::server(&fresh).await?;
+            if server.system_identifier != self.server.system_identifier {
+                return Err(Error::failed(format!("another server answers at {} than when the run began", self.settings.address())));
+            }
+            self.connection = Some(fresh);
+        }
+        self.connection.as_ref().ok_or_else(|| Error::new(Kind::Unreachable, "no connection"))
+    }
+
+    async fn lost(&self) -> bool {
+        match &self.connection {
+            Some(connection) => {
+                let asked = tokio::time::timeout(self.settings.connect_timeout, connection.simple_query("select 1")).await;
+                !matches!(asked, Ok(Ok(_)))
+            }
+            None => true,
+        }
+    }
+
+    /// Runs the tool and sends what it writes. `watch` sees every block first.
+    async fn send(
+        &mut self,
+        command: Command,
+        out: PlainSender,
+        context: &RunContext,
+        mut watch: impl FnMut(&[u8]) + Send + 'static,
+    ) -> Result<Finished> {
+        self.connected().await?;
+        // The earliest dump of the run decides what a restore of all of them would lose.
+        let started = context.clock.now();
+        let seen: Arc<Mutex<Option<Blocker>>> = Arc::default();
+        let sink = move |bytes: Bytes| {
+            watch(&bytes);
+            out.blocking_data(bytes)
+        };
+        let dumping = command.limits(self.limits()).stream(&context.cancel, sink);
+        let result = tokio::select! {
+            result = dumping => result,
+            () = blocker::watch(&self.settings, &self.application, seen.clone(), &context.bus) => return Err(Error::failed("the watch for locks ended")),
+        };
+        match result {
+            Ok(finished) => {
+                if !self.dumped {
+                    self.as_of = started;
+                    self.dumped = true;
+                }
+                Ok(finished)
+            }
+            Err(failure) => {
+                let blocker = seen.lock().unwrap_or_else(|p| p.into_inner()).take();
+                let lost = matches!(failure.reason, Reason::Exit(_)) && self.lost().await;
+                Err(explain(failure, blocker, lost))
+            }
+        }
+    }
+
+    async fn dump_globals(&mut self, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
+        let what = format!("pg_dumpall --globals-only of {}", self.settings.address());
+        let mut command = self
+            .private
+            .command(&self.settings, &self.pg_dumpall, &what, &self.application)
+            .arg("--globals-only")
+            .arg(format!("--database={}", self.settings.maintenance_database));
+        if !self.role_passwords {
+            command = command.arg("--no-role-passwords");
+        }
+        let tail: Arc<Mutex<Tail>> = Arc::default();
+        let kept = tail.clone();
+        let watch = move |bytes: &[u8]| kept.lock().unwrap_or_else(|p| p.into_inner()).push(bytes);
+        self.send(command, out, context, watch).await?;
+        let ended = memchr::memmem::find(&tail.lock().unwrap_or_else(|p| p.into_inner()).0, GLOBALS_END).is_some();
+        if !ended {
+            return Err(Error::corrupt(format!("{what} exited 0, but its output is cut short: the line that ends it is missing")));
+        }
+        Ok(DumpEnd {
+            exit_status: Some(0),
+            tool: Some(self.pg_dumpall.tool.clone()),
+            consistency: Consistency::Snapshot,
+            expected_totals: BTreeMap::new(),
+        })
+    }
+
+    async fn dump_database(&mut self, name: &str, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
+        let what = format!("pg_dump of {}", name.escape_debug());
+        let before = self.table_oids(name).await?;
+        let mut command = self
+            .private
+            .command(&self.settings, &self.pg_dump, &what, &self.application)
+            .args(["--format=custom", "--compress=0"])
+            .arg(format!("--lock-wait-timeout={}", self.settings.lock_wait_timeout.as_millis().max(1)))
+            .arg(database_argument(name));
+        for pattern in &self.settings.exclude_table_data {
+            command = command.arg(format!("--exclude-table-data={pattern}"));
+        }
+        self.send(command, out, context, |_| {}).await?;
+        // A table that was there before the dump began and still is must be in it; one that was dropped meanwhile need not.
+        let after = self.table_oids(name).await.unwrap_or_else(|_| before.clone());
+        let mut expected_totals = BTreeMap::new();
+        if self.settings.exclude_table_data.is_empty() {
+            expected_totals.insert("tables".to_owned(), before.intersection(&after).count() as u64);
+        }
+        Ok(DumpEnd { exit_status: Some(0), tool: Some(self.pg_dump.tool.clone()), consistency: Consistency::Snapshot, expected_totals })
+    }
+
+    async fn table_oids(&self, database: &str) -> Result<BTreeSet<u32>> {
+        let connection = connect(&self.settings, database, &self.application).await?;
+        Ok(catalog::tables(&connection).await?.into_iter().map(|(oid, ..)| oid).collect())
+    }
+}
+
+/// Why a dump failed, as far as its words and the server's state tell.
+fn explain(failure: Failure, blocker: Option<Blocker>, lost: bool) -> Error {
+    let Failure { error, reason, stderr } = failure;
+    if !matches!(reason, Reason::Exit(_)) {
+        return error;
+    }
+    let said = |words: &str| stderr.iter().any(|line| line.contains(words));
+    if said("LOCK TABLE") && (said("due to lock timeout") || said("due to statement timeout")) {
+        return match blocker {
+            Some(blocker) => error
+                .context(format!("a table is locked by {}", blocker.who))
+                .hint(format!("wait until it ends, or end it: SELECT pg_terminate_backend({})", blocker.pid)),
+            None => error.hint("a table was locked by someone for longer than lock_wait_timeout"),
+        };
+    }
+    // The words of a server that goes away, and of libpq about one that went.
+    const GONE: [&str; 6] = [
+        "server closed the connection",
+        "terminating connection",
+        "could not connect to server",
+        "the database system is",
+        "Connection refused",
+        "connection to server was lost",
+    ];
+    if lost || GONE.iter().any(|words| said(words)) {
+        return error.with_kind(Kind::Unreachable).hint("the server was stopped, restarted or crashed during the dump: see its log");
+    }
+    if said("password authentication failed") || said("no password supplied") {
+        return error.with_kind(Kind::Preflight).hint("check user and password of the source");
+    }
+    if said("No space left on device") {
+        return error.with_kind(Kind::Full).hint("the disk of the database server is full");
+    }
+    if said("conflict with recovery") {
+        return error
+            .with_kind(Kind::Unreachable)
+            .hint("set hot_standby_feedback = on on the replica, or raise max_standby_streaming_delay");
+    }
+    error
+}
+
+#[async_trait]
+impl Session for PostgresSession {
+    fn identity(&self) -> BTreeMap<String, String> {
+        let identifier = self.server.system_identifier.clone();
+        identifier.map(|id| ("system_identifier".to_owned(), id)).into_iter().collect()
+    }
+
+    fn artifacts(&self) -> Vec<ArtifactPlan> {
+        let globals = ArtifactPlan { name: GLOBALS.into(), format: ArtifactFormat::Sql, expected_bytes: None, secret: true };
+        let databases = self.databases.iter().map(|d| ArtifactPlan {
+            name: d.name.clone(),
+            format: ArtifactFormat::PgCustom,
+            expected_bytes: d.size_bytes,
+            secret: false,
+        });
+        // Roles first: a restore in this order has the owners before what they own.
+        std::iter::once(globals).chain(databases).collect()
+    }
+
+    async fn dump(&mut self, artifact: &ArtifactPlan, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
+        match artifact.format {
+            ArtifactFormat::Sql => self.dump_globals(out, context).await,
+            _ => self.dump_database(&artifact.name, out, context).await,
+        }
+    }
+
+    fn details(&self) -> serde_json::Value {
+        let skipped: Vec<_> = self.skipped.iter().map(|(name, why)| json!({ "name": name, "reason": why })).collect();
+        let databases: Vec<_> = self
+            .databases
+            .iter()
+            .map(|database| {
+                let mut value = json!(database);
+                value["empty"] = json!(database.tables == Some(0));
+                value
+            })
+            .collect();
+        json!({
+            "server": self.server,
+            "host": self.settings.host,
+            "port": self.settings.port,
+            "databases": databases,
+            "skipped_databases": skipped,
+            "role_passwords": self.role_passwords,
+            "surroundings": self.surroundings,
+        })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    async fn close(&mut self) {
+        self.connection = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(stderr: &[&str]) -> Failure {
+        let stderr: Vec<String> = stderr.iter().map(|s| (*s).to_owned()).collect();
+        Failure { error: Error::failed("pg_dump of shop exited 1"), reason: Reason::Exit(1), stderr }
+    }
+
+    #[test]
+    fn failures_are_explained_by_what_was_said() {
+        let cases = [
+            ("pg_dump: error: server closed the connection unexpectedly", Kind::Unreachable),
+            ("pg_dump: error: query failed: FATAL:  terminating connection due to administrator command", Kind::Unreachable),
+            ("FATAL:  password authentication failed for user \"x\"", Kind::Preflight),
+            ("ERROR:  could not write to file \"base/pgsql_tmp/x\": No space left on device", Kind::Full),
+            ("ERROR:  canceling statement due to conflict with recovery", Kind::Unreachable),
+            ("ERROR:  permission denied for table x", Kind::Failed),
+        ];
+        for (line, kind) in cases {
+            assert_eq!(explain(failed(&[line]), None, false).kind(), kind, "{line}");
+        }
+        assert_eq!(explain(failed(&[]), None, true).kind(), Kind::Unreachable);
+    }
+
+    #[test]
+    fn f43_a_lock_timeout_names_who_holds_the_lock() {
+        let lines =
+            ["ERROR:  canceling statement due to lock timeout", "pg_dump: detail: Query was: LOCK TABLE public.t IN ACCESS SHARE MODE"];
+        let blocker = Blocker { who: "process 7 (user app)".into(), pid: 7 };
+        let error = explain(failed(&lines), Some(blocker), false);
+        assert!(error.to_string().starts_with("a table is locked by process 7"), "{error}");
+        assert!(error.hint_text().unwrap().contains("pg_terminate_backend(7)"));
+    }
+
+    #[test]
+    fn the_tail_is_bounded_and_last() {
+        let mut tail = Tail::default();
+        for n in 0..5000u32 {
+            tail.push(&n.to_le_bytes());
+        }
+        tail.push(&[7; 4000]);
+        tail.push(b"end");
+        assert_eq!(tail.0.len(), GLOBALS_TAIL);
+        assert!(tail.0.ends_with(b"\x07end"));
+    }
+}

@@ -1,0 +1,196 @@
+//! PostgreSQL: one `pg_dump -Fc -Z0` a database, `pg_dumpall --globals-only`, and what neither holds; the way back in [`PostgresLoader`].
+//!
+//! The archive is not compressed by pg_dump: equal rows then give equal frames, and drctl compresses better in parallel.
+
+mod blocker;
+mod catalog;
+mod client;
+mod connect;
+mod dump;
+mod settings;
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Kind, Result};
+use crate::source::{Preflight, RunContext, Session, Source};
+
+use catalog::{Database, Server};
+use client::{Client, Private};
+use connect::{Connection, connect};
+use dump::PostgresSession;
+
+pub use settings::{Databases, PostgresSettings, SslMode};
+
+/// The oldest server that is supported: the queries and the dump's order rely on it.
+const OLDEST: u32 = 10;
+
+/// `drctl/<run>`: how drctl shows in `pg_stat_activity`.
+fn application(context: &RunContext) -> String {
+    format!("drctl/{}", context.run)
+}
+
+/// A database that is not dumped, and why.
+type Skipped = (String, String);
+
+/// A PostgreSQL server as a source.
+pub struct PostgresSource {
+    name: String,
+    settings: PostgresSettings,
+}
+
+/// What both preflight and open find out.
+struct Found {
+    connection: Connection,
+    server: Server,
+    pg_dump: Client,
+    pg_dumpall: Client,
+    databases: Vec<Database>,
+    skipped: Vec<Skipped>,
+    role_passwords: bool,
+    superuser: bool,
+    warnings: Vec<String>,
+}
+
+impl PostgresSource {
+    /// A source under a name that is unique in its job.
+    pub fn new(name: impl Into<String>, settings: PostgresSettings) -> Self {
+        PostgresSource { name: name.into(), settings }
+    }
+
+    async fn find(&self, context: &RunContext) -> Result<Found> {
+        let settings = &self.settings;
+        let connection = connect(settings, &settings.maintenance_database, &application(context)).await?;
+        let server = catalog::server(&connection).await?;
+        let major = server.major();
+        if major < OLDEST {
+            return Err(Error::new(
+                Kind::Preflight,
+                format!("the server at {} is PostgreSQL {}; {OLDEST} is the oldest that drctl knows", settings.address(), server.version),
+            ));
+        }
+        let why = format!("the server, PostgreSQL {}", server.version);
+        let pg_dump = client::find(settings, "pg_dump", major, &why, &context.cancel).await?;
+        let pg_dumpall = client::find(settings, "pg_dumpall", major, &why, &context.cancel).await?;
+        let (databases, skipped) = self.choose(catalog::databases(&connection).await?)?;
+        // Every cluster has the two templates; a warning in every run would only teach people to skip warnings. Details name them.
+        let worth_saying = skipped.iter().filter(|(name, _)| !matches!(name.as_str(), "template0" | "template1"));
+        let mut warnings: Vec<String> =
+            worth_saying.map(|(name, why)| format!("Database {} is not dumped: {why}.", name.escape_debug())).collect();
+        let readable = connection
+            .query_one("select has_table_privilege('pg_authid', 'SELECT'), rolsuper from pg_roles where rolname = current_user", &[])
+            .await;
+        let row = readable.map_err(|e| connect::pg_error("ask for privileges", &e))?;
+        let (role_passwords, superuser): (bool, bool) = (row.get(0), row.get(1));
+        if !role_passwords {
+            warnings.push(format!("Role {} may not read the passwords of roles: the globals are dumped without them.", settings.user));
+        }
+        Ok(Found { connection, server, pg_dump, pg_dumpall, databases, skipped, role_passwords, superuser, warnings })
+    }
+
+    /// The databases to dump, and those that are not, with the reason.
+    fn choose(&self, all: Vec<Database>) -> Result<(Vec<Database>, Vec<Skipped>)> {
+        let refused = |database: &Database| {
+            if !database.allow_connections {
+                Some("it accepts no connections")
+            } else if database.template {
+                Some("it is a template")
+            } else {
+                None
+            }
+        };
+        match &self.settings.databases {
+            Databases::All => {
+                let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
+                for database in all {
+                    match refused(&database) {
+                        None => chosen.push(database),
+                        Some(why) => skipped.push((database.name, why.to_owned())),
+                    }
+                }
+                Ok((chosen, skipped))
+            }
+            Databases::Named(names) => {
+                let found = |name: &String| {
+                    let missing = || {
+                        Error::new(Kind::Preflight, format!("there is no database {} at {}", name.escape_debug(), self.settings.address()))
+                            .hint(format!("there are: {}", all.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")))
+                    };
+                    let database = all.iter().find(|d| d.name == *name).ok_or_else(missing)?;
+                    match refused(database) {
+                        Some(why) if !database.allow_connections => {
+                            Err(Error::new(Kind::Preflight, format!("database {} cannot be dumped: {why}", name.escape_debug())))
+                        }
+                        _ => Ok(database.clone()),
+                    }
+                };
+                Ok((names.iter().map(found).collect::<Result<_>>()?, Vec::new()))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn preflight(&self, context: &RunContext) -> Result<Preflight> {
+        let mut found = self.find(context).await?;
+        for database in &mut found.databases {
+            let connection = connect(&self.settings, &database.name, &application(context)).await?;
+            let inside = catalog::look_inside(&connection, database).await?;
+            let (user, name) = (&self.settings.user, database.name.escape_debug().to_string());
+            if let Some(why) = catalog::unreadable(&connection).await? {
+                return Err(Error::new(Kind::Preflight, format!("role {user} cannot dump database {name}: it {why}"))
+                    .hint(format!("as a superuser: GRANT pg_read_all_data TO \"{user}\"; ALTER ROLE \"{user}\" BYPASSRLS")));
+            }
+            if inside.large_objects > 0 && !found.superuser {
+                found.warnings.push(format!(
+                    "Database {name} has {} large objects; role {user} is no superuser and must have been granted SELECT on each.",
+                    inside.large_objects
+                ));
+            }
+        }
+        let bytes: u64 = found.databases.iter().filter_map(|d| d.size_bytes).sum();
+        let replica = if found.server.in_recovery { ", a replica" } else { "" };
+        let summary = format!(
+            "PostgreSQL {} at {}{replica}, {} databases, {}",
+            found.server.version.split(' ').next().unwrap_or_default(),
+            self.settings.address(),
+            found.databases.len(),
+            crate::process::human_bytes(bytes)
+        );
+        Ok(Preflight { warnings: found.warnings, summary })
+    }
+
+    async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {
+        let as_of = context.clock.now();
+        let mut found = self.find(context).await?;
+        for database in &mut found.databases {
+            let connection = connect(&self.settings, &database.name, &application(context)).await?;
+            catalog::look_inside(&connection, database).await?;
+        }
+        let surroundings = catalog::surroundings(&found.connection).await?;
+        Ok(Box::new(PostgresSession {
+            settings: self.settings.clone(),
+            application: application(context),
+            connection: Some(found.connection),
+            private: Private::new(&self.settings)?,
+            server: found.server,
+            pg_dump: found.pg_dump,
+            pg_dumpall: found.pg_dumpall,
+            databases: found.databases,
+            skipped: found.skipped,
+            surroundings,
+            role_passwords: found.role_passwords,
+            warnings: found.warnings,
+            as_of,
+            dumped: false,
+        }))
+    }
+}

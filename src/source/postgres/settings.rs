@@ -1,0 +1,229 @@
+//! Where a PostgreSQL server is and what of it is backed up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::Secret;
+
+/// Which databases are dumped. Asked anew in every run (FAULTS 45).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Databases {
+    /// All that are no templates and accept connections, and the globals.
+    All,
+    /// These, and the globals. One that does not exist is an error.
+    Named(Vec<String>),
+}
+
+/// libpq's `sslmode`, handed to pg_dump and pg_restore. drctl's own connection has no TLS: the modes that demand it are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    #[default]
+    Prefer,
+    /// Always, whoever answers.
+    Require,
+    /// Always, with a known authority.
+    VerifyCa,
+    /// Always, with a known authority and the right name.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// As libpq spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            SslMode::Disable => "disable",
+            SslMode::Prefer => "prefer",
+            SslMode::Require => "require",
+            SslMode::VerifyCa => "verify-ca",
+            SslMode::VerifyFull => "verify-full",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        use SslMode::{Disable, Prefer, Require, VerifyCa, VerifyFull};
+        // `allow` differs from `prefer` in the order of its tries only.
+        if name == "allow" {
+            return Some(Prefer);
+        }
+        [Disable, Prefer, Require, VerifyCa, VerifyFull].into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+/// Everything drctl needs to know of one server.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    /// Name, address, or the absolute path of the folder of its Unix socket.
+    pub host: String,
+    /// TCP port, also part of the socket's name.
+    pub port: u16,
+    /// Role that connects.
+    pub user: String,
+    /// Its password; else `PGPASSWORD` and the password file (`PGPASSFILE`, `~/.pgpass`) are asked.
+    pub password: Option<Secret>,
+    /// What is dumped.
+    pub databases: Databases,
+    /// Database for questions about the whole server.
+    pub maintenance_database: String,
+    /// How long pg_dump waits for a table that someone has locked.
+    pub lock_wait_timeout: Duration,
+    /// See [`SslMode`].
+    pub sslmode: SslMode,
+    /// Where to look for pg_dump, pg_dumpall and pg_restore, in this order and nowhere else; empty: the folders in which packages
+    /// put them, then `PATH`.
+    pub client_folders: Vec<PathBuf>,
+    /// Patterns of tables (as pg_dump's `--exclude-table-data` takes them) whose rows are left out.
+    pub exclude_table_data: Vec<String>,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// Longest silence of a dump. pg_dump is silent while it reads the catalog and waits for locks.
+    pub idle_timeout: Option<Duration>,
+    /// Longest time for one dump.
+    pub total_timeout: Option<Duration>,
+}
+
+impl Default for PostgresSettings {
+    /// All databases of the server at 127.0.0.1:5432 as `postgres`.
+    fn default() -> Self {
+        PostgresSettings {
+            host: "127.0.0.1".into(),
+            port: 5432,
+            user: "postgres".into(),
+            password: None,
+            databases: Databases::All,
+            maintenance_database: "postgres".into(),
+            lock_wait_timeout: Duration::from_secs(60),
+            sslmode: SslMode::default(),
+            client_folders: Vec::new(),
+            exclude_table_data: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Some(Duration::from_secs(30 * 60)),
+            total_timeout: None,
+        }
+    }
+}
+
+impl PostgresSettings {
+    /// Host and port for people.
+    pub fn address(&self) -> String {
+        if self.host.starts_with('/') {
+            format!("{}/.s.PGSQL.{}", self.host, self.port)
+        } else if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Whether the server runs on this machine, as far as the address tells.
+    pub fn is_local(&self) -> bool {
+        self.host.starts_with('/') || ["localhost", "127.0.0.1", "::1"].contains(&self.host.as_str())
+    }
+
+    /// These settings for the server of a URL `postgres://user:password@host:port/database?sslmode=…&host=/socket`; what the URL
+    /// leaves out stays, but for the password when host, port or user change. Also gives the URL's database.
+    pub fn at_url(&self, text: &str) -> Result<(PostgresSettings, Option<String>)> {
+        let bad = |why: &str| {
+            Error::new(Kind::Usage, format!("the target is no PostgreSQL URL: {why}")).hint("write postgres://user@host:5432/database")
+        };
+        let url = Url::parse(text).map_err(|e| bad(&e.to_string()))?;
+        let scheme = url.scheme().split('+').next().unwrap_or_default();
+        if !matches!(scheme, "postgres" | "postgresql") {
+            return Err(bad(&format!("its scheme is {}", url.scheme())));
+        }
+        let decode = |part: &str| -> Result<String> {
+            let pairs: Vec<_> = url::form_urlencoded::parse(format!("x={}", part.replace('+', "%2B")).as_bytes()).into_owned().collect();
+            pairs.into_iter().next().map(|(_, value)| value).ok_or_else(|| bad("it cannot be decoded"))
+        };
+        let mut settings = self.clone();
+        if let Some(host) = url.host_str().filter(|h| !h.is_empty()) {
+            settings.host = decode(host.trim_start_matches('[').trim_end_matches(']'))?;
+            settings.port = url.port().unwrap_or(5432);
+        }
+        if !url.username().is_empty() {
+            settings.user = decode(url.username())?;
+        }
+        for (key, value) in url.query_pairs() {
+            match key.as_ref() {
+                "host" => settings.host = value.into_owned(),
+                "port" => settings.port = value.parse().map_err(|_| bad("its port is no number"))?,
+                "user" => settings.user = value.into_owned(),
+                "sslmode" => settings.sslmode = SslMode::parse(&value).ok_or_else(|| bad("its sslmode is unknown"))?,
+                other => return Err(bad(&format!("drctl knows no parameter '{}'", other.escape_debug()))),
+            }
+        }
+        let same = (&settings.host, settings.port, &settings.user) == (&self.host, self.port, &self.user);
+        match url.password() {
+            Some(password) => settings.password = Some(Secret::new(decode(password)?)),
+            None if !same => settings.password = None,
+            None => {}
+        }
+        let database = Some(decode(url.path().trim_start_matches('/'))?).filter(|d| !d.is_empty());
+        Ok((settings, database))
+    }
+
+    /// The server as a URL without a password.
+    pub fn url(&self, database: Option<&str>) -> String {
+        let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+        let database = database.map(&encode).unwrap_or_default();
+        let user = encode(&self.user);
+        let (port, mode) = (self.port, self.sslmode.name());
+        if self.host.starts_with('/') {
+            return format!("postgres://{user}@/{database}?host={}&port={port}&sslmode={mode}", encode(&self.host));
+        }
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { encode(&self.host) };
+        format!("postgres://{user}@{host}:{port}/{database}?sslmode={mode}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> PostgresSettings {
+        PostgresSettings { password: Some(Secret::new("pw")), ..PostgresSettings::default() }
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let (settings, database) = base().at_url("postgresql+asyncpg://u%40x:p%2Fw+1@db.example:5433/my%20db?sslmode=require").unwrap();
+        assert_eq!((settings.host.as_str(), settings.port, settings.user.as_str()), ("db.example", 5433, "u@x"));
+        assert_eq!(settings.password, Some(Secret::new("p/w+1")));
+        assert_eq!((settings.sslmode, database.as_deref()), (SslMode::Require, Some("my db")));
+        let (settings, database) = base().at_url("postgres://[::1]/").unwrap();
+        assert_eq!((settings.address().as_str(), database), ("[::1]:5432", None));
+    }
+
+    #[test]
+    fn a_password_never_goes_to_another_server() {
+        assert_eq!(base().at_url("postgres://127.0.0.1:5432/x").unwrap().0.password, Some(Secret::new("pw")));
+        for other in ["postgres://elsewhere/x", "postgres://127.0.0.1:5433/x", "postgres://app@127.0.0.1:5432/x"] {
+            assert_eq!(base().at_url(other).unwrap().0.password, None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_url_without_password_round_trips() {
+        for (host, database) in [("db", Some("a/b ü?#%")), ("::1", None), ("/run/post gres", Some("x"))] {
+            let settings = PostgresSettings { host: host.into(), user: "a b@".into(), port: 77, ..base() };
+            let url = settings.url(database);
+            assert!(!url.contains("pw"));
+            let (back, name) = PostgresSettings::default().at_url(&url).unwrap();
+            assert_eq!((back.host, back.port, back.user, name.as_deref()), (settings.host, 77, settings.user, database), "{url}");
+        }
+    }
+
+    #[test]
+    fn other_urls_are_refused_without_showing_them() {
+        for bad in ["mysql://x:secret@h/y", "shop", "postgres://h:99999/x", "postgres://u:secret@h/x?sslrootcert=a"] {
+            let error = base().at_url(bad).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}

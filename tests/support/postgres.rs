@@ -1,0 +1,239 @@
+//! A throwaway PostgreSQL server, and what tests of the postgres source share.
+//!
+//! Include it with `#[path = "support/postgres.rs"] mod support;`. The server listens on 127.0.0.1 on a free port, keeps its files in a
+//! temporary folder, and is stopped when its value is dropped.
+
+#![allow(dead_code, reason = "every test file uses its own part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+
+use drctl::format::inspector;
+use drctl::model::{Facts, Secret, SystemClock};
+use drctl::observe::{Bus, Event, Observer};
+use drctl::pipeline::plain::{Plain, channel};
+use drctl::source::postgres::{Databases, PostgresSettings, PostgresSource};
+use drctl::source::{ArtifactPlan, DumpEnd, RunContext, Session, Source};
+use tokio_util::sync::CancellationToken;
+
+/// The superuser's password; also the canary that must not show anywhere.
+pub const PASSWORD: &str = "canary:pg\\pw 1'";
+
+/// Folder of the newest PostgreSQL on this machine.
+pub fn bin() -> PathBuf {
+    let folders = drctl::process::lookup::numbered_folders(Path::new("/usr/lib/postgresql"), "", "bin");
+    let found = folders.into_iter().find(|folder| folder.join("initdb").exists());
+    found.expect("PostgreSQL is needed for this test: apt-get install postgresql")
+}
+
+pub struct Server {
+    folder: tempfile::TempDir,
+    pub port: u16,
+}
+
+/// Root cannot run a server; everyone else runs it as themselves.
+fn as_server(program: &Path) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups", "--"]).arg(program);
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().expect("run a program");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    pub fn start() -> Server {
+        Self::start_with("")
+    }
+
+    /// `conf` is added to postgresql.conf.
+    pub fn start_with(conf: &str) -> Server {
+        let folder = tempfile::Builder::new().prefix("drctl-test-pg-").tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let home = folder.path().join("pg");
+        std::fs::create_dir(&home).unwrap();
+        let password = home.join("pw");
+        std::fs::write(&password, format!("{PASSWORD}\n")).unwrap();
+        if rustix::process::geteuid().is_root() {
+            run(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&home));
+        }
+        let data = home.join("data");
+        let mut initdb = as_server(&bin().join("initdb"));
+        initdb.current_dir(&home).arg("-D").arg(&data).args(["-U", "postgres", "-A", "scram-sha-256", "--no-sync", "-E", "UTF8"]);
+        run(initdb.args(["--locale=C.UTF-8"]).arg(format!("--pwfile={}", password.display())));
+        let server = Server { folder, port: free_port() };
+        let settings = format!(
+            "listen_addresses='127.0.0.1'\nport={}\nunix_socket_directories='{}'\nfsync=off\nwal_level=logical\nlog_statement=all\n{conf}\n",
+            server.port,
+            home.display()
+        );
+        let file = data.join("postgresql.auto.conf");
+        std::fs::write(&file, settings).unwrap();
+        server.pg_ctl(&["start", "-w", "-l", &home.join("log").display().to_string()]);
+        server
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.path().join("pg")
+    }
+
+    fn pg_ctl(&self, args: &[&str]) {
+        let mut command = as_server(&bin().join("pg_ctl"));
+        command.current_dir(self.home()).arg("-D").arg(self.home().join("data")).args(args);
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "pg_ctl {args:?}: {}", self.log());
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.home().join("log")).unwrap_or_default()
+    }
+
+    pub fn crash(&self) {
+        self.pg_ctl(&["stop", "-m", "immediate"]);
+    }
+
+    pub fn start_again(&self) {
+        self.pg_ctl(&["start", "-w", "-l", &self.home().join("log").display().to_string()]);
+    }
+
+    pub fn settings(&self) -> PostgresSettings {
+        PostgresSettings { port: self.port, password: Some(Secret::new(PASSWORD)), ..PostgresSettings::default() }
+    }
+
+    pub fn named(&self, databases: &[&str]) -> PostgresSettings {
+        let databases = Databases::Named(databases.iter().map(|d| (*d).to_owned()).collect());
+        PostgresSettings { databases, ..self.settings() }
+    }
+
+    fn psql(&self, database: &str) -> Command {
+        let mut command = Command::new(bin().join("psql"));
+        let database = database.replace('\\', "\\\\").replace('\'', "\\'");
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"]);
+        command.arg("-p").arg(self.port.to_string()).arg("-d").arg(format!("dbname='{database}'")).env("PGPASSWORD", PASSWORD);
+        command
+    }
+
+    /// Runs SQL; what it prints, trimmed.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        let output = run(self.psql(database).arg("-c").arg(sql));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Runs SQL in the background on a connection of its own.
+    pub fn sql_in_background(&self, database: &str, sql: &str) -> std::process::Child {
+        self.psql(database).arg("-c").arg(sql).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut command = as_server(&bin().join("pg_ctl"));
+        command.current_dir("/").arg("-D").arg(self.home().join("data")).args(["stop", "-m", "immediate"]);
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+/// One server for all tests of a file that only add databases of their own; it ends with the last of them.
+pub fn shared() -> Arc<Server> {
+    static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(|p| p.into_inner());
+    if let Some(server) = shared.upgrade() {
+        return server;
+    }
+    let server = Arc::new(Server::start());
+    *shared = Arc::downgrade(&server);
+    server
+}
+
+/// Keeps what was told on the bus.
+#[derive(Default)]
+pub struct Heard(Mutex<Vec<String>>);
+
+impl Observer for Heard {
+    fn observe(&self, event: &Event) {
+        self.0.lock().unwrap().push(format!("{event:?}"));
+    }
+}
+
+impl Heard {
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+}
+
+pub fn context(run: &str) -> RunContext {
+    RunContext { run: run.to_owned(), cancel: CancellationToken::new(), bus: Bus::new(), clock: Arc::new(SystemClock) }
+}
+
+pub fn listening(run: &str) -> (RunContext, Arc<Heard>) {
+    let (context, heard) = (context(run), Arc::new(Heard::default()));
+    context.bus.subscribe(heard.clone());
+    (context, heard)
+}
+
+/// One dumped artifact.
+pub struct Dumped {
+    pub plan: ArtifactPlan,
+    pub bytes: Vec<u8>,
+    pub end: DumpEnd,
+    /// What the inspector said.
+    pub facts: drctl::error::Result<Facts>,
+}
+
+pub async fn dump(session: &mut dyn Session, plan: &ArtifactPlan, context: &RunContext) -> drctl::error::Result<Dumped> {
+    let (sender, mut receiver) = channel();
+    let format = plan.format;
+    let reader = tokio::task::spawn_blocking(move || {
+        let (mut bytes, mut walker) = (Vec::new(), inspector(format));
+        let mut bad = None;
+        while let Some(Plain::Data(piece)) = receiver.blocking_next() {
+            bytes.extend_from_slice(&piece);
+            bad = bad.or(walker.feed(&piece).err());
+        }
+        let facts = match bad {
+            Some(error) => Err(error),
+            None => walker.finish(),
+        };
+        (bytes, facts)
+    });
+    let end = session.dump(plan, sender.clone(), context).await;
+    drop(sender);
+    let (bytes, facts) = reader.await.unwrap();
+    Ok(Dumped { plan: plan.clone(), bytes, end: end?, facts })
+}
+
+/// Opens a source and dumps all of it.
+pub async fn dump_all(settings: PostgresSettings, context: &RunContext) -> drctl::error::Result<(Vec<Dumped>, serde_json::Value)> {
+    let mut session = PostgresSource::new("postgres", settings).open(context).await?;
+    let mut dumped = Vec::new();
+    for plan in session.artifacts() {
+        dumped.push(dump(session.as_mut(), &plan, context).await?);
+    }
+    let details = session.details();
+    session.close().await;
+    Ok((dumped, details))
+}
+
+/// A folder with programs of our own making, each a shell script.
+pub fn fake_tools(scripts: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, script) in scripts {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
