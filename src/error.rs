@@ -128,6 +128,11 @@ impl Error {
         self
     }
 
+    /// A hint for an error that has none.
+    pub fn hint_or(self, hint: impl Into<String>) -> Self {
+        if self.0.hint.is_some() { self } else { self.hint(hint) }
+    }
+
     /// The underlying error; its words are printed after ours.
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());

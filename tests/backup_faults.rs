@@ -1,5 +1,7 @@
 //! What a run does when its source, its store or its host fails: no record for a broken set, nothing stored earlier harmed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
 #[path = "support/scripted.rs"]
 mod scripted;
 

@@ -1,5 +1,7 @@
 //! Backup and verification of a folder over the true parts, without the command line.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
 use std::sync::Arc;
 
 use drctl::catalog::env::Env;

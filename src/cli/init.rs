@@ -1,7 +1,288 @@
-//! `drctl init`.
-use crate::cli::Shell;
+//! `drctl init`: look around, try what was found, make keys, repository, recovery file and a commented `drctl.yaml`.
+//!
+//! Nothing that exists is overwritten. What a failed init made is taken away again.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rand::RngExt as _;
+use serde::Serialize;
+
+use crate::catalog::env::Env;
+use crate::catalog::{RecoveryFile, Repository};
 use crate::cli::args::InitArgs;
-use crate::error::Result;
-pub async fn run(_s: &Shell, _a: InitArgs) -> Result<u8> {
+use crate::cli::{Shell, open, sources};
+use crate::config::discover::{Finding, Found, Look, discover};
+use crate::config::environment::Environment;
+use crate::config::load::load;
+use crate::config::secret::read_secret_file;
+use crate::config::template::{self, Template};
+use crate::error::{Context, Error, Kind, Result};
+use crate::model::{JobName, Secret};
+use crate::pipeline::seal::Identities;
+use crate::store::local::LocalStore;
+
+const KEYS: &str = "drctl-keys";
+const RECOVERY: &str = "drctl-recovery.txt";
+
+/// What init made; the passphrase is shown once and kept nowhere.
+#[derive(Serialize)]
+struct InitReport {
+    config: PathBuf,
+    store: PathBuf,
+    keys: PathBuf,
+    recovery: PathBuf,
+    repository: String,
+    job: String,
+    found: Vec<String>,
+    /// Sources that were tried: name, and why it does not work yet, if it does not.
+    tried: Vec<(String, Option<String>)>,
+    warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passphrase: Option<String>,
+}
+
+struct Places {
+    config: PathBuf,
+    store: PathBuf,
+    keys: PathBuf,
+    recovery: PathBuf,
+}
+
+/// Makes a configuration and a repository.
+pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
+    let environment = Environment::system();
+    let config = environment.absolute(shell.global.config.as_deref().unwrap_or(Path::new("drctl.yaml")));
+    let folder = config.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+    let places = Places {
+        store: environment.absolute(args.store.as_deref().unwrap_or(&folder.join("drctl-repository"))),
+        keys: folder.join(KEYS),
+        recovery: folder.join(RECOVERY),
+        config,
+    };
+    for taken in [&places.config, &places.keys, &places.recovery] {
+        if taken.symlink_metadata().is_ok() {
+            return Err(Error::new(Kind::Preflight, format!("{} exists already: nothing was changed", taken.display()))
+                .hint("drctl config check looks at what is there; init in another folder makes a second repository"));
+        }
+    }
+    let job = match &args.job {
+        Some(name) => name.parse::<JobName>().map_err(|e| e.with_kind(Kind::Usage))?,
+        None => template::job_name(&folder),
+    };
+    let findings = discover(&Look::at(&environment, &folder)?);
+    let passphrase = args.passphrase_file.as_deref().map(read_secret_file).transpose()?;
+    let made_up = passphrase.is_none();
+    let passphrase = passphrase.unwrap_or_else(new_passphrase);
+
+    if args.dry_run {
+        shell.out.result("init", &dry(&places, &job, &findings), |report| text(report, true));
+        return Ok(0);
+    }
+    let mut undo = Undo::default();
+    let made = make(shell, &places, &folder, &job, &findings, &passphrase, &mut undo).await;
+    let mut report = match made {
+        Ok(report) => report,
+        Err(error) => {
+            undo.all();
+            return Err(error.context("init").hint_or("nothing was left behind"));
+        }
+    };
+    if made_up {
+        report.passphrase = Some(passphrase.expose().to_owned());
+    }
+    shell.out.result("init", &report, |report| text(report, false));
     Ok(0)
+}
+
+fn dry(places: &Places, job: &JobName, findings: &[Finding]) -> InitReport {
+    InitReport {
+        config: places.config.clone(),
+        store: places.store.clone(),
+        keys: places.keys.clone(),
+        recovery: places.recovery.clone(),
+        repository: String::new(),
+        job: job.to_string(),
+        found: findings.iter().map(|f| f.sentence.clone()).collect(),
+        tried: Vec::new(),
+        warnings: Vec::new(),
+        passphrase: None,
+    }
+}
+
+async fn make(
+    shell: &Shell,
+    places: &Places,
+    folder: &Path,
+    job: &JobName,
+    findings: &[Finding],
+    passphrase: &Secret,
+    undo: &mut Undo,
+) -> Result<InitReport> {
+    shell.bus.step("making keys");
+    private_folder(&places.keys)?;
+    undo.0.push(places.keys.clone());
+    let (identity, recipient) = Identities::generate();
+    let identity_file = places.keys.join("identity.txt");
+    let text = format!("# age identity of drctl: whoever has it can open every backup. public key: {recipient}\n{}\n", identity.expose());
+    private_file(&identity_file, text.as_bytes())?;
+
+    if places.store.symlink_metadata().is_err() {
+        undo.0.push(places.store.clone());
+    }
+    let store = Arc::new(LocalStore::create(&places.store)?);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let new = Repository::init(store, Env::default(), &host).await?;
+    let signing_key = places.keys.join("signing.key");
+    new.key.save(&signing_key)?;
+
+    shell.bus.step("sealing the recovery file");
+    let location = places.store.display().to_string();
+    let (repository, sealing) = (new.repository.clone(), passphrase.clone());
+    let recovery = tokio::task::spawn_blocking(move || RecoveryFile::seal(&location, repository.id(), &new.root, &identity, &sealing));
+    let recovery = recovery.await.map_err(|e| Error::failed("seal the recovery file").because(e))??;
+    undo.0.push(places.recovery.clone());
+    private_file(&places.recovery, recovery.to_text().as_bytes())?;
+
+    let written = template::write(&Template {
+        folder: folder.to_owned(),
+        store: places.store.clone(),
+        id: new.repository.id().to_owned(),
+        root_key: new.repository.root().as_str().to_owned(),
+        recipients: vec![recipient.to_string()],
+        identity: Some(identity_file),
+        signing_key,
+        job: job.clone(),
+        findings: findings.to_vec(),
+        paths: Vec::new(),
+    });
+    for (path, secret) in &written.secrets {
+        undo.0.push(path.clone());
+        private_file(path, secret.expose().as_bytes())?;
+    }
+    undo.0.push(places.config.clone());
+    private_file(&places.config, written.text.as_bytes())?;
+
+    let mut report = dry(places, job, findings);
+    report.repository = new.repository.id().to_owned();
+    report.tried = try_sources(shell, &places.config).await?;
+    report.warnings.extend(same_disk(findings, &places.store));
+    Ok(report)
+}
+
+/// Loads what was written and tries each source, so that the first backup holds no surprise.
+async fn try_sources(shell: &Shell, config: &Path) -> Result<Vec<(String, Option<String>)>> {
+    let config = load(&open::load_options(Some(config)))?;
+    let mut tried = Vec::new();
+    for source in config.jobs.iter().flat_map(|job| &job.sources) {
+        shell.bus.step(format!("trying {}", source.name));
+        let context = crate::source::RunContext {
+            run: "init".into(),
+            cancel: shell.cancel.clone(),
+            bus: shell.bus.clone(),
+            clock: Arc::new(crate::model::SystemClock),
+        };
+        let outcome = match sources::source(source) {
+            Ok(made) => made.preflight(&context).await,
+            Err(error) => Err(error),
+        };
+        let (what, why) = match outcome {
+            Ok(found) => (format!("{}: {}", source.name, found.summary), None),
+            Err(error) => {
+                let hint = error.hint_text().map(|h| format!("; {h}")).unwrap_or_default();
+                (source.name.clone(), Some(format!("{error}{hint}")))
+            }
+        };
+        tried.push((what, why));
+    }
+    Ok(tried)
+}
+
+/// A repository on the database's own disk dies with it.
+fn same_disk(findings: &[Finding], store: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let local = findings.iter().any(|f| match &f.found {
+        Found::Postgres(p) => p.host.as_deref().is_none_or(|h| h.starts_with('/') || h == "localhost" || h == "127.0.0.1"),
+        _ => false,
+    });
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|m| m.dev());
+    let data = ["/var/lib/postgresql", "/var/lib/pgsql"].iter().find_map(|p| device(Path::new(p)))?;
+    (local && device(store) == Some(data)).then(|| {
+        "the repository lies on the database's own disk and dies with it: give --store a folder on another disk or machine".to_owned()
+    })
+}
+
+/// Eight groups of four letters and digits: 155 bits, easy to copy by hand.
+fn new_passphrase() -> Secret {
+    const ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
+    let mut rng = rand::rng();
+    let groups: Vec<String> = (0..8).map(|_| (0..4).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()).collect();
+    Secret::new(groups.join("-"))
+}
+
+fn private_folder(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(path).context(|| format!("make {}", path.display()))
+}
+
+/// Creates a file that only its owner can read; never overwrites one.
+fn private_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let what = || format!("write {}", path.display());
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).context(what)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).context(what)
+}
+
+/// Paths that this run made.
+#[derive(Default)]
+struct Undo(Vec<PathBuf>);
+
+impl Undo {
+    fn all(&self) {
+        for path in self.0.iter().rev() {
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
+    }
+}
+
+fn text(report: &InitReport, dry: bool) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    if report.found.is_empty() {
+        line("nothing was found here: no PostgreSQL, no .env, no compose file; the configuration has an example to fill in".into());
+    }
+    for sentence in &report.found {
+        line(format!("found   {sentence}"));
+    }
+    for (what, why) in &report.tried {
+        line(match why {
+            None => format!("works   {what}"),
+            Some(why) => format!("FAILS   {what}: {why}"),
+        });
+    }
+    let verb = if dry { "would make" } else { "made" };
+    line(format!("\n{verb}  {}  the configuration of job '{}'", report.config.display(), report.job));
+    line(format!("{verb}  {}  the repository", report.store.display()));
+    line(format!("{verb}  {}/  the keys of this host", report.keys.display()));
+    line(format!("{verb}  {}  the recovery file", report.recovery.display()));
+    for warning in &report.warnings {
+        line(format!("\nwarning: {warning}"));
+    }
+    if dry {
+        line("nothing was made (--dry-run)".into());
+        return out;
+    }
+    if let Some(passphrase) = &report.passphrase {
+        line(format!("\nPassphrase of the recovery file, shown only now:\n\n    {passphrase}\n"));
+        line("Without this host, the recovery file and its passphrase are the ONLY way into your backups.".into());
+    } else {
+        line("\nWithout this host, the recovery file and its passphrase are the ONLY way into your backups.".into());
+    }
+    line("Print it or put both into a password manager, away from this machine.".into());
+    line("\nnext:   drctl backup now".into());
+    out
 }

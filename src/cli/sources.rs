@@ -13,9 +13,9 @@ use crate::source::command::{CommandSettings, CommandSource};
 use crate::source::compose::{ComposeSettings, ComposeSource};
 use crate::source::environment::{EnvironmentFrom, EnvironmentSettings, EnvironmentSource};
 use crate::source::environment_load::AsideLoader;
-use crate::source::files::{FilesLoader, FilesSettings, FilesSource};
+use crate::source::files::{FilesSettings, FilesSource};
 use crate::source::load::Loader;
-use crate::source::postgres::{Databases, PostgresLoader, PostgresSettings, PostgresSource, SslMode};
+use crate::source::postgres::{Databases, PostgresSettings, PostgresSource, SslMode};
 
 /// The source that a configuration describes. Fetches the secrets it needs, so it may block for a moment.
 pub fn source(config: &SourceConfig) -> Result<Arc<dyn Source>> {
@@ -33,10 +33,6 @@ pub fn source(config: &SourceConfig) -> Result<Arc<dyn Source>> {
 pub fn loader(name: &str, kind: &str, configured: Option<&SourceConfig>) -> Result<Arc<dyn Loader>> {
     let here = || PathBuf::from(".");
     Ok(match (kind, configured.map(|c| &c.kind)) {
-        ("postgres", Some(SourceKind::Postgres(postgres))) => Arc::new(PostgresLoader::new(postgres_settings(postgres)?)),
-        ("postgres", _) => Arc::new(PostgresLoader::new(PostgresSettings::default())),
-        ("files", Some(SourceKind::Files(files))) => Arc::new(FilesLoader::new(files_settings(files))?),
-        ("files", _) => Arc::new(FilesLoader::new(FilesSettings::all_of(Vec::<PathBuf>::new()))?),
         ("environment", Some(SourceKind::Environment(environment))) => {
             Arc::new(AsideLoader::new(here(), Some(environment_settings(environment))))
         }

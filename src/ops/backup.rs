@@ -251,7 +251,9 @@ async fn settle_pending(setup: &Setup, log: &mut JobLog) -> Result<()> {
     let Some(text) = setup.state.as_ref().map(|s| s.setting(&pending_key(setup, &job))).transpose()?.flatten() else { return Ok(()) };
     let Ok(pending) = serde_json::from_str::<Pending>(&text) else { return Ok(()) };
     match log.settle(&pending).await? {
-        Settled::Committed { number } => setup.bus.warn(format!("the earlier backup {} was committed after all, as record {number}", pending.set)),
+        Settled::Committed { number } => {
+            setup.bus.warn(format!("the earlier backup {} was committed after all, as record {number}", pending.set))
+        }
         Settled::Void => setup.bus.warn(format!("the earlier backup {} was not committed; its objects go with a sweep", pending.set)),
         // The record that this run will append settles it.
         Settled::Open => return Ok(()),

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
-use crate::model::Secret;
 use crate::model::ArtifactFormat;
+use crate::model::Secret;
 use crate::model::artifact::{Consistency, Tool};
 use crate::pipeline::plain::PlainSender;
 use crate::process::{Command, Limits, lookup};
