@@ -3,7 +3,7 @@
 pub mod args;
 mod backup;
 mod cat;
-mod config;
+pub mod config;
 mod diff;
 mod init;
 mod list;
