@@ -194,3 +194,134 @@ fn aftermath_text(report: &AftermathReport) -> String {
     let _ = writeln!(out, "restore {}: {}", report.restore, aftermath::phase_words(report.phase));
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::model::record::Grade;
+    use crate::ops::restore::plan::SourcePlan;
+    use crate::ops::restore::run::RestoredSource;
+    use crate::source::load::LoadPlan;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn sample() -> RestorePlan {
+        RestorePlan {
+            restore: "7k3q9abc".into(),
+            set: "jisu/20250101T180000Z-full-7k3q".parse().unwrap(),
+            state: "complete".into(),
+            chosen: "last good set for 20250102 (Asia/Shanghai)".into(),
+            proof: Some((Grade::ReadBack, at("2025-01-01T18:05:00Z"))),
+            now: at("2025-01-01T18:37:10Z"),
+            sources: vec![
+                SourcePlan {
+                    name: "postgres".into(),
+                    kind: "postgres".into(),
+                    as_of: at("2025-01-01T18:00:01Z"),
+                    lost_seconds: 2229,
+                    artifacts: vec!["globals".into(), "jisu_prod".into()],
+                    plain_bytes: 1 << 30,
+                    load: LoadPlan {
+                        target: "PostgreSQL 15.18 at 127.0.0.1:5432".into(),
+                        touches: vec!["database jisu_prod: 1.2 GiB live with 12 connections, kept as jisu_prod_drctl_old_7k3q9abc".into()],
+                        warnings: vec!["role app exists and is left as it is".into()],
+                        refusals: vec![],
+                    },
+                },
+                SourcePlan {
+                    name: "uploads".into(),
+                    kind: "files".into(),
+                    as_of: at("2025-01-01T16:00:00Z"),
+                    lost_seconds: 9430,
+                    artifacts: vec!["tree".into()],
+                    plain_bytes: 3 << 20,
+                    load: LoadPlan {
+                        target: "/data/uploads".into(),
+                        touches: vec!["/data/uploads: 12 files, kept beside it".into()],
+                        ..LoadPlan::default()
+                    },
+                },
+            ],
+            left_out: vec!["environment: --source environment".into()],
+            in_place: false,
+            target: None,
+            took_before: Some((370.0, at("2024-12-30T10:00:00Z"))),
+        }
+    }
+
+    fn zone() -> TimeZone {
+        TimeZone::get("Asia/Shanghai").unwrap()
+    }
+
+    #[test]
+    fn the_plan_says_what_is_lost_how_long_it_took_what_is_touched_and_the_way_back() {
+        insta::assert_snapshot!(plan_text(&sample(), &zone()));
+    }
+
+    #[test]
+    fn in_place_into_a_target_and_refused_plans_say_so() {
+        let mut plan = sample();
+        plan.sources.truncate(1);
+        plan.in_place = true;
+        plan.proof = None;
+        plan.took_before = None;
+        plan.left_out.clear();
+        plan.sources[0]
+            .load
+            .refusals
+            .push("extension postgis 3.3.2 is not available there: apt-get install postgresql-15-postgis-3".into());
+        insta::assert_snapshot!(plan_text(&plan, &zone()));
+        plan.in_place = false;
+        plan.target = Some("postgres://drill@db2/scratch".into());
+        let last: Vec<String> = plan_text(&plan, &zone()).lines().rev().take(1).map(str::to_owned).collect();
+        assert_eq!(last, ["Nothing live is touched but what is named above."]);
+    }
+
+    #[test]
+    fn closing_lines() {
+        let counts = |pairs: &[(&str, u64)]| pairs.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect::<BTreeMap<_, _>>();
+        let report = RestoreReport {
+            restore: "7k3q9abc".into(),
+            set: sample().set,
+            sources: vec![
+                RestoredSource {
+                    name: "postgres".into(),
+                    target: "PostgreSQL 15.18 at 127.0.0.1:5432".into(),
+                    counts: BTreeMap::from([("jisu_prod".into(), counts(&[("tables", 41), ("rows", 1_234_567)]))]),
+                    plain_bytes: 1 << 30,
+                },
+                RestoredSource { name: "uploads".into(), target: "/data/uploads".into(), counts: BTreeMap::new(), plain_bytes: 3 << 20 },
+            ],
+            switched: true,
+            kept: vec!["database jisu_prod_drctl_old_7k3q9abc, 1.2 GiB".into()],
+            elapsed_seconds: 41.5,
+        };
+        insta::assert_snapshot!(done_text(&report));
+    }
+
+    #[test]
+    fn the_line_for_scripts_repeats_the_choice_and_hides_passwords() {
+        let args = RestoreArgs {
+            set: None,
+            date: Some("20250102".into()),
+            job: None,
+            source: vec!["postgres".into()],
+            target: Some("postgres://drill:geheim@db2/scratch".into()),
+            in_place: false,
+            no_safety_set: false,
+            dry_run: false,
+            yes: false,
+            undo: None,
+            finish: None,
+        };
+        let line = command_line(&args, &sample());
+        assert!(line.starts_with("drctl restore jisu/20250101T180000Z-full-7k3q --source postgres --target "), "{line}");
+        assert!(!line.contains("geheim"), "{line}");
+        assert!(line.ends_with(" --yes"), "{line}");
+    }
+}
