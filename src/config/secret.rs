@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -144,7 +144,8 @@ pub fn exposed(path: &Path, mode: u32) -> Option<String> {
 /// Reads a file that holds a secret; refuses one that others may read, and one that is empty.
 pub fn read_secret_file(path: &Path) -> Result<Secret> {
     let what = || format!("read the secret file {}", path.display());
-    let mut file = std::fs::File::open(path).context(what)?;
+    // Without waiting: a named pipe would hold us for ever.
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).context(what)?;
     let meta = file.metadata().context(what)?;
     if !meta.is_file() {
         return Err(Error::new(Kind::Config, format!("{} is not a file", path.display())));
@@ -261,7 +262,10 @@ mod tests {
         ] {
             assert_eq!(reference.fetch(&env).unwrap().expose(), want);
         }
+        let pipe = dir.path().join("pipe");
+        assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
         for (reference, part) in [
+            (Reference::File(pipe), "is not a file"),
             (Reference::Env("NOPE".into()), "NOPE is not set, and neither is NOPE_FILE"),
             (Reference::Env("EMPTY".into()), "EMPTY is not set"),
             (Reference::File(dir.path().join("gone")), "gone"),

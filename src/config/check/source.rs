@@ -7,8 +7,9 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::job::{retention, schedule};
-use super::reference::{in_the_file, reference, secret, shown, text};
+use super::reference::{in_the_file, reference, secret, shown, text, written};
 use super::{LATER, Scope, check_name, items};
+use crate::config::expand::reference_only;
 use crate::config::postgres::{PostgresUrl, masked_url};
 use crate::config::problem::shorten;
 use crate::config::raw::*;
@@ -159,11 +160,20 @@ fn postgres_url(scope: &Scope<'_>, raw: &RawText) -> Option<SecretRef> {
         RawText::Plain(text) => text,
     };
     let url = scope.take(PostgresUrl::parse(text))?;
-    let shown = shown(scope);
+    let shown = shown(scope).or_else(|| url_shown(&written(scope)?));
     if shown.is_none() && url.password.is_some() {
         in_the_file(scope, "a password");
     }
     Some(SecretRef::Plain { value: Secret::new(text.as_str()), shown: shown.or_else(|| masked_url(text)) })
+}
+
+/// A URL as it was written, when all of its password came by variables: `postgres://app:${PASSWORD}@db/shop`.
+fn url_shown(written: &str) -> Option<String> {
+    let (scheme, rest) = written.split_once("://")?;
+    let (login, place) = rest.rsplit_once('@')?;
+    let (user, password) = login.split_once(':')?;
+    let password = reference_only(password)?;
+    (!place.contains("password")).then(|| format!("{scheme}://{user}:{password}@{place}"))
 }
 
 fn databases(scope: &Scope<'_>, raw: Option<&RawDatabases>) -> (Option<DatabaseChoice>, Option<TextRef>) {
@@ -319,6 +329,19 @@ fn command(scope: &Scope<'_>, name: &str, raw: &RawCommand) -> Option<CommandCon
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_whose_password_came_by_variables_are_shown_as_written() {
+        for (written, shown) in [
+            ("postgres://app:${PW}@db/shop", Some("postgres://app:${PW}@db/shop")),
+            ("postgres://app:${PW:-hunter2}@${HOST}/shop", Some("postgres://app:${PW:-***}@${HOST}/shop")),
+            ("postgres://app:hunter2${PW}@db/shop", None),
+            ("postgres://app:${PW}@db/shop?password=hunter2", None),
+            ("postgres://app@${HOST}/shop", None),
+        ] {
+            assert_eq!(url_shown(written).as_deref(), shown, "{written}");
+        }
+    }
 
     #[test]
     fn a_store_inside_a_source_is_seen_unless_excluded() {
