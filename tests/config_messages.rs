@@ -74,6 +74,23 @@ fn twelve_mistakes_of_many_kinds_give_twelve_messages_with_lines() {
 }
 
 #[test]
+fn f62_an_unknown_key_and_a_double_name_are_refused_with_their_lines() {
+    let got = Case::of("twelve_mistakes", 0o600).messages();
+    for line in [
+        "drctl.yaml:21:11: jobs[0].sources[0].postgres.pasword: unknown key; did you mean 'password'?\n",
+        "drctl.yaml:25:5: jobs[1].job: 'shop' names two jobs, first at drctl.yaml:14:5\n",
+    ] {
+        assert!(got.contains(line), "{got}");
+    }
+    let case = Case::of("empty", 0o600);
+    let many: String = (0..5000).map(|i| format!("key{i}: 1\n")).collect();
+    std::fs::write(case.folder.path().join("drctl.yaml"), many).unwrap();
+    let got = case.messages();
+    assert!(got.contains("drctl.yaml:1:1: 4950 more unknown keys\n"), "{got}");
+    assert_eq!(got.lines().count(), 52);
+}
+
+#[test]
 fn values_that_are_none() {
     expect("values", 0o600);
 }
@@ -126,6 +143,9 @@ fn files_that_cannot_be_understood() {
     assert_eq!(case.messages(), "drctl.yaml:1:1: larger than 1 MiB; that is no configuration\n");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
+    assert_eq!(case.messages(), "drctl.yaml:1:1: cannot be read: not a file\n");
+    std::fs::remove_dir(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     assert_eq!(case.messages(), "drctl.yaml:1:1: cannot be read: not a file\n");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -207,7 +207,9 @@ impl Files<'_> {
 
     fn text(&mut self, path: &Path, label: &Arc<str>) -> Option<String> {
         let mut bytes = Vec::new();
-        let read = std::fs::File::open(path).and_then(|file| {
+        // Without waiting: a named pipe would hold us for ever.
+        let open = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let read = open.and_then(|file| {
             let meta = file.metadata()?;
             if !meta.is_file() {
                 return Err(std::io::Error::other("not a file"));

@@ -1,6 +1,6 @@
 //! The configuration: files, environment and flags → one typed, checked value.
 //!
-//! Text → [`tree`] with positions (`${NAME}` put in by [`expand`]) → [`schema`] check → [`raw`] shapes → cross-checks → [`Config`].
+//! Text → tree with positions (`${NAME}` put in by [`expand`]) → [`schema`] check → raw shapes → cross-checks → [`Config`].
 //! Every step tells all its findings with file, line, column and key path; they are told together ([`Problems`]). After that nothing is
 //! parsed, defaulted or looked up again, except secrets and connection URLs, which are fetched when they are used ([`secret`]).
 

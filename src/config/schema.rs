@@ -12,6 +12,9 @@ use crate::config::problem::{KeyPath, Problem, Step, shorten, suggestion};
 use crate::config::raw::{RawJob, RawMain};
 use crate::config::tree::{Data, Node, resolve};
 
+/// Most unknown keys of one map that are told one by one.
+const UNKNOWN_KEYS: usize = 50;
+
 /// A schema and its compiled form.
 pub struct Schema {
     /// As `drctl config schema` prints it.
@@ -146,10 +149,15 @@ pub fn check(schema: &Schema, root: &Node) -> Checked {
         match error.kind() {
             Kind::AdditionalProperties { unexpected } => {
                 let known = names(parent.get("properties"));
-                for key in unexpected {
-                    let path = path.key(key);
-                    add(&path, format!("unknown key{}", suggestion(key, &known)));
-                    refused.push(path);
+                for (i, key) in unexpected.iter().enumerate() {
+                    let key_path = path.key(key);
+                    // A file of another sort has nothing but unknown keys.
+                    match i {
+                        0..UNKNOWN_KEYS => add(&key_path, format!("unknown key{}", suggestion(key, &known))),
+                        UNKNOWN_KEYS => add(&path, format!("{} more unknown keys", unexpected.len() - UNKNOWN_KEYS)),
+                        _ => {}
+                    }
+                    refused.push(key_path);
                 }
             }
             Kind::Required { property } => {

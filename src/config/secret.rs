@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -38,7 +38,7 @@ impl Reference {
         match self {
             Reference::Env(name) => environment.secret(name),
             Reference::File(path) => read_secret_file(path),
-            Reference::Cmd(argv) => run(argv),
+            Reference::Cmd(argv) => run(argv, COMMAND_LIMIT),
             Reference::Cred(name) => {
                 let folder = environment.get("CREDENTIALS_DIRECTORY").ok_or_else(|| {
                     Error::new(Kind::Config, format!("no systemd credentials here (wanted '{name}'): CREDENTIALS_DIRECTORY is not set"))
@@ -144,7 +144,8 @@ pub fn exposed(path: &Path, mode: u32) -> Option<String> {
 /// Reads a file that holds a secret; refuses one that others may read, and one that is empty.
 pub fn read_secret_file(path: &Path) -> Result<Secret> {
     let what = || format!("read the secret file {}", path.display());
-    let mut file = std::fs::File::open(path).context(what)?;
+    // Without waiting: a named pipe would hold us for ever.
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).context(what)?;
     let meta = file.metadata().context(what)?;
     if !meta.is_file() {
         return Err(Error::new(Kind::Config, format!("{} is not a file", path.display())));
@@ -175,7 +176,7 @@ fn text(bytes: Vec<u8>, from: impl Fn() -> String) -> Result<Secret> {
 }
 
 /// Runs a program and takes what it prints. Its group of processes ends with the time limit.
-fn run(argv: &[String]) -> Result<Secret> {
+fn run(argv: &[String], limit: Duration) -> Result<Secret> {
     let Some((program, arguments)) = argv.split_first() else {
         return Err(Error::new(Kind::Config, "a secret's cmd names no program"));
     };
@@ -200,11 +201,11 @@ fn run(argv: &[String]) -> Result<Secret> {
         let _ = sender.send(read.map(|_| bytes));
     });
     let late = || {
-        Error::new(Kind::Config, format!("'{program}' gave no secret within {} s", COMMAND_LIMIT.as_secs()))
+        Error::new(Kind::Config, format!("'{program}' gave no secret within {} s", limit.as_secs()))
             .hint("run it by hand; it must print the secret and end")
     };
-    let end = Instant::now() + COMMAND_LIMIT;
-    let bytes = match receiver.recv_timeout(COMMAND_LIMIT) {
+    let end = Instant::now() + limit;
+    let bytes = match receiver.recv_timeout(limit) {
         Ok(bytes) => bytes.context(what),
         Err(_) => Err(late()),
     };
@@ -261,7 +262,10 @@ mod tests {
         ] {
             assert_eq!(reference.fetch(&env).unwrap().expose(), want);
         }
+        let pipe = dir.path().join("pipe");
+        assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
         for (reference, part) in [
+            (Reference::File(pipe), "is not a file"),
             (Reference::Env("NOPE".into()), "NOPE is not set, and neither is NOPE_FILE"),
             (Reference::Env("EMPTY".into()), "EMPTY is not set"),
             (Reference::File(dir.path().join("gone")), "gone"),
@@ -289,6 +293,37 @@ mod tests {
         assert!(exposed(Path::new("/run/secrets/pw"), 0o444).is_none());
         assert!(exposed(Path::new("/run/secrets/pw"), 0o666).is_some());
         assert!(exposed(Path::new("/run/secrets2/pw"), 0o444).is_some());
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended_with_all_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        for script in ["sleep 60", "exec >&-; sleep 60", "sleep 60 & echo x"] {
+            let pids = dir.path().join("pids");
+            let script = format!("echo $$ > {}; {script}", pids.display());
+            let argv = ["sh".to_owned(), "-c".to_owned(), script.clone()];
+            let start = Instant::now();
+            let error = run(&argv, Duration::from_millis(300)).unwrap_err();
+            assert!(error.to_string().contains("gave no secret within"), "{script}: {error}");
+            assert!(start.elapsed() < Duration::from_secs(20));
+            let group: i32 = std::fs::read_to_string(&pids).unwrap().trim().parse().unwrap();
+            let group = rustix::process::Pid::from_raw(group).unwrap();
+            let end = Instant::now() + Duration::from_secs(10);
+            // Whoever was killed may wait a moment for its new parent.
+            while rustix::process::test_kill_process_group(group).is_ok() && !zombies_only(group) {
+                assert!(Instant::now() < end, "{script}: something still runs");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Nothing of the group runs any more, though not all of it was waited for (field 3 of /proc/PID/stat, field 5 is the group).
+    fn zombies_only(group: rustix::process::Pid) -> bool {
+        let stats = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok());
+        stats
+            .filter_map(|s| Some(s.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect::<Vec<_>>()))
+            .filter(|fields| fields.get(2) == Some(&group.as_raw_nonzero().to_string()))
+            .all(|fields| fields[0] == "Z")
     }
 
     #[test]

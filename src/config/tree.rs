@@ -11,12 +11,14 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::config::environment::Environment;
 use crate::config::expand;
-use crate::config::problem::{KeyPath, Origin, Problem, Step, shorten};
+use crate::config::problem::{KeyPath, Origin, Problem, Step};
 
 /// Largest file that is read, in bytes.
 pub const FILE_LIMIT: u64 = 1 << 20;
 /// Most nodes of one file, aliases counted where they are used: an alias bomb ends here.
 const NODE_LIMIT: usize = 50_000;
+/// Text counts too, so many bytes as one node: what a few long texts grow to by aliases and variables is bounded as well.
+const TEXT_PER_NODE: usize = 64;
 /// Deepest nesting; a whole configuration needs about 10.
 const DEPTH_LIMIT: usize = 40;
 
@@ -285,7 +287,9 @@ impl Reader<'_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let string = self.tag(tag.as_deref(), "str", &origin, path);
-                let data = Data::Scalar(self.scalar(&text, style == ScalarStyle::Plain && !string, &origin, path));
+                let scalar = self.scalar(&text, style == ScalarStyle::Plain && !string, &origin, path);
+                self.count(scalar.text.len() / TEXT_PER_NODE, &origin)?;
+                let data = Data::Scalar(scalar);
                 Ok(self.keep(anchor, Node { origin, data }))
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -323,7 +327,8 @@ impl Reader<'_> {
         if tag.is_yaml_core_schema_tag(own) {
             return true;
         }
-        let what = format!("the tag '{}' has no meaning here", shorten(&tag.original()));
+        // Not repeated: it may be a password that begins with '!'.
+        let what = "a tag ('!…') has no meaning here; text that begins with '!' needs quotes".to_owned();
         self.problems.push(Problem { origin: Some(origin.clone()), path: path.clone(), what });
         false
     }
@@ -372,13 +377,13 @@ impl Reader<'_> {
             entries.push(Entry { key, origin, node });
         }
         for (node, origin) in merged {
-            self.merge(&mut entries, node, &origin, path)?;
+            self.merge(&mut entries, &mut places, node, &origin, path);
         }
         Ok(entries)
     }
 
     /// `<<: *base` or `<<: [*one, *two]`: keys that are there already win.
-    fn merge(&mut self, entries: &mut Vec<Entry>, node: Node, origin: &Origin, path: &KeyPath) -> Result<(), Fatal> {
+    fn merge(&mut self, entries: &mut Vec<Entry>, places: &mut BTreeMap<String, Origin>, node: Node, origin: &Origin, path: &KeyPath) {
         let maps = match node.data {
             Data::Map(map) => vec![map],
             Data::List(items) if items.iter().all(|i| matches!(i.data, Data::Map(_))) => {
@@ -387,21 +392,21 @@ impl Reader<'_> {
             _ => {
                 let what = "'<<' takes a map, or a list of maps".to_owned();
                 self.problems.push(Problem { origin: Some(origin.clone()), path: path.key("<<"), what });
-                return Ok(());
+                return;
             }
         };
         for entry in maps.into_iter().flatten() {
-            if entries.iter().all(|e| e.key != entry.key) {
+            if !places.contains_key(&entry.key) {
+                places.insert(entry.key.clone(), entry.origin.clone());
                 entries.push(entry);
             }
         }
-        Ok(())
     }
 }
 
 fn size(node: &Node) -> usize {
     match &node.data {
-        Data::Scalar(_) => 1,
+        Data::Scalar(scalar) => 1 + scalar.text.len() / TEXT_PER_NODE,
         Data::List(items) => 1 + items.iter().map(size).sum::<usize>(),
         Data::Map(entries) => 1 + entries.iter().map(|e| 1 + size(&e.node)).sum::<usize>(),
     }
@@ -497,21 +502,25 @@ mod tests {
             let refs = vec![format!("*a{}", i - 1); 10].join(", ");
             bomb.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
         }
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 1000].join(", "));
         let deep = format!("a: {}{}", "[".repeat(60), "]".repeat(60));
         for (text, part) in [
             (bomb.as_str(), "more than 50000 values"),
+            (long.as_str(), "more than 50000 values"),
             (deep.as_str(), "nested deeper than 40"),
             ("a: &x [*x]", "an alias inside of its own anchor"),
-            ("a: *nope", "not YAML"),
+            ("a: *hunter2", "not YAML"),
             ("a: 1\n---\nb: 2\n", "a second document"),
             ("? [a]\n: b\n", "a key must be plain text"),
             ("a: [1", "not YAML"),
             ("a: !!binary x", "has no meaning here"),
+            ("a: !hunter2", "needs quotes"),
             ("a: b: c", "not YAML"),
             ("<<: 3", "'<<' takes a map"),
         ] {
             let (_, problems) = read(text);
             assert!(problems.iter().any(|p| p.contains(part)), "{part}: {problems:?}");
+            assert!(problems.iter().all(|p| !p.contains("hunter2")), "{problems:?}");
         }
         assert_eq!(read("").0.unwrap().to_json(), json!({}));
         assert_eq!(read("# only a comment\n").0.unwrap().to_json(), json!({}));

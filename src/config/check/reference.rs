@@ -109,8 +109,13 @@ pub fn in_the_file(scope: &Scope<'_>, what: &str) {
 
 /// What may be shown of the text at this place: the `${NAME}` it came by.
 pub fn shown(scope: &Scope<'_>) -> Option<String> {
+    reference_only(&written(scope)?)
+}
+
+/// The text at this place before variables were put in, when there were any.
+pub fn written(scope: &Scope<'_>) -> Option<String> {
     match &scope.root.at(&scope.path)?.data {
-        Data::Scalar(scalar) => reference_only(scalar.written.as_ref()?),
+        Data::Scalar(scalar) => scalar.written.clone(),
         _ => None,
     }
 }

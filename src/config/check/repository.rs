@@ -89,7 +89,12 @@ fn stores(scope: &Scope<'_>, raw: &RawRepository) -> Option<Vec<StoreConfig>> {
             }
         }
         match store(&scope, raw) {
-            Some(store) => all.push(store),
+            Some(store) => {
+                if let Some(twin) = all.iter().find(|s: &&StoreConfig| s.place == store.place) {
+                    scope.error(format!("lies where the store '{}' lies; a copy in the same place is none", twin.name));
+                }
+                all.push(store);
+            }
             None => whole = false,
         }
         if i == 0 && raw.optional == Some(true) {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::job::{retention, schedule};
-use super::reference::{in_the_file, reference, secret, shown, text};
+use super::reference::{in_the_file, reference, secret, shown, text, written};
 use super::{LATER, Scope, check_name, items};
+use crate::config::expand::reference_only;
 use crate::config::postgres::{PostgresUrl, masked_url};
 use crate::config::problem::shorten;
 use crate::config::raw::*;
@@ -159,11 +160,62 @@ fn postgres_url(scope: &Scope<'_>, raw: &RawText) -> Option<SecretRef> {
         RawText::Plain(text) => text,
     };
     let url = scope.take(PostgresUrl::parse(text))?;
-    let shown = shown(scope);
-    if shown.is_none() && url.password.is_some() {
-        in_the_file(scope, "a password");
+    let shown = match (shown(scope), written(scope)) {
+        (Some(whole), _) => Some(whole),
+        (None, Some(written)) => {
+            let (shown, in_file) = url_as_written(&written, text);
+            if url.password.is_some() && in_file {
+                in_the_file(scope, "a password");
+            }
+            shown
+        }
+        (None, None) => {
+            if url.password.is_some() {
+                in_the_file(scope, "a password");
+            }
+            masked_url(text)
+        }
+    };
+    Some(SecretRef::Plain { value: Secret::new(text.as_str()), shown })
+}
+
+/// What is shown of a URL with variables in it: the variables as they were written, since any of them may be a secret, and no literal
+/// password; and whether the password stands in the file at least in part. `postgres://app:${PASSWORD}@db/shop` is shown as it is.
+fn url_as_written(written: &str, text: &str) -> (Option<String>, bool) {
+    let Some((scheme, rest)) = written.split_once("://").filter(|(scheme, _)| !scheme.contains("${")) else {
+        // Where its parts are cannot be told: shown is what comes out, without the parameters.
+        return (masked_url(text.split('?').next().unwrap_or_default()), true);
+    };
+    let (base, query) = split_outside(rest, '?', false).map_or((rest, None), |(base, query)| (base, Some(query)));
+    let (login, place) = split_outside(base, '@', true).map_or((None, base), |(login, place)| (Some(login), place));
+    let (login, in_file) = match login.map(|l| split_outside(l, ':', false).unwrap_or((l, ""))) {
+        None => (String::new(), false),
+        Some((user, "")) => (format!("{user}@"), false),
+        Some((user, password)) => match reference_only(password) {
+            Some(shown) => (format!("{user}:{shown}@"), false),
+            None => (format!("{user}:***@"), true),
+        },
+    };
+    match query {
+        Some(query) if query.contains("password") => (Some(format!("{scheme}://{login}{place}")), true),
+        Some(query) => (Some(format!("{scheme}://{login}{place}?{query}")), in_file),
+        None => (Some(format!("{scheme}://{login}{place}")), in_file),
     }
-    Some(SecretRef::Plain { value: Secret::new(text.as_str()), shown: shown.or_else(|| masked_url(text)) })
+}
+
+/// Splits at the first or last `mark` that stands outside of every `${…}`.
+fn split_outside(text: &str, mark: char, last: bool) -> Option<(&str, &str)> {
+    let mut inside = false;
+    let mut found = None;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' if text[..at].ends_with('$') && !text[..at].ends_with("$$") => inside = true,
+            '}' => inside = false,
+            c if c == mark && !inside && (last || found.is_none()) => found = Some(at),
+            _ => {}
+        }
+    }
+    found.map(|at| (&text[..at], &text[at + mark.len_utf8()..]))
 }
 
 fn databases(scope: &Scope<'_>, raw: Option<&RawDatabases>) -> (Option<DatabaseChoice>, Option<TextRef>) {
@@ -319,6 +371,20 @@ fn command(scope: &Scope<'_>, name: &str, raw: &RawCommand) -> Option<CommandCon
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_with_variables_are_shown_as_written() {
+        for (written, text, shown, in_file) in [
+            ("postgres://app:${PW}@db/shop", "postgres://app:hunter2@db/shop", "postgres://app:${PW}@db/shop", false),
+            ("postgres://${U:-a:b}:${PW:-hunter2}@${HOST}", "postgres://a:hunter2@h", "postgres://${U:-a:b}:${PW:-***}@${HOST}", false),
+            ("postgres://app:hunter2${PW}@db/shop", "postgres://app:hunter2x@db/shop", "postgres://app:***@db/shop", true),
+            ("postgres://db/shop?password=hunter2&x=${X}", "postgres://db/shop?password=hunter2&x=", "postgres://db/shop", true),
+            ("postgres://app@${HOST}/shop?x=${PW}", "postgres://app@h/shop?x=hunter2", "postgres://app@${HOST}/shop?x=${PW}", false),
+            ("${BASE}/shop?x=${PW}", "postgres://u:hunter2@h/shop?x=hunter2", "postgres://u:***@h/shop", true),
+        ] {
+            assert_eq!(url_as_written(written, text), (Some(shown.to_owned()), in_file), "{written}");
+        }
+    }
 
     #[test]
     fn a_store_inside_a_source_is_seen_unless_excluded() {
