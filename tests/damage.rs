@@ -1,0 +1,178 @@
+//! Deletes, cuts, flips and swaps what lies in a repository: verify names it, restore and other sets are safe from it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+#[path = "support/cli.rs"]
+mod cli;
+
+use std::path::PathBuf;
+
+use cli::Home;
+
+const JOBS: &str = "jobs:\n  - job: shop\n    sources:\n      - files: { name: uploads, paths: [data] }\n      - environment: { from: { file: app.env } }\n";
+
+fn home() -> Home {
+    let home = Home::new();
+    home.write("data/a.txt", &"some text ".repeat(40_000));
+    home.write("data/sub/b.txt", "b");
+    home.write("app.env", "A=1\nSECRET=canary\n");
+    home.init(JOBS);
+    home.ok(&["backup", "now"]);
+    home
+}
+
+fn objects(home: &Home, set: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    cli::walk(&home.set_folder(set), &mut |path| found.push(path.to_owned()));
+    found.sort();
+    found
+}
+
+/// Every kind of damage to every object of a set is found and named; the other set stays good.
+#[test]
+fn f23_f74_damage_to_any_object_is_found_and_named() {
+    let home = home();
+    let good = home.newest();
+    home.write("data/c.txt", "new");
+    home.ok(&["backup", "now"]);
+    let set = home.newest();
+    let files = objects(&home, &set);
+    assert_eq!(files.len(), 5, "{files:?}");
+    for path in files {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let whole = std::fs::read(&path).unwrap();
+        let middle = whole.len() / 2;
+        type Damage<'a> = (&'a str, Box<dyn Fn()>);
+        let (p, w) = (path.clone(), whole.clone());
+        let (p2, w2) = (path.clone(), whole.clone());
+        let (p3, w3) = (path.clone(), whole.clone());
+        let p4 = path.clone();
+        let damages: Vec<Damage> = vec![
+            (
+                "flip",
+                Box::new(move || {
+                    let mut bad = w.clone();
+                    bad[middle] ^= 1;
+                    std::fs::write(&p, bad).unwrap();
+                }),
+            ),
+            ("cut", Box::new(move || std::fs::write(&p2, &w2[..middle]).unwrap())),
+            ("grow", Box::new(move || std::fs::write(&p3, [w3.as_slice(), b"x"].concat()).unwrap())),
+            ("delete", Box::new(move || std::fs::remove_file(&p4).unwrap())),
+        ];
+        for (what, damage) in damages {
+            damage();
+            let ran = home.run(&["verify", &set]);
+            assert_eq!(ran.code, 5, "{what} {name}: {}", ran.all());
+            assert!(ran.out.contains(name.split(".zst").next().unwrap()), "{what} {name} is not named: {}", ran.out);
+            std::fs::write(&path, &whole).unwrap();
+        }
+    }
+    home.ok(&["verify", &good]);
+    // What was damaged and is whole again can be proven again.
+    home.ok(&["verify", &set]);
+}
+
+#[test]
+fn f73_objects_of_two_sets_that_were_swapped_are_found() {
+    let home = home();
+    let first = home.newest();
+    home.write("data/a.txt", &"other text ".repeat(40_000));
+    home.ok(&["backup", "now"]);
+    let second = home.newest();
+    let file = "uploads.tree.tar.zst.age";
+    let (a, b) = (home.set_folder(&first).join(file), home.set_folder(&second).join(file));
+    let (x, y) = (std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
+    std::fs::write(&a, &y).unwrap();
+    std::fs::write(&b, &x).unwrap();
+    for set in [&first, &second] {
+        let ran = home.run(&["verify", set]);
+        assert_eq!(ran.code, 5, "{}", ran.all());
+    }
+}
+
+#[test]
+fn f71_a_commit_record_with_any_byte_flipped_makes_the_set_vanish_and_alarms() {
+    let home = home();
+    let record = home.path("drctl-repository/jobs/shop/log/0000000001.signed");
+    let whole = std::fs::read(&record).unwrap();
+    // Every byte is flipped in the catalog's own test; here some of them through the whole program.
+    for at in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 80, whole.len() - 2] {
+        let mut bad = whole.clone();
+        bad[at] ^= 4;
+        std::fs::write(&record, &bad).unwrap();
+        let ran = home.run(&["list"]);
+        assert!(!ran.out.contains("-full-"), "flip at {at}: {}", ran.out);
+        assert!(ran.all().contains("ALARM") || ran.code != 0, "flip at {at} is silent: {}", ran.all());
+        assert_ne!(home.run(&["restore", "--date", "latest", "--dry-run"]).code, 0);
+    }
+    std::fs::write(&record, &whole).unwrap();
+    assert_eq!(home.sets().len(), 1);
+}
+
+#[test]
+fn f75_artifacts_without_a_record_are_no_set() {
+    let home = home();
+    let set = home.newest();
+    std::fs::remove_file(home.path("drctl-repository/jobs/shop/log/0000000001.signed")).unwrap();
+    let ran = home.run(&["list"]);
+    assert!(!ran.out.contains(&set), "{}", ran.out);
+    assert_eq!(home.run(&["restore", &set, "--dry-run"]).code, 6);
+    assert!(!objects(&home, &set).is_empty(), "nothing is deleted for it");
+}
+
+#[test]
+fn f74_an_object_that_is_missing_never_reaches_the_restore() {
+    let home = home();
+    std::fs::remove_file(home.set_folder(&home.newest()).join("uploads.tree.tar.zst.age")).unwrap();
+    let ran = home.run(&["restore", "--date", "latest", "--source", "uploads", "--yes"]);
+    assert_ne!(ran.code, 0, "{}", ran.all());
+    assert_eq!(std::fs::read_to_string(home.path("data/sub/b.txt")).unwrap(), "b");
+    assert!(!home.files("").iter().any(|f| f.contains(".drctl-")), "leftovers: {:?}", home.files(""));
+}
+
+#[test]
+fn show_rescue_says_what_is_whole_and_cat_gives_what_comes_before_the_damage() {
+    let home = home();
+    let set = home.newest();
+    let path = home.set_folder(&set).join("uploads.tree.tar.zst.age");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let ran = home.run(&["show", &set, "--rescue"]);
+    assert_eq!(ran.code, 5);
+    assert!(ran.out.contains("DAMAGED: ") && ran.out.contains("whole: drctl cat"), "{}", ran.out);
+}
+
+#[test]
+fn f79_without_the_identity_every_verb_that_opens_names_the_recipient() {
+    let home = home();
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let recipient = config.lines().find_map(|l| l.trim().strip_prefix("- age1")).map(|r| format!("age1{r}")).unwrap();
+    let without: Vec<&str> = config.lines().filter(|l| !l.trim().starts_with("identity:")).collect();
+    home.write("drctl.yaml", &without.join("\n"));
+    for args in [&["verify"][..], &["cat", "latest", "environment"], &["restore", "--date", "latest", "--dry-run"]] {
+        let ran = home.run(args);
+        assert_eq!(ran.code, 4, "{args:?}: {}", ran.all());
+        assert!(ran.err.contains(&recipient), "{args:?}: {}", ran.err);
+    }
+    // Nothing was proven false by a key that is not there.
+    assert_eq!(home.json(&["list"])["result"]["sets"][0]["grade"], "uploaded");
+}
+
+#[test]
+fn f88_a_newer_format_is_refused_and_nothing_is_written() {
+    let home = home();
+    let log = home.path("drctl-repository/jobs/shop/log");
+    let before = std::fs::read_dir(&log).unwrap().count();
+    let file = home.path("drctl-repository/drctl-repository.json");
+    let newer = std::fs::read_to_string(&file).unwrap().replacen("\"format\":0", "\"format\":9", 1);
+    std::fs::write(file, newer).unwrap();
+    for args in [&["backup", "now"][..], &["list"], &["verify"], &["restore", "--date", "latest", "--yes"]] {
+        let ran = home.run(args);
+        assert_eq!(ran.code, 1, "{args:?}: {}", ran.all());
+        assert!(ran.err.contains("format 9") && ran.err.contains("newer drctl"), "{args:?}: {}", ran.err);
+    }
+    assert_eq!(std::fs::read_dir(&log).unwrap().count(), before);
+}
