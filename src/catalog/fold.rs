@@ -42,6 +42,13 @@ struct Envelope {
     key: u64,
 }
 
+impl Envelope {
+    fn of(record: &Record) -> Envelope {
+        let Record { format, repository, job, number, key, .. } = record;
+        Envelope { format: *format, repository: repository.clone(), job: job.clone(), number: *number, key: *key }
+    }
+}
+
 /// Number of the key file that a `key-change` in these bytes names, nothing of it verified; it must be at hand to judge the record.
 pub fn named_key(bytes: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
@@ -71,13 +78,17 @@ pub struct Verified {
 pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<Verified> {
     let parts = encoding::split(bytes)?;
     let json = parts.json()?;
-    let head: Envelope = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
+    let wrong = |e: Error| Error::corrupt("its JSON is wrong").because(e);
+    // Read before the signature is checked, because it names the key; believed only after.
+    let (head, record) = match frame.scheme.parse(json) {
+        Ok(record) => (Envelope::of(&record), Ok(record)),
+        Err(e) => (serde_json::from_str(json).map_err(|_| wrong(Error::corrupt("no envelope")))?, Err(e)),
+    };
     if head.repository != frame.repository || head.job != *frame.job || head.number != number {
         return Err(Error::corrupt("it belongs to another repository, job or number"));
     }
     if !frame.rules.unverified_is_nothing {
-        let record: Record = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
-        return Ok(Verified { record });
+        return Ok(Verified { record: record.map_err(wrong)? });
     }
     let standing = state.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key {} was never made valid in this log", head.key)))?;
     if let Some(revoked) = standing.revoked {
@@ -95,7 +106,7 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Res
         )
         .hint("install a newer drctl; this one will neither read nor prune here"));
     }
-    let record: Record = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
+    let record = record.map_err(wrong)?;
     let needed = roles_for(&record.body);
     if !needed.is_empty() && !needed.iter().any(|role| standing.roles.contains(role)) {
         return Err(Error::corrupt(format!("key {} may not write a {} record", record.key, record.body.type_name())));
