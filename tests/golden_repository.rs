@@ -2,7 +2,7 @@
 //!
 //! Its keys and passphrase are for this test and protect nothing.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test: what panics has failed")]
+#![expect(clippy::unwrap_used, reason = "a test: what panics has failed")]
 
 mod tiny;
 

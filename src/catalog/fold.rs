@@ -259,6 +259,9 @@ impl State {
             }
             _ => {}
         }
+        if let Some(object) = manifest.every_object().find(|o| o.file.is_empty() || o.file.contains('/')) {
+            return Err(format!("{set} names an object '{}' outside its folder", object.file.escape_debug()));
+        }
         if manifest.base >= entered.number {
             return Err(format!("{set} says it was begun at record {}", manifest.base));
         }
