@@ -121,7 +121,7 @@ impl State {
         State {
             head: 0,
             head_sha256: repository_file,
-            hashes: vec![Some(repository_file)],
+            hashes: [(0, repository_file)].into(),
             newest_at: None,
             sets: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -149,7 +149,7 @@ impl State {
     /// Applies a verified record. Returns whether it counts.
     pub fn apply(&mut self, verified: Verified, sha256: Sha256, frame: Frame<'_>) -> bool {
         let Record { number, previous, key, at, body, .. } = verified.record;
-        if self.hashes.last().copied().flatten().is_some_and(|before| before != previous) {
+        if self.hashes.get(&(number - 1)).is_some_and(|before| *before != previous) {
             self.findings.push(Finding::BrokenLink { number });
         }
         let entered = Entered { number, sha256, key, at };
@@ -169,8 +169,8 @@ impl State {
 
     fn advance(&mut self, number: u64, sha256: Option<Sha256>) {
         self.head = number;
-        self.hashes.push(sha256);
         if let Some(sha256) = sha256 {
+            self.hashes.insert(number, sha256);
             self.head_sha256 = sha256;
         }
     }
@@ -227,6 +227,9 @@ impl State {
 
     /// Runs `change` on a committed set. On a dead set nothing happens, and that is no finding: the appender lost a race.
     fn on_set(&mut self, set: &SetId, change: impl FnOnce(&mut SetEntry)) -> Result<(), String> {
+        if self.doomed.contains_key(set) {
+            return Ok(());
+        }
         let number = self.by_id.get(set).ok_or_else(|| format!("there is no set {set}"))?;
         let entry = self.sets.get_mut(number).ok_or_else(|| format!("there is no set {set}"))?;
         if entry.intent.is_none() {

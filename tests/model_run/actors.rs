@@ -9,7 +9,7 @@ use bytes::Bytes;
 use drctl::catalog::commit::{Outcome, Pending, Settled};
 use drctl::catalog::encoding::Scheme;
 use drctl::catalog::retire::{self, Retirement};
-use drctl::catalog::{Hold, JobLog, Repository, RoleKey, Rules, Signer, checkpoint, hold, keys};
+use drctl::catalog::{Finding, Hold, JobLog, Repository, RoleKey, Rules, Signer, checkpoint, hold, keys};
 use drctl::error::{Error, Kind, Result};
 use drctl::model::record::{Body, Grade, Proof};
 use drctl::model::{Clock, JobName, SetKind, Sha256, TestClock, Timestamp};
@@ -69,7 +69,7 @@ impl Host {
             return Ok(log);
         }
         let keys = self.vault.keys.lock().unwrap().clone();
-        if self.rules.keep_records {
+        if self.rules.keep_records && self.dice(|d| d.percent(70)) {
             JobLog::open_with(&self.repository, &self.job(), keys, self.rules).await
         } else {
             JobLog::open_at_checkpoint_with(&self.repository, &self.job(), keys, self.rules).await
@@ -103,6 +103,11 @@ impl Host {
         world.model.listed(&self.name, log.head(), &live);
         if log.state().findings().iter().any(|finding| finding.stops_appends()) && self.rules.keep_records {
             world.model.wrong(format!("{}: false alarm: {:?}", self.name, log.state().findings()));
+        }
+        // However a reader came to its state, it must be the same.
+        let differs = |finding: &Finding| matches!(finding, Finding::Void { reason, .. } if reason.contains("checkpoint"));
+        if log.state().findings().iter().any(differs) {
+            world.model.wrong(format!("{}: a checkpoint differs: {:?}", self.name, log.state().findings()));
         }
     }
 

@@ -82,6 +82,19 @@ async fn f72_a_missing_record_is_a_gap_and_stops_appends_only() {
 }
 
 #[tokio::test]
+async fn a_record_far_ahead_is_no_part_of_the_log() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let first = bed.backup(&mut log, SetKind::Full).await;
+    bed.store.inner.overwrite("jobs/shop/log/9999999999.signed", Bytes::from_static(b"x"));
+    bed.store.inner.overwrite("jobs/shop/log/notes", Bytes::from_static(b"x"));
+    let mut log = bed.log().await;
+    assert_eq!((log.head(), log.state().findings()), (1, &[Finding::Stray { number: 9_999_999_999 }][..]));
+    bed.backup(&mut log, SetKind::Full).await;
+    assert!(retire::retire_chain(&mut log, &first, "x").await.unwrap().is_some(), "it alarms, and hinders nobody");
+}
+
+#[tokio::test]
 async fn f72_a_removed_head_and_a_replayed_log_are_noticed_by_the_mark() {
     let bed = Bed::new().await;
     let mut log = bed.log().await;
