@@ -79,7 +79,7 @@ pub(crate) fn summary(state: &State) -> Result<serde_json::Value> {
 fn nameless(finding: &Finding) -> Option<Finding> {
     let reason = String::new();
     match finding {
-        Finding::RolledBack { .. } => None,
+        Finding::RolledBack { .. } | Finding::Stray { .. } => None,
         Finding::Unverified { number, .. } => Some(Finding::Unverified { number: *number, reason }),
         Finding::Void { number, .. } => Some(Finding::Void { number: *number, reason }),
         Finding::Gap { number } => Some(Finding::Gap { number: *number }),
@@ -215,12 +215,9 @@ impl JobLog {
             sets.insert(set.number, entry);
         }
         let state = &mut self.state;
-        let mut hashes = vec![None; usize::try_from(summary.head).map_err(|e| Error::corrupt("the checkpoint's number").because(e))?];
-        hashes.push(Some(summary.head_sha256));
-        hashes.push(Some(sha256));
         state.head = record.number;
         state.head_sha256 = sha256;
-        state.hashes = hashes;
+        state.hashes = [(summary.head, summary.head_sha256), (record.number, sha256)].into();
         state.newest_at = summary.newest_at.max(Some(record.at));
         state.sets = sets;
         state.by_id = by_id;

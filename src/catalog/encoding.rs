@@ -8,6 +8,7 @@ use minisign::SignatureBox;
 
 use crate::catalog::keys::{PublicKey, Signer};
 use crate::error::{Error, Result};
+use crate::model::record::Record;
 
 /// Lines that minisign's signature takes.
 const SIGNATURE_LINES: usize = 4;
@@ -17,6 +18,11 @@ pub trait Scheme: Send + Sync {
     /// Whether `signature` (four lines) is the one spelling of a signature by `key` of `line` (its newline included) under
     /// `subject`. The error says what is wrong.
     fn verify(&self, key: &PublicKey, line: &[u8], subject: &str, signature: &str) -> Result<()>;
+
+    /// A record from its JSON. The model run, which reads each record many times, remembers them here.
+    fn parse(&self, json: &str) -> Result<Record> {
+        serde_json::from_str(json).map_err(|e| Error::corrupt("it is no record").because(e))
+    }
 }
 
 /// Prehashed ed25519 signatures as stock `minisign` makes and checks them.
@@ -113,3 +119,67 @@ pub fn terms_subject(number: u64) -> String {
 
 /// Subject of `drctl-repository.json`.
 pub const REPOSITORY_SUBJECT: &str = "drctl repository";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::keys::MinisignKey;
+
+    fn read(key: &PublicKey, bytes: &[u8], subject: &str) -> Result<()> {
+        let parts = split(bytes)?;
+        Minisign.verify(key, parts.line, subject, parts.signature)
+    }
+
+    #[test]
+    fn one_spelling_only() {
+        let key = MinisignKey::generate().unwrap();
+        let bytes = seal(&key, r#"{"a":1}"#, "drctl key 0001").unwrap();
+        let text = std::str::from_utf8(&bytes).unwrap();
+        read(key.public(), &bytes, "drctl key 0001").unwrap();
+        assert!(read(key.public(), &bytes, "drctl key 0002").is_err(), "another subject");
+        assert!(read(MinisignKey::generate().unwrap().public(), &bytes, "drctl key 0001").is_err());
+        let lines: Vec<&str> = text.lines().collect();
+        let put = |index: usize, line: String| {
+            let mut all: Vec<String> = lines.iter().map(|l| (*l).to_owned()).collect();
+            all[index] = line;
+            all.join("\n") + "\n"
+        };
+        let other_spellings = [
+            text.trim_end().to_owned(),
+            format!("{text}\n"),
+            format!("{text}x\n"),
+            text.replace('\n', "\r\n"),
+            put(1, "untrusted comment: hello".into()),
+            put(1, format!("{} ", lines[1])),
+            put(2, format!("{} ", lines[2])),
+            put(2, format!(" {}", lines[2])),
+            put(3, format!("{} ", lines[3])),
+            put(3, "trusted comment: drctl key 0002".into()),
+            put(4, format!("{}AAAA", lines[4])),
+            put(4, "AAAA".into()),
+            put(4, String::new()),
+            put(2, lines[4].to_owned()),
+            put(0, r#"{"a":2}"#.into()),
+            put(0, r#"{"a":1} "#.into()),
+        ];
+        for other in other_spellings {
+            assert!(read(key.public(), other.as_bytes(), "drctl key 0001").is_err(), "{other:?}");
+        }
+        assert!(seal(&key, "{\n}", "x").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_makes_the_reader_panic(bytes in proptest::collection::vec(0u8..128, 0..400)) {
+            let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".parse::<PublicKey>().unwrap();
+            let _ = read(&key, &bytes, "x");
+        }
+
+        #[test]
+        fn broken_signature_lines_never_panic(a in "[A-Za-z0-9+/=]{0,110}", b in "[A-Za-z0-9+/=]{80,90}") {
+            let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".parse::<PublicKey>().unwrap();
+            let text = format!("{{}}\nuntrusted comment: signed by drctl: x\n{a}\ntrusted comment: x\n{b}\n");
+            proptest::prop_assert!(read(&key, text.as_bytes(), "x").is_err());
+        }
+    }
+}

@@ -42,6 +42,13 @@ struct Envelope {
     key: u64,
 }
 
+impl Envelope {
+    fn of(record: &Record) -> Envelope {
+        let Record { format, repository, job, number, key, .. } = record;
+        Envelope { format: *format, repository: repository.clone(), job: job.clone(), number: *number, key: *key }
+    }
+}
+
 /// Number of the key file that a `key-change` in these bytes names, nothing of it verified; it must be at hand to judge the record.
 pub fn named_key(bytes: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
@@ -71,13 +78,17 @@ pub struct Verified {
 pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<Verified> {
     let parts = encoding::split(bytes)?;
     let json = parts.json()?;
-    let head: Envelope = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
+    let wrong = |e: Error| Error::corrupt("its JSON is wrong").because(e);
+    // Read before the signature is checked, because it names the key; believed only after.
+    let (head, record) = match frame.scheme.parse(json) {
+        Ok(record) => (Envelope::of(&record), Ok(record)),
+        Err(e) => (serde_json::from_str(json).map_err(|_| wrong(Error::corrupt("no envelope")))?, Err(e)),
+    };
     if head.repository != frame.repository || head.job != *frame.job || head.number != number {
         return Err(Error::corrupt("it belongs to another repository, job or number"));
     }
     if !frame.rules.unverified_is_nothing {
-        let record: Record = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
-        return Ok(Verified { record });
+        return Ok(Verified { record: record.map_err(wrong)? });
     }
     let standing = state.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key {} was never made valid in this log", head.key)))?;
     if let Some(revoked) = standing.revoked {
@@ -95,7 +106,7 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Res
         )
         .hint("install a newer drctl; this one will neither read nor prune here"));
     }
-    let record: Record = serde_json::from_str(json).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
+    let record = record.map_err(wrong)?;
     let needed = roles_for(&record.body);
     if !needed.is_empty() && !needed.iter().any(|role| standing.roles.contains(role)) {
         return Err(Error::corrupt(format!("key {} may not write a {} record", record.key, record.body.type_name())));
@@ -110,7 +121,7 @@ impl State {
         State {
             head: 0,
             head_sha256: repository_file,
-            hashes: vec![Some(repository_file)],
+            hashes: [(0, repository_file)].into(),
             newest_at: None,
             sets: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -138,7 +149,7 @@ impl State {
     /// Applies a verified record. Returns whether it counts.
     pub fn apply(&mut self, verified: Verified, sha256: Sha256, frame: Frame<'_>) -> bool {
         let Record { number, previous, key, at, body, .. } = verified.record;
-        if self.hashes.last().copied().flatten().is_some_and(|before| before != previous) {
+        if self.hashes.get(&(number - 1)).is_some_and(|before| *before != previous) {
             self.findings.push(Finding::BrokenLink { number });
         }
         let entered = Entered { number, sha256, key, at };
@@ -158,8 +169,8 @@ impl State {
 
     fn advance(&mut self, number: u64, sha256: Option<Sha256>) {
         self.head = number;
-        self.hashes.push(sha256);
         if let Some(sha256) = sha256 {
+            self.hashes.insert(number, sha256);
             self.head_sha256 = sha256;
         }
     }
@@ -216,6 +227,9 @@ impl State {
 
     /// Runs `change` on a committed set. On a dead set nothing happens, and that is no finding: the appender lost a race.
     fn on_set(&mut self, set: &SetId, change: impl FnOnce(&mut SetEntry)) -> Result<(), String> {
+        if self.doomed.contains_key(set) {
+            return Ok(());
+        }
         let number = self.by_id.get(set).ok_or_else(|| format!("there is no set {set}"))?;
         let entry = self.sets.get_mut(number).ok_or_else(|| format!("there is no set {set}"))?;
         if entry.intent.is_none() {
@@ -247,6 +261,9 @@ impl State {
                 return Err(format!("{set} refers to the chain of {}, which does not exist", manifest.chain));
             }
             _ => {}
+        }
+        if let Some(object) = manifest.every_object().find(|o| o.file.is_empty() || o.file.contains('/')) {
+            return Err(format!("{set} names an object '{}' outside its folder", object.file.escape_debug()));
         }
         if manifest.base >= entered.number {
             return Err(format!("{set} says it was begun at record {}", manifest.base));

@@ -264,3 +264,51 @@ impl KeyFile {
         Ok((read().map_err(|e| e.context(what()))?, Sha256::of(bytes)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_private_and_round_trips() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing.key");
+        let key = MinisignKey::generate().unwrap();
+        key.save(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(MinisignKey::load(&path).unwrap().public(), key.public());
+        assert_eq!(key.save(&path).unwrap_err().kind(), Kind::Exists);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = MinisignKey::load(&path).unwrap_err();
+        assert_eq!((refused.kind(), refused.hint_text().unwrap().starts_with("chmod 600")), (Kind::Config, true));
+        assert!(!format!("{key:?}").contains(key.to_text().unwrap().expose().lines().nth(1).unwrap()));
+    }
+
+    #[test]
+    fn texts_that_are_no_keys_are_refused() {
+        let good = MinisignKey::generate().unwrap().to_text().unwrap();
+        let line = good.expose().lines().nth(1).unwrap().to_owned();
+        for bad in
+            ["", "x", "a\nb\n", &format!("c\n{}", &line[..211]), &format!("c\n{}", "!".repeat(212)), &format!("c\n{}", "A".repeat(212))]
+        {
+            assert!(MinisignKey::from_text(&Secret::new(bad)).is_err(), "{bad}");
+        }
+        let mut flipped = line.into_bytes();
+        flipped[150] = if flipped[150] == b'A' { b'B' } else { b'A' };
+        let flipped = Secret::new(format!("c\n{}\n", String::from_utf8(flipped).unwrap()));
+        assert!(MinisignKey::from_text(&flipped).is_err(), "the key's own checksum");
+        for bad in ["", "RW", &"R".repeat(56), &format!(" {}", "R".repeat(55)), &"é".repeat(28)] {
+            assert!(bad.parse::<PublicKey>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_role_may_do_its_own_only() {
+        let set: crate::model::SetId = "shop/20250101T020000Z-full-7k3q".parse().unwrap();
+        let delete = Body::DeleteIntent { sets: vec![set.clone()], reason: String::new() };
+        assert_eq!(roles_for(&delete), [Role::Pruner]);
+        assert!(!roles_for(&Body::Unpin { set: set.clone() }).contains(&Role::Writer), "a thief of the host unpins nothing");
+        assert!(!roles_for(&Body::Release { set: set.clone(), hold: String::new() }).contains(&Role::Writer));
+        assert!(roles_for(&Body::Pin { set, until: Timestamp::UNIX_EPOCH, reason: String::new() }).contains(&Role::Writer));
+    }
+}

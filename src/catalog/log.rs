@@ -24,6 +24,9 @@ const READERS: usize = 8;
 /// Numbers asked for in one listing.
 const PAGE: usize = 1000;
 
+/// What stands further behind the head than this is no part of the log.
+const FAR: u64 = 10_000;
+
 /// A record of ours that stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
@@ -158,11 +161,23 @@ impl JobLog {
     }
 
     /// The highest number that a listing shows after the head; `None` when it shows none, which proves nothing.
-    async fn newest_listed(&self) -> Result<Option<u64>> {
+    ///
+    /// Whoever may write the store may put something under a number far ahead; that is no part of the log, and nobody asks for
+    /// every number before it.
+    async fn newest_listed(&mut self) -> Result<Option<u64>> {
         let prefix = format!("jobs/{}/log/", self.job);
-        let after = record_key(&self.job, self.state.head());
-        let page = self.repository.store().list(&prefix, Some(&after), PAGE).await.map_err(|e| e.context("list the log"))?;
-        Ok(page.iter().filter_map(|entry| number_of(&entry.key, &self.job)).max())
+        let head = self.state.head();
+        let page =
+            self.repository.store().list(&prefix, Some(&record_key(&self.job, head)), PAGE).await.map_err(|e| e.context("list the log"))?;
+        let (near, far): (Vec<u64>, Vec<u64>) =
+            page.iter().filter_map(|entry| number_of(&entry.key, &self.job)).partition(|number| *number <= head.saturating_add(FAR));
+        if let Some(number) = far.into_iter().min() {
+            let stray = Finding::Stray { number };
+            if near.is_empty() && !self.state.findings.contains(&stray) {
+                self.state.findings.push(stray);
+            }
+        }
+        Ok(near.into_iter().max())
     }
 
     /// Reads and folds `from ..= upto`; with `listed`, something stands at `upto`, so that nothing before it may be missing.

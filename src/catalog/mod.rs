@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod checkpoint;
 pub mod commit;
+pub mod copies;
 pub mod encoding;
 pub mod env;
 pub mod fold;
@@ -14,12 +15,18 @@ pub mod hold;
 pub mod keys;
 pub mod lease;
 pub mod log;
+pub mod objects;
 pub mod recovery;
 pub mod repository;
 pub mod retire;
 pub mod rules;
 pub mod select;
 pub mod state;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use commit::{Outcome, Pending, Run, Settled, VoidReason};
 pub use env::{Env, HighWater, Pause, Random};

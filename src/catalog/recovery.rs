@@ -19,6 +19,9 @@ const ARMOR_END: &str = "-----END AGE ENCRYPTED FILE-----";
 /// Larger texts are no recovery files.
 const LONGEST: usize = 64 << 10;
 
+/// scrypt's work factor: 2^18, as stock age takes it. The crate's own choice depends on how busy the machine is just then.
+const WORK: u8 = 18;
+
 /// Highest scrypt work factor that is opened: 2^22 takes minutes, more is an attack.
 const MOST_WORK: u8 = 22;
 
@@ -47,12 +50,10 @@ pub struct RecoverySecrets {
 }
 
 impl RecoveryFile {
-    /// Seals the secrets under `passphrase` (age's scrypt; takes about a second).
+    /// Seals the secrets under `passphrase` (age's scrypt; takes about a second and 256 MiB of memory).
     pub fn seal(location: &str, repository: &str, root: &MinisignKey, identity: &Secret, passphrase: &Secret) -> Result<RecoveryFile> {
         let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
-        if cfg!(test) {
-            recipient.set_work_factor(2);
-        }
+        recipient.set_work_factor(if cfg!(test) { 2 } else { WORK });
         Self::seal_for(&recipient, location, repository, root, identity)
     }
 
@@ -87,6 +88,7 @@ impl RecoveryFile {
     /// The whole text, as it is printed or stored.
     pub fn to_text(&self) -> String {
         let RecoveryFile { location, repository, root, recipient, sealed } = self;
+        let quoted = location.replace('\'', r"'\''");
         format!(
             "{TITLE}\n\
              \n\
@@ -99,9 +101,9 @@ impl RecoveryFile {
              recipient:  {recipient}\n\
              \n\
              To restore on a new machine, with this text saved as recovery.txt:\n\
-             \x20   drctl list --repo '{location}' --recovery recovery.txt\n\
-             \x20   drctl restore --date latest --repo '{location}' --recovery recovery.txt --dry-run\n\
-             \x20   drctl restore --date latest --repo '{location}' --recovery recovery.txt\n\
+             \x20   drctl list --repo '{quoted}' --recovery recovery.txt\n\
+             \x20   drctl restore --date latest --repo '{quoted}' --recovery recovery.txt --dry-run\n\
+             \x20   drctl restore --date latest --repo '{quoted}' --recovery recovery.txt\n\
              Without drctl: every set holds a RESTORE.md; the lines below, saved as sealed.age, give its key:\n\
              \x20   age -d sealed.age > identity.txt\n\
              \n\
@@ -182,5 +184,55 @@ impl RecoveryFile {
             return Err(bad("the root secret inside is not of the root key it names"));
         }
         Ok(RecoverySecrets { identity: Secret::new(identity), root })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> (RecoveryFile, MinisignKey, Secret) {
+        let root = MinisignKey::generate().unwrap();
+        let identity = Secret::new(age::x25519::Identity::generate().to_string().expose_secret());
+        let file = RecoveryFile::seal("s3://bucket/drctl", &"ab".repeat(16), &root, &identity, &Secret::new("correct horse")).unwrap();
+        (file, root, identity)
+    }
+
+    #[test]
+    fn round_trip_through_paper() {
+        let (file, root, identity) = file();
+        let text = file.to_text();
+        assert!(!text.contains(identity.expose()) && !text.contains("SECRET-KEY"));
+        assert_eq!(RecoveryFile::parse(&text).unwrap(), file);
+        // As a mailer, a scanner and an editor leave it.
+        let worn = format!("\u{feff}\r\n{}", text.lines().map(|line| format!("   {line}  \r\n\r\n")).collect::<String>());
+        let read = RecoveryFile::parse(&worn).unwrap();
+        assert_eq!(read, file);
+        let secrets = read.open(&Secret::new("correct horse")).unwrap();
+        assert_eq!(secrets.identity, identity);
+        assert_eq!(secrets.root.public(), root.public());
+        assert_eq!(file.open(&Secret::new("wrong")).unwrap_err().kind(), Kind::Denied);
+        assert!(text.contains("drctl restore --date latest --repo 's3://bucket/drctl' --recovery recovery.txt\n"));
+    }
+
+    #[test]
+    fn what_is_missing_or_exchanged_is_said() {
+        let (file, ..) = file();
+        let text = file.to_text();
+        for name in ["location", "repository", "root", "recipient"] {
+            let cut: String = text.lines().filter(|line| !line.starts_with(&format!("{name}:"))).map(|line| format!("{line}\n")).collect();
+            assert!(RecoveryFile::parse(&cut).unwrap_err().to_string().contains(&format!("'{name}:'")), "{name}");
+            let twice = text.replace(&format!("{name}:"), &format!("{name}: x\n{name}:"));
+            assert!(RecoveryFile::parse(&twice).is_err(), "{name}");
+        }
+        assert_eq!(RecoveryFile::parse(&text.replace("version 1", "version 2")).unwrap_err().kind(), Kind::Unsupported);
+        assert!(RecoveryFile::parse(&text[..text.len() - 20]).is_err());
+        assert!(RecoveryFile::parse("").is_err());
+        // Public lines that were exchanged do not fit what is sealed.
+        let other = MinisignKey::generate().unwrap();
+        let forged = RecoveryFile { root: other.public().clone(), ..file.clone() };
+        assert_eq!(forged.open(&Secret::new("correct horse")).unwrap_err().kind(), Kind::Corrupt);
+        let forged = RecoveryFile { recipient: "age1x".into(), ..file };
+        assert_eq!(forged.open(&Secret::new("correct horse")).unwrap_err().kind(), Kind::Corrupt);
     }
 }

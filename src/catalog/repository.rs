@@ -186,6 +186,14 @@ impl Repository {
         self.inner.terms.as_ref()?.single_writer.as_deref()
     }
 
+    /// Writes the next file under `repository/`; needs the root secret. It holds for whoever opens the repository afterwards.
+    pub async fn write_terms(&self, root: &dyn Signer, terms: &Terms) -> Result<()> {
+        let json = serde_json::to_string(terms).map_err(|e| Error::failed("write the repository's terms").because(e))?;
+        let bytes = encoding::seal(root, &json, &encoding::terms_subject(terms.number))?;
+        let key = format!("repository/{:04}.json", terms.number);
+        create(&self.inner.store, &key, bytes).await.map_err(|e| e.context(format!("write {key}")))
+    }
+
     /// Names of the jobs that have a log here, in order. A listing: proves presence, never absence.
     pub async fn jobs(&self) -> Result<Vec<crate::model::JobName>> {
         let mut jobs = Vec::new();

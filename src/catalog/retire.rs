@@ -55,6 +55,8 @@ where
     F: FnMut(&State, Timestamp) -> Result<Option<Retirement>> + Send,
 {
     read_past_cache(log).await?;
+    log.refresh().await?;
+    log.refuse_if_tampered(true)?;
     let plan_anew = log.rules.plan_anew;
     let mut first: Option<Option<Body>> = None;
     let appended = log
@@ -71,6 +73,12 @@ where
         })
         .await?;
     Ok(appended.map(|appended| appended.number))
+}
+
+/// [`retire`] for one chain, whatever else the log says meanwhile.
+pub async fn retire_chain(log: &mut JobLog, chain: &SetId, reason: &str) -> Result<Option<u64>> {
+    let wish = Retirement { chain: chain.clone(), reason: reason.to_owned() };
+    retire(log, |_, _| Ok(Some(wish.clone()))).await
 }
 
 /// The intent for a whole chain, or why it may not be.

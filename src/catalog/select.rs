@@ -105,3 +105,53 @@ pub fn groups(state: &State) -> std::collections::BTreeSet<&str> {
 fn zone_name(zone: &TimeZone) -> &str {
     zone.iana_name().unwrap_or("local time")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read_as_the_command_line_promises() {
+        let now: Timestamp = "2025-03-30T12:00:00Z".parse().unwrap();
+        let day = |y, m, d| Some(When::Day(jiff::civil::date(y, m, d)));
+        let instant = |text: &str| Some(When::At(text.parse().unwrap()));
+        let table = [
+            ("20250101", day(2025, 1, 1)),
+            (" 2025-01-01 ", day(2025, 1, 1)),
+            ("20240229", day(2024, 2, 29)),
+            ("latest", Some(When::Latest)),
+            ("2025-01-01T02:00:00Z", instant("2025-01-01T02:00:00Z")),
+            ("2025-01-01T02:00:00+08:00", instant("2024-12-31T18:00:00Z")),
+            ("2025-01-01 02:00:00+08:00", instant("2024-12-31T18:00:00Z")),
+            ("2 hours ago", instant("2025-03-30T10:00:00Z")),
+            ("90m ago", instant("2025-03-30T10:30:00Z")),
+            ("3 days ago", instant("2025-03-27T12:00:00Z")),
+            ("1 week ago", instant("2025-03-23T12:00:00Z")),
+            ("20250229", None),
+            ("20251301", None),
+            ("2025-1-1", None),
+            ("2025-01-01T02:00:00", None),
+            ("yesterday", None),
+            ("1 month ago", None),
+            ("-2 hours ago", None),
+            ("ago", None),
+            ("0 hours ago", None),
+            ("999999999 weeks ago", None),
+            ("", None),
+            ("latest\0", None),
+            ("２０２５0101", None),
+        ];
+        for (text, expected) in table {
+            let found = When::parse(text, now);
+            assert_eq!(found.as_ref().ok(), expected.as_ref(), "{text:?}: {found:?}");
+            assert!(found.is_ok() || found.is_err_and(|e| e.kind() == Kind::Usage && e.hint_text().is_some()));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,40}") {
+            let _ = When::parse(&text, Timestamp::UNIX_EPOCH);
+        }
+    }
+}

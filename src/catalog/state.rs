@@ -28,6 +28,11 @@ pub enum Finding {
         /// The head found now.
         found: u64,
     },
+    /// Something stands under a number far beyond the head; it is no part of the log.
+    Stray {
+        /// The lowest such number.
+        number: u64,
+    },
     /// The record does not verify; it takes its number and counts for nothing (rule 12).
     Unverified {
         /// The number.
@@ -57,13 +62,13 @@ impl Finding {
 
     /// Whether nothing may be deleted before a person has looked: what cannot be read might have been a pin or a hold.
     pub fn stops_deletes(&self) -> bool {
-        !matches!(self, Finding::Void { .. })
+        !matches!(self, Finding::Void { .. } | Finding::Stray { .. })
     }
 
     /// The record it is about; `None` for what only this machine knows.
     pub fn number(&self) -> Option<u64> {
         match self {
-            Finding::RolledBack { .. } => None,
+            Finding::RolledBack { .. } | Finding::Stray { .. } => None,
             Finding::Gap { number }
             | Finding::Unverified { number, .. }
             | Finding::BrokenLink { number }
@@ -79,6 +84,7 @@ impl std::fmt::Display for Finding {
             Finding::RolledBack { seen, found } => {
                 write!(f, "this machine has seen record {seen}, the log now ends or differs at {found}: it was rolled back or exchanged")
             }
+            Finding::Stray { number } => write!(f, "something stands under {number}, far beyond the log's end, and is no part of it"),
             Finding::Unverified { number, reason } => write!(f, "record {number} does not verify and counts for nothing: {reason}"),
             Finding::BrokenLink { number } => write!(f, "record {number} was appended to other bytes than now stand before it: tampered"),
             Finding::Void { number, reason } => write!(f, "record {number} counts for nothing: {reason}"),
@@ -233,8 +239,8 @@ pub struct State {
     pub(crate) closed: BTreeMap<SetId, u64>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) checkpoint: Option<u64>,
-    /// SHA-256 of every record read, by number; `None` where it is not known.
-    pub(crate) hashes: Vec<Option<Sha256>>,
+    /// SHA-256 of every record read, by number; 0 is the repository file.
+    pub(crate) hashes: BTreeMap<u64, Sha256>,
 }
 
 impl State {
@@ -295,7 +301,7 @@ impl State {
 
     /// SHA-256 of the bytes of record `number`, where it was read.
     pub fn hash_of(&self, number: u64) -> Option<Sha256> {
-        self.hashes.get(usize::try_from(number).ok()?).copied().flatten()
+        self.hashes.get(&number).copied()
     }
 
     /// Number of the record that closed a chain: a `close-chain` or an intent.

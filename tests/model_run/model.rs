@@ -89,6 +89,9 @@ impl Model {
         if self.store.insert(key.to_owned(), sha256.clone()).is_some() {
             self.wrong(format!("{key} was overwritten"));
         }
+        if key.contains("/sets/") {
+            return;
+        }
         let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
         let json: Value = serde_json::from_slice(line).unwrap_or_default();
         if key == "drctl-repository.json" {
@@ -117,12 +120,13 @@ impl Model {
                 }
                 self.record(number, &json["body"], now);
             }
-            self.live_at.push(self.live());
-            if self.ever_good && self.live().is_empty() {
+            let live = self.live();
+            if self.ever_good && live.is_empty() {
                 self.wrong(format!("record {number} took the last good set"));
             }
+            self.live_at.push(live);
+            self.check_whole();
         }
-        self.check_whole();
     }
 
     fn record(&mut self, number: u64, body: &Value, now: Timestamp) {
@@ -234,7 +238,8 @@ impl Model {
     /// A writer was told that its set never will be.
     pub fn told_void(&mut self, set: &str) {
         *self.counts.entry("void".to_owned()).or_default() += 1;
-        if self.sets.contains_key(set) {
+        // A set that was committed and deleted since is as good as void.
+        if self.sets.get(set).is_some_and(|known| !known.dead) {
             self.wrong(format!("{set} was said to be void, it exists"));
         }
         self.told_void.insert(set.to_owned());

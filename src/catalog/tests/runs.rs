@@ -1,0 +1,186 @@
+//! Writers: crashes, lost answers, conflicts.
+
+use crate::catalog::commit::{Outcome, Pending, Settled, VoidReason};
+use crate::catalog::testing::{Bed, Fate, job};
+use crate::catalog::{Lease, retire};
+use crate::error::{Error, Kind};
+use crate::model::SetKind;
+use crate::model::record::Body;
+use crate::store::Store as _;
+use std::time::Duration;
+
+#[tokio::test]
+async fn f01_a_run_that_died_before_it_began_leaves_a_lease_that_ends_by_itself() {
+    let bed = Bed::new().await;
+    let minutes = Duration::from_secs(600);
+    let dead = Lease::acquire(&bed.repository, &job(), "web-1", 4711, minutes).await.unwrap();
+    let locked = Lease::acquire(&bed.repository, &job(), "web-2", 1, minutes).await.unwrap_err();
+    assert_eq!(locked.kind(), Kind::Locked);
+    assert_eq!(locked.to_string(), "job shop is held by web-1 pid 4711 since 2025-01-01T02:00:00Z");
+    bed.clock.step_seconds(601);
+    let mut mine = Lease::acquire(&bed.repository, &job(), "web-2", 1, minutes).await.unwrap();
+    assert!(mine.epoch > dead.epoch);
+    // The first wakes up and finds that it is not alone.
+    let mut dead = dead;
+    assert_eq!(dead.renew(&bed.repository, minutes).await.unwrap_err().kind(), Kind::Locked);
+    dead.release(&bed.repository).await.unwrap();
+    mine.renew(&bed.repository, minutes).await.unwrap();
+    assert_eq!(crate::catalog::lease::tidy(&bed.repository, &job()).await.unwrap(), 2);
+    mine.release(&bed.repository).await.unwrap();
+    // Released: free at once. Garbage holds nothing.
+    bed.store.inner.overwrite("jobs/shop/lease/0000000900.json", "{".into());
+    let last = Lease::acquire(&bed.repository, &job(), "web-3", 1, minutes).await.unwrap();
+    assert_eq!(last.epoch, 901);
+}
+
+#[tokio::test]
+async fn f04_objects_without_their_commit_are_no_set() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    bed.upload(&run).await;
+    // Killed here. The next start sees no set, and the objects go after the grace time only.
+    let mut log = bed.log().await;
+    assert_eq!(log.state().all().count(), 0);
+    let grace = Duration::from_secs(48 * 3600);
+    let swept = retire::sweep(&mut log, grace).await.unwrap();
+    assert_eq!((swept.waiting, swept.objects), (vec![run.set().clone()], 0));
+    bed.hours(49);
+    let swept = retire::sweep(&mut log, grace).await.unwrap();
+    assert_eq!((swept.doomed, swept.objects), (vec![run.set().clone()], 3));
+    assert_eq!(bed.count(run.set()).await, 0);
+}
+
+#[tokio::test]
+async fn f05_a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let set = run.set().clone();
+    let manifest = bed.upload(&run).await;
+    // The answer is lost; the retry finds its own bytes.
+    bed.store.script.lock().unwrap().push_back(Fate::Lost);
+    let outcome = run.commit(&mut log, manifest, |_| Ok(())).await.unwrap();
+    assert_eq!(outcome, Outcome::Committed { number: 1 });
+    let puts = bed.store.puts.lock().unwrap().clone();
+    assert!(puts.len() == 2 && puts[0] == puts[1], "the very same bytes are sent again");
+    assert_eq!(bed.log().await.state().get(&set).unwrap().number, 1);
+
+    // Killed after the PUT: the journal's note settles it at the next start.
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let manifest = bed.upload(&run).await;
+    let mut noted: Option<Pending> = None;
+    run.commit(&mut log, manifest, |pending| {
+        noted = Some(pending.clone());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let settled = bed.log().await.settle(&noted.unwrap()).await.unwrap();
+    assert_eq!(settled, Settled::Committed { number: 2 });
+}
+
+#[tokio::test]
+async fn rule_5_an_unknown_outcome_is_said_and_settled_later() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let set = run.set().clone();
+    let manifest = bed.upload(&run).await;
+    bed.store.script.lock().unwrap().extend([Fate::Never; 4]);
+    let mut noted = Vec::new();
+    let unknown = run
+        .commit(&mut log, manifest, |pending| {
+            noted.push(pending.clone());
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert_eq!((unknown.kind(), unknown.kind().exit_code()), (Kind::OutcomeUnknown, 8));
+    assert!(unknown.to_string().contains("outcome unknown"), "{unknown}");
+    assert_eq!(bed.count(&set).await, 3, "nothing was deleted");
+    let mut log = bed.log().await;
+    assert_eq!(log.settle(&noted[0]).await.unwrap(), Settled::Open);
+    let other = bed.backup(&mut log, SetKind::Full).await;
+    assert_eq!(log.settle(&noted[0]).await.unwrap(), Settled::Void);
+    retire::discard(&mut log, &set).await.unwrap();
+    assert_eq!(bed.count(&set).await, 0);
+    assert_eq!(retire::discard(&mut log, &other).await.unwrap_err().kind(), Kind::Failed);
+    assert_eq!(bed.count(&other).await, 3);
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_the_commit_says_so() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let manifest = bed.upload(&run).await;
+    bed.store.script.lock().unwrap().push_back(Fate::Full);
+    assert_eq!(run.commit(&mut log, manifest, |_| Ok(())).await.unwrap_err().kind(), Kind::Full);
+    // A refusal after an unknown answer proves nothing.
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let manifest = bed.upload(&run).await;
+    bed.store.script.lock().unwrap().extend([Fate::Never, Fate::Full, Fate::Full, Fate::Full]);
+    assert_eq!(run.commit(&mut log, manifest, |_| Ok(())).await.unwrap_err().kind(), Kind::OutcomeUnknown);
+    // A journal that cannot be written stops the run before the PUT.
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let manifest = bed.upload(&run).await;
+    let before = bed.store.puts.lock().unwrap().len();
+    assert!(run.commit(&mut log, manifest, |_| Err(Error::failed("disk full"))).await.is_err());
+    assert_eq!(bed.store.puts.lock().unwrap().len(), before);
+}
+
+#[tokio::test]
+async fn rule_3_what_voids_an_incremental_and_what_a_full_set() {
+    let bed = Bed::new().await;
+    let (mut a, mut b) = (bed.log().await, bed.log().await);
+    assert_eq!(a.begin_run(SetKind::Incremental, "main").await.unwrap_err().kind(), Kind::Preflight);
+    let full = bed.backup(&mut a, SetKind::Full).await;
+    let (one, two) = (b.begin_run(SetKind::Incremental, "main").await.unwrap(), b.begin_run(SetKind::Full, "main").await.unwrap());
+    assert_eq!((one.chain(), one.parent(), one.base()), (&full, Some(&full), 1));
+    let (m1, m2) = (bed.upload(&one).await, bed.upload(&two).await);
+    bed.backup(&mut a, SetKind::Incremental).await;
+    // The chain moved on: the incremental is void, the full set is not.
+    let moved = one.commit(&mut b, m1, |_| Ok(())).await.unwrap();
+    assert_eq!(moved, Outcome::Void { reason: VoidReason::ChainMoved { number: 2 } });
+    assert_eq!(two.commit(&mut b, m2, |_| Ok(())).await.unwrap(), Outcome::Committed { number: 3 });
+    // Another group's commits harm nobody.
+    let run = b.begin_run(SetKind::Incremental, "main").await.unwrap();
+    let mut other = a.begin_run(SetKind::Full, "hourly").await.unwrap();
+    let manifest = bed.upload(&other).await;
+    other.clone().commit(&mut a, manifest, |_| Ok(())).await.unwrap();
+    let manifest = bed.upload(&run).await;
+    assert!(matches!(run.commit(&mut b, manifest, |_| Ok(())).await.unwrap(), Outcome::Committed { .. }));
+    // A closed chain takes nothing.
+    let run = b.begin_run(SetKind::Incremental, "main").await.unwrap();
+    let manifest = bed.upload(&run).await;
+    let closed = a.append(Body::CloseChain { chain: run.chain().clone(), reason: "max_age".into() }).await.unwrap();
+    let outcome = run.commit(&mut b, manifest, |_| Ok(())).await.unwrap();
+    assert_eq!(outcome, Outcome::Void { reason: VoidReason::ChainClosed { number: closed.number } });
+    assert_eq!(b.begin_run(SetKind::Incremental, "main").await.unwrap_err().kind(), Kind::Preflight);
+    // The manifest must be of the run.
+    other = a.begin_run(SetKind::Full, "main").await.unwrap();
+    let foreign = crate::catalog::testing::manifest(&two_of(&mut a).await);
+    assert_eq!(other.commit(&mut a, foreign, |_| Ok(())).await.unwrap_err().kind(), Kind::Failed);
+}
+
+async fn two_of(log: &mut crate::catalog::JobLog) -> crate::catalog::Run {
+    log.begin_run(SetKind::Full, "main").await.unwrap()
+}
+
+#[tokio::test]
+async fn rule_11_copies_lag_and_never_lead() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let copy = crate::store::memory::MemoryStore::default();
+    bed.backup(&mut log, SetKind::Full).await;
+    assert_eq!(log.copy_to(&copy).await.unwrap(), 1);
+    bed.backup(&mut log, SetKind::Full).await;
+    assert!(log.stands_in(&copy, 1).await.unwrap() && !log.stands_in(&copy, 2).await.unwrap());
+    assert_eq!(log.copy_to(&copy).await.unwrap(), 1);
+    assert_eq!(log.copy_to(&copy).await.unwrap(), 0);
+    copy.overwrite("jobs/shop/log/0000000002.signed", "other".into());
+    assert_eq!(log.copy_to(&copy).await.unwrap_err().kind(), Kind::Corrupt);
+    assert!(!log.stands_in(&copy, 2).await.unwrap());
+    copy.delete("drctl-repository.json").await.unwrap();
+}
