@@ -222,7 +222,6 @@ pub(super) async fn surroundings(connection: &Connection) -> Result<serde_json::
 }
 
 /// Roles of the server.
-#[expect(dead_code, reason = "the loader comes next")]
 pub(super) async fn roles(connection: &Connection) -> Result<BTreeSet<String>> {
     let rows = connection.query("select rolname::text from pg_roles", &[]).await.map_err(asked("list the roles"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

@@ -173,13 +173,11 @@ fn in_passfile(text: &str, wanted: &[&str; 4]) -> Option<Secret> {
 }
 
 /// A name as SQL takes it.
-#[cfg_attr(not(test), expect(dead_code, reason = "the loader comes next"))]
 pub(super) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text as SQL takes it, whatever `standard_conforming_strings` says.
-#[cfg_attr(not(test), expect(dead_code, reason = "the loader comes next"))]
 pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }

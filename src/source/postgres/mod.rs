@@ -7,6 +7,7 @@ mod catalog;
 mod client;
 mod connect;
 mod dump;
+mod load;
 mod settings;
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use client::{Client, Private};
 use connect::{Connection, connect};
 use dump::PostgresSession;
 
+pub use load::PostgresLoader;
 pub use settings::{Databases, PostgresSettings, SslMode};
 
 /// The oldest server that is supported: the queries and the dump's order rely on it.

@@ -131,7 +131,7 @@ impl PostgresSettings {
         let bad = |why: &str| {
             Error::new(Kind::Usage, format!("the target is no PostgreSQL URL: {why}")).hint("write postgres://user@host:5432/database")
         };
-        let url = Url::parse(text).map_err(|e| bad(&e.to_string()))?;
+        let url = Url::parse(&with_host(text)).map_err(|e| bad(&e.to_string()))?;
         let scheme = url.scheme().split('+').next().unwrap_or_default();
         if !matches!(scheme, "postgres" | "postgresql") {
             return Err(bad(&format!("its scheme is {}", url.scheme())));
@@ -173,12 +173,18 @@ impl PostgresSettings {
         let database = database.map(&encode).unwrap_or_default();
         let user = encode(&self.user);
         let (port, mode) = (self.port, self.sslmode.name());
-        if self.host.starts_with('/') {
-            return format!("postgres://{user}@/{database}?host={}&port={port}&sslmode={mode}", encode(&self.host));
-        }
+        // libpq takes the folder of a socket in this form too.
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { encode(&self.host) };
         format!("postgres://{user}@{host}:{port}/{database}?sslmode={mode}")
     }
+}
+
+/// libpq allows `postgres://user@/database?host=/folder`, the general syntax of URLs does not: a host goes in between.
+fn with_host(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.ends_with('@') { format!("{scheme}://{authority}localhost{path}") } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -197,6 +203,9 @@ mod tests {
         assert_eq!((settings.sslmode, database.as_deref()), (SslMode::Require, Some("my db")));
         let (settings, database) = base().at_url("postgres://[::1]/").unwrap();
         assert_eq!((settings.address().as_str(), database), ("[::1]:5432", None));
+        let (settings, database) = base().at_url("postgres://app@/shop?host=/run/pg&port=7").unwrap();
+        assert_eq!((settings.host.as_str(), settings.port, settings.user.as_str()), ("/run/pg", 7, "app"));
+        assert_eq!(database.as_deref(), Some("shop"));
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! Counting what was loaded, in the shape of the dump's facts.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::pgdump::table_key;
+use crate::model::Facts;
+use crate::source::postgres::catalog;
+use crate::source::postgres::connect::{Connection, ident, pg_error};
+
+/// Exact rows of every table that the dump counted, at one instant. Left out are tables of extensions, of which a dump holds a part only.
+/// A table of the dump that is not there is an error. Totals are given where every table could be counted.
+pub(super) async fn count(connection: &mut Connection, dumped: &Facts, facts: &mut Facts) -> Result<()> {
+    let asked = |e: tokio_postgres::Error| pg_error("count what was loaded", &e);
+    connection.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(asked)?;
+    let objects = connection.query_one("select count(*) from pg_largeobject_metadata", &[]).await.map_err(asked)?;
+    facts.add("large_objects", u64::try_from(objects.get::<_, i64>(0)).unwrap_or(0));
+    let extension_tables = of_extensions(connection).await?;
+    let tables = catalog::tables(connection).await?;
+    // Where names make one key of two tables the dump's count is their sum too.
+    for (_, schema, table) in &tables {
+        let key = table_key(schema, table);
+        if dumped.per_name.contains_key(&key) && !extension_tables.contains(&key) {
+            let query = format!("select count(*) from only {}.{}", ident(schema), ident(table));
+            let row = connection.query_one(&query, &[]).await.map_err(|e| pg_error(format!("count the rows of {key}"), &e))?;
+            *facts.per_name.entry(key).or_insert(0) += u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+        }
+    }
+    connection.batch_execute("COMMIT").await.map_err(asked)?;
+    let lost = dumped.per_name.keys().find(|key| !facts.per_name.contains_key(*key) && !extension_tables.contains(*key));
+    if let Some(lost) = lost {
+        return Err(Error::new(Kind::Verify, format!("table {lost} of the dump is not in the loaded database")));
+    }
+    if dumped.per_name.len() == facts.per_name.len() && !dumped.per_name.is_empty() {
+        facts.totals.insert("rows".into(), facts.per_name.values().sum());
+        // As many as the dump has: each of them was found.
+        facts.totals.insert("tables".into(), dumped.totals.get("tables").copied().unwrap_or(facts.per_name.len() as u64));
+    }
+    Ok(())
+}
+
+async fn of_extensions(connection: &Connection) -> Result<std::collections::BTreeSet<String>> {
+    let query = "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+        union select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        join pg_depend d on d.classid = 'pg_namespace'::regclass and d.objid = n.oid and d.deptype = 'e'";
+    let rows = connection.query(query, &[]).await.map_err(|e| pg_error("list the tables of extensions", &e))?;
+    Ok(rows.iter().map(|row| table_key(row.get(0), row.get(1))).collect())
+}

@@ -1,0 +1,336 @@
+//! Loading dumps back: into a new database beside the live one, counted, then switched by renaming; undoable until finished.
+//!
+//! ```text
+//! load    shop_drctl_7k3q made from template0 with the recorded properties, filled by pg_restore from the stream
+//! switch  shop closed and emptied; in ONE transaction: shop → shop_drctl_old_7k3q, shop_drctl_7k3q → shop
+//! undo    shop closed and emptied; in ONE transaction: shop → shop_drctl_undone_7k3q, shop_drctl_old_7k3q → shop
+//! finish  what is kept aside is dropped
+//! ```
+//! The journal is written before each step and databases are known by oid, so every step can be repeated after a crash at any point:
+//! what was really done is asked of the server.
+
+mod count;
+mod globals;
+mod plan;
+mod properties;
+mod server;
+mod state;
+mod steps;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::{ArtifactFormat, Facts};
+use crate::pipeline::plain::{Plain, PlainReceiver};
+use crate::process::Input;
+use crate::source::RunContext;
+use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadRequest, Loader};
+use crate::source::postgres::application;
+use crate::source::postgres::catalog::{self, Database, Server};
+use crate::source::postgres::client::{self, Private, database_argument, major_of};
+use crate::source::postgres::connect::connect;
+use crate::source::postgres::settings::PostgresSettings;
+use globals::Globals;
+use state::{Entry, Phase, State, name_beside};
+use steps::Steps;
+
+/// Largest globals artifact; a role takes some 300 bytes.
+const GLOBALS_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Loads the artifacts of a [`super::PostgresSource`], one after the other: two loads of one restore at a time would write one journal.
+///
+/// The server is the one of the settings, or that of [`LoadRequest::target`], a URL `postgres://user@host:port/database` whose
+/// password, when it holds none, comes from `PGPASSWORD` or the password file; so does the password of such a target when a restore
+/// is undone or finished later. The journal never holds it.
+pub struct PostgresLoader {
+    settings: PostgresSettings,
+}
+
+/// The server a restore goes to, and the database when the target names one.
+struct Place {
+    settings: PostgresSettings,
+    database: Option<String>,
+}
+
+impl Place {
+    fn live_name(&self, source: &str) -> String {
+        self.database.clone().unwrap_or_else(|| source.to_owned())
+    }
+}
+
+/// What the session recorded in the details.
+struct Recorded {
+    server: Server,
+    databases: Vec<Database>,
+}
+
+impl Recorded {
+    fn of(request: &LoadRequest) -> Result<Recorded> {
+        let part = |name: &str| request.details.get(name).cloned().unwrap_or_default();
+        let bad = |e: serde_json::Error| {
+            Error::new(Kind::Preflight, format!("the details of source {} hold no PostgreSQL properties", request.source)).because(e)
+        };
+        let server = serde_json::from_value(part("server")).map_err(bad)?;
+        let databases = serde_json::from_value(part("databases")).map_err(bad)?;
+        Ok(Recorded { server, databases })
+    }
+
+    fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.iter().find(|d| d.name == name)
+    }
+
+    /// The major version of the pg_dump that made the archives: pg_restore must not be older.
+    fn tool_major(&self, request: &LoadRequest) -> u32 {
+        let tools = request.artifacts.iter().filter_map(|a| a.artifact.tool.as_ref());
+        tools.filter_map(|tool| major_of(&tool.version)).max().unwrap_or_else(|| self.server.major())
+    }
+}
+
+impl PostgresLoader {
+    /// A loader for the server of these settings.
+    pub fn new(settings: PostgresSettings) -> Self {
+        PostgresLoader { settings }
+    }
+
+    fn place(&self, target: Option<&str>) -> Result<Place> {
+        let Some(url) = target else { return Ok(Place { settings: self.settings.clone(), database: None }) };
+        let (settings, database) = self.settings.at_url(url)?;
+        Ok(Place { settings, database })
+    }
+
+    async fn steps<'a>(&self, journal: &'a dyn Journal, context: &'a RunContext) -> Result<Option<Steps<'a>>> {
+        let Some(state) = State::read(journal)? else { return Ok(None) };
+        let settings = self.place(state.target.as_deref())?.settings;
+        Steps::open(settings, state, journal, context).await.map(Some)
+    }
+
+    /// The state of this restore, made at its first step.
+    fn state(&self, request: &LoadRequest, journal: &dyn Journal) -> Result<State> {
+        if let Some(state) = State::read(journal)? {
+            return match state.restore == request.restore {
+                true => Ok(state),
+                false => Err(Error::failed(format!("the journal belongs to restore {}, not {}", state.restore, request.restore))),
+            };
+        }
+        let target = match &request.target {
+            Some(_) => Some(self.place(request.target.as_deref())?.settings.url(None)),
+            None => None,
+        };
+        Ok(State { restore: request.restore.clone(), target, ..State::default() })
+    }
+
+    async fn load_globals(
+        &self,
+        request: &LoadRequest,
+        mut input: PlainReceiver,
+        journal: &dyn Journal,
+        context: &RunContext,
+    ) -> Result<()> {
+        let mut text = Vec::new();
+        loop {
+            match input.next().await {
+                Some(Plain::Data(bytes)) if text.len() + bytes.len() > GLOBALS_LIMIT => {
+                    return Err(Error::corrupt(format!("the globals are larger than {GLOBALS_LIMIT} bytes")));
+                }
+                Some(Plain::Data(bytes)) => text.extend_from_slice(&bytes),
+                Some(Plain::Cut) => {}
+                Some(Plain::End) => break,
+                None => return Err(broke_off()),
+            }
+        }
+        let text = String::from_utf8(text).map_err(|_| Error::corrupt("the globals are no UTF-8 text"))?;
+        let globals = Globals::parse(&text)?;
+        let place = self.place(request.target.as_deref())?;
+        let connection = server::administer(&place.settings, &application(context), &[]).await?;
+        let have = catalog::roles(&connection).await?;
+        let mut state = self.state(request, journal)?;
+        // Noted before they are made: after a crash those that exist by then are known to be ours.
+        state.roles.extend(globals.roles().filter(|role| !have.contains(*role) && !role.starts_with("pg_")).map(str::to_owned));
+        state.write(journal).await?;
+        for role in state.roles.iter().filter(|role| !have.contains(*role)) {
+            server::run(&connection, &format!("create role {role}"), &format!("CREATE ROLE {}", super::connect::ident(role))).await?;
+        }
+        for sql in globals.sql_for(&state.roles) {
+            // Only the first words are told: the statement may hold a password's hash.
+            let what = sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+            server::run(&connection, &format!("load the globals ({what})"), &sql).await?;
+        }
+        if !state.roles.is_empty() {
+            context.bus.step(format!("created roles {}", state.roles.iter().cloned().collect::<Vec<_>>().join(", ")));
+        }
+        if !globals.passed_over.is_empty() {
+            let names = globals.passed_over.iter().cloned().collect::<Vec<_>>().join(", ");
+            context.bus.warn(format!("The globals hold statements that drctl does not load: {names}."));
+        }
+        Ok(())
+    }
+
+    async fn load_database(
+        &self,
+        request: &LoadRequest,
+        artifact: &LoadArtifact,
+        input: PlainReceiver,
+        journal: &dyn Journal,
+        context: &RunContext,
+    ) -> Result<()> {
+        let recorded = Recorded::of(request)?;
+        let missing = || Error::new(Kind::Preflight, format!("the set's details hold no properties of database {}", artifact.name));
+        let database = recorded.database(&artifact.name).ok_or_else(missing)?;
+        let place = self.place(request.target.as_deref())?;
+        let mut state = self.state(request, journal)?;
+        let at = state.of_source(&artifact.name).unwrap_or_else(|| {
+            state.entries.push(entry(request, artifact, &place));
+            state.entries.len() - 1
+        });
+        let mut steps = Steps::open(place.settings.clone(), state, journal, context).await?;
+        let target = steps.target().await?;
+        steps.make(at, database, &target).await?;
+        let new = steps.state.entries[at].new.clone();
+        let why = "the dump";
+        let pg_restore = client::find(&place.settings, "pg_restore", recorded.tool_major(request), why, &context.cancel).await?;
+        let private = Private::new(&place.settings)?;
+        let command = private
+            .command(&place.settings, &pg_restore, &format!("pg_restore into {new}"), &application(context))
+            .arg("--exit-on-error")
+            .arg(database_argument(&new))
+            // Thousands of small statements need not each wait for the disk: the switch commits synchronously, and with it all before.
+            .env("PGOPTIONS", "-c synchronous_commit=off");
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = ended.clone();
+        let fed = command.feed(&context.cancel, move |child| feed(input, child, &seen)).await;
+        let result = match fed {
+            Ok(_) if !ended.load(Ordering::SeqCst) => {
+                Err(Error::corrupt(format!("pg_restore into {new} stopped before the archive's end")))
+            }
+            Ok(_) => Ok(()),
+            Err(failure) => Err(Error::from(failure)),
+        };
+        match result {
+            Ok(()) => steps.loaded(at, database, &target).await,
+            Err(error) => {
+                // Half a database helps nobody; the first error is the one that counts.
+                if let Err(also) = steps.discard_one(at).await {
+                    context.bus.warn(format!("Database {new} could not be dropped: {also}."));
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn entry(request: &LoadRequest, artifact: &LoadArtifact, place: &Place) -> Entry {
+    let live = place.live_name(&artifact.name);
+    let restore = &request.restore;
+    Entry {
+        source: artifact.name.clone(),
+        new: name_beside(&live, restore),
+        old: name_beside(&live, &format!("old_{restore}")),
+        undone: name_beside(&live, &format!("undone_{restore}")),
+        live,
+        new_oid: None,
+        old_oid: None,
+        old_open: true,
+        in_place: request.in_place,
+        phase: Phase::Loading,
+    }
+}
+
+fn broke_off() -> Error {
+    Error::corrupt("the artifact broke off: what was read of it is bad or incomplete")
+}
+
+/// Gives the archive to pg_restore; on a blocking thread.
+fn feed(mut input: PlainReceiver, child: &mut Input<'_>, ended: &AtomicBool) -> Result<()> {
+    loop {
+        match child.wait(|| input.blocking_next()) {
+            // When pg_restore stops reading its exit status says why.
+            Some(Plain::Data(bytes)) if !child.write(&bytes)? => return Ok(()),
+            Some(Plain::Data(_) | Plain::Cut) => {}
+            Some(Plain::End) => {
+                ended.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
+            None => return Err(broke_off()),
+        }
+    }
+}
+
+#[async_trait]
+impl Loader for PostgresLoader {
+    async fn plan(&self, request: &LoadRequest, context: &RunContext) -> Result<LoadPlan> {
+        let place = self.place(request.target.as_deref())?;
+        let recorded = Recorded::of(request)?;
+        let connection = server::administer(&place.settings, &application(context), &[]).await?;
+        let server = catalog::server(&connection).await?;
+        let planner =
+            plan::Planner { request, place: &place, recorded: &recorded, connection: &connection, server, plan: LoadPlan::default() };
+        planner.run(context).await
+    }
+
+    async fn load(
+        &self,
+        request: &LoadRequest,
+        artifact: &LoadArtifact,
+        input: PlainReceiver,
+        journal: &dyn Journal,
+        context: &RunContext,
+    ) -> Result<()> {
+        match artifact.artifact.format {
+            ArtifactFormat::Sql => self.load_globals(request, input, journal, context).await,
+            ArtifactFormat::PgCustom => self.load_database(request, artifact, input, journal, context).await,
+            other => Err(Error::failed(format!("a {} artifact is not loaded into PostgreSQL", other.extension()))),
+        }
+    }
+
+    async fn count(&self, request: &LoadRequest, artifact: &LoadArtifact, journal: &dyn Journal, context: &RunContext) -> Result<Facts> {
+        let mut facts = Facts::of(artifact.facts.format.clone());
+        if artifact.artifact.format != ArtifactFormat::PgCustom {
+            return Ok(facts);
+        }
+        let missing = || Error::failed(format!("database {} was not loaded by restore {}", artifact.name, request.restore));
+        let steps = self.steps(journal, context).await?.ok_or_else(missing)?;
+        let at = steps.state.of_source(&artifact.name).ok_or_else(missing)?;
+        let databases = server::Databases::ask(&steps.connection).await?;
+        let name = databases.name_of(steps.state.entries[at].new_oid).ok_or_else(missing)?.to_owned();
+        let mut connection = connect(&steps.settings, &name, &application(context)).await?;
+        count::count(&mut connection, &artifact.facts, &mut facts).await?;
+        Ok(facts)
+    }
+
+    async fn switch(&self, request: &LoadRequest, journal: &dyn Journal, context: &RunContext) -> Result<()> {
+        let Some(mut steps) = self.steps(journal, context).await? else { return Ok(()) };
+        let recorded = Recorded::of(request)?;
+        steps.switch(&recorded.databases).await
+    }
+
+    async fn discard(&self, journal: &dyn Journal, context: &RunContext) -> Result<()> {
+        match self.steps(journal, context).await? {
+            Some(mut steps) => steps.discard().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn undo(&self, journal: &dyn Journal, context: &RunContext) -> Result<Vec<String>> {
+        match self.steps(journal, context).await? {
+            Some(mut steps) => steps.undo().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn finish(&self, journal: &dyn Journal, context: &RunContext) -> Result<Vec<String>> {
+        match self.steps(journal, context).await? {
+            Some(mut steps) => steps.finish().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn kept(&self, journal: &dyn Journal, context: &RunContext) -> Result<Vec<String>> {
+        match self.steps(journal, context).await? {
+            Some(steps) => steps.kept().await,
+            None => Ok(Vec::new()),
+        }
+    }
+}

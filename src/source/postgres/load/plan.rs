@@ -1,0 +1,264 @@
+//! What a restore would do and why it cannot work; changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::error::Result;
+use crate::model::ArtifactFormat;
+use crate::process::human_bytes;
+use crate::source::RunContext;
+use crate::source::load::{LoadPlan, LoadRequest};
+use crate::source::postgres::catalog::{self, Database, Server};
+use crate::source::postgres::client;
+use crate::source::postgres::connect::{Connection, pg_error};
+use crate::source::postgres::load::{Place, Recorded, state};
+
+/// Rooms for what grows while it is loaded: sorting for indexes, WAL.
+const ROOM_PERCENT: u64 = 110;
+
+pub(super) struct Planner<'a> {
+    pub(super) request: &'a LoadRequest,
+    pub(super) place: &'a Place,
+    pub(super) recorded: &'a Recorded,
+    pub(super) connection: &'a Connection,
+    pub(super) server: Server,
+    pub(super) plan: LoadPlan,
+}
+
+struct Live {
+    size_bytes: Option<u64>,
+    connections: i64,
+    slots: Vec<String>,
+}
+
+impl Planner<'_> {
+    pub(super) async fn run(mut self, context: &RunContext) -> Result<LoadPlan> {
+        let version = self.server.version.split(' ').next().unwrap_or_default().to_owned();
+        self.plan.target = format!("PostgreSQL {version} at {}", self.place.settings.address());
+        self.versions(context).await;
+        self.rights().await?;
+        let databases: Vec<(String, String)> = self.databases();
+        let existing = catalog::databases(self.connection).await?;
+        self.identity(&databases, &existing);
+        self.roles().await?;
+        self.extensions().await?;
+        let mut needed = 0;
+        for (source, live) in &databases {
+            needed += self.recorded.database(source).and_then(|d| d.size_bytes).unwrap_or(0);
+            self.database(source, live, &existing).await?;
+        }
+        self.room(needed).await;
+        if self.request.artifacts.iter().any(|a| a.artifact.format == ArtifactFormat::Sql) {
+            self.plan.touches.push("roles that are missing are created; roles that exist stay as they are".into());
+        }
+        Ok(self.plan)
+    }
+
+    fn refuse(&mut self, why: impl Into<String>) {
+        self.plan.refusals.push(why.into());
+    }
+
+    fn databases(&mut self) -> Vec<(String, String)> {
+        let wanted: Vec<_> = self.request.artifacts.iter().filter(|a| a.artifact.format == ArtifactFormat::PgCustom).collect();
+        if self.place.database.is_some() && wanted.len() > 1 {
+            self.refuse(format!(
+                "the target names one database, but {} are to be restored: leave its name out or choose one",
+                wanted.len()
+            ));
+        }
+        wanted.iter().map(|a| (a.name.clone(), self.place.live_name(&a.name))).collect()
+    }
+
+    async fn versions(&mut self, context: &RunContext) {
+        let (have, want) = (self.server.major(), self.recorded.server.major());
+        if have < want {
+            let (old, new) = (self.server.version.clone(), self.recorded.server.version.clone());
+            self.refuse(format!("the dump comes from PostgreSQL {new}, the target is PostgreSQL {old}: install {want} or later there"));
+        } else if have > want {
+            self.plan.warnings.push(format!("The dump comes from PostgreSQL {want}, the target is {have}."));
+        }
+        if self.server.in_recovery {
+            self.refuse("the target is a replica and takes no writes: name its primary as target");
+        }
+        if let Err(error) =
+            client::find(&self.place.settings, "pg_restore", self.recorded.tool_major(self.request), "the dump", &context.cancel).await
+        {
+            let hint = error.hint_text().map(|hint| format!(": {hint}")).unwrap_or_default();
+            self.refuse(format!("{error}{hint}"));
+        }
+    }
+
+    async fn rights(&mut self) -> Result<()> {
+        let row = self
+            .connection
+            .query_one("select rolsuper, rolcreatedb, rolname::text from pg_roles where rolname = current_user", &[])
+            .await
+            .map_err(|e| pg_error("ask for privileges", &e))?;
+        let (superuser, createdb, name): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
+        if !superuser && !createdb {
+            self.refuse(format!("role {name} may not create databases: ALTER ROLE \"{name}\" CREATEDB"));
+        } else if !superuser {
+            self.plan
+                .warnings
+                .push(format!("Role {name} is no superuser: what only a superuser may set or own makes the load fail, before the switch."));
+        }
+        Ok(())
+    }
+
+    /// FAULTS 83, I11: the server may be another one under the same address.
+    fn identity(&mut self, databases: &[(String, String)], existing: &[Database]) {
+        let (Some(was), Some(is)) = (&self.recorded.server.system_identifier, &self.server.system_identifier) else {
+            self.plan
+                .warnings
+                .push("The server does not tell its system identifier: whether it is the one that was dumped is not known.".into());
+            return;
+        };
+        if was == is {
+            return;
+        }
+        let said = format!("the set comes from server {was}, {} is server {is}", self.place.settings.address());
+        let taken: Vec<&str> =
+            databases.iter().map(|(_, live)| live.as_str()).filter(|live| existing.iter().any(|e| e.name == *live)).collect();
+        // `postgres` is in every cluster; alone it says nothing of what lives there.
+        let taken: Vec<&str> = taken.into_iter().filter(|live| *live != "postgres").collect();
+        if self.request.target.is_none() && !taken.is_empty() {
+            let url = self.place.settings.url(None);
+            self.refuse(format!("{said}, and it has {} already: if it is the right one, say --target {url}", taken.join(", ")));
+        } else {
+            self.plan.warnings.push(format!("Another server: {said}."));
+        }
+    }
+
+    async fn roles(&mut self) -> Result<()> {
+        let have = catalog::roles(self.connection).await?;
+        let globals = self.request.artifacts.iter().any(|a| a.artifact.format == ArtifactFormat::Sql);
+        let mut missing = BTreeSet::new();
+        for (source, _) in self.databases() {
+            if let Some(database) = self.recorded.database(&source) {
+                missing.extend(database.owners.iter().chain([&database.owner]).filter(|role| !have.contains(*role)).cloned());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+        if globals {
+            self.plan.touches.push(format!("roles that are missing and own something: {names}"));
+        } else {
+            self.refuse(format!(
+                "roles {names} are missing and the globals are not part of this restore: restore them too, or create the roles"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn extensions(&mut self) -> Result<()> {
+        let query = "select name::text, default_version from pg_available_extensions";
+        let rows = self.connection.query(query, &[]).await.map_err(|e| pg_error("list the available extensions", &e))?;
+        let available: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for (source, _) in self.databases() {
+            let Some(database) = self.recorded.database(&source).cloned() else { continue };
+            for extension in database.extensions {
+                match available.get(&extension.name) {
+                    None => self.refuse(format!(
+                        "database {source} needs extension {} {}, which the target's server does not have: install its package there",
+                        extension.name, extension.version
+                    )),
+                    Some(Some(version)) if *version != extension.version => self
+                        .plan
+                        .warnings
+                        .push(format!("Extension {} of {source} was {}, the target has {version}.", extension.name, extension.version)),
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn live(&self, name: &str) -> Result<Live> {
+        let query = "select (select count(*) from pg_stat_activity where datname = $1),
+            (select coalesce(array_agg(slot_name::text), '{}') from pg_replication_slots where database = $1)";
+        let row = self.connection.query_one(query, &[&name]).await.map_err(|e| pg_error(format!("look at database {name}"), &e))?;
+        let size_bytes = super::server::size(self.connection, name).await;
+        Ok(Live { size_bytes, connections: row.get(0), slots: row.get(1) })
+    }
+
+    async fn database(&mut self, source: &str, live: &str, existing: &[Database]) -> Result<()> {
+        let Some(recorded) = self.recorded.database(source).cloned() else {
+            self.refuse(format!("the set's details hold no properties of database {source}"));
+            return Ok(());
+        };
+        let restore = &self.request.restore;
+        let made = [restore.clone(), format!("old_{restore}"), format!("undone_{restore}")];
+        for name in made.map(|suffix| state::name_beside(live, &suffix)) {
+            if existing.iter().any(|e| e.name == name) {
+                self.refuse(format!("database {name} exists already: an earlier restore left it"));
+            }
+        }
+        if recorded.tablespace != "pg_default" {
+            let query = "select count(*) from pg_tablespace where spcname = $1";
+            let row = self.connection.query_one(query, &[&recorded.tablespace]).await.map_err(|e| pg_error("list tablespaces", &e))?;
+            if row.get::<_, i64>(0) == 0 {
+                self.plan
+                    .warnings
+                    .push(format!("Tablespace {} is missing: database {live} is made in the default one.", recorded.tablespace));
+            }
+        }
+        if let Some(old) = existing.iter().find(|e| e.name == live) {
+            let found = self.live(live).await?;
+            let size = found.size_bytes.or(old.size_bytes).map_or("size unknown".to_owned(), human_bytes);
+            let connections = match found.connections {
+                0 => String::new(),
+                n => format!(", {n} connections will be ended"),
+            };
+            self.plan.touches.push(match self.request.in_place {
+                true => format!("database {live}: {size} live, dropped before the load{connections}"),
+                false => {
+                    format!("database {live}: {size} live, kept as {}{connections}", state::name_beside(live, &format!("old_{restore}")))
+                }
+            });
+            if !found.slots.is_empty() {
+                let slots = found.slots.join(", ");
+                match self.request.in_place {
+                    true => self.refuse(format!("replication slots {slots} hold database {live}: drop them first")),
+                    false => self
+                        .plan
+                        .warnings
+                        .push(format!("Replication slots {slots} stay with the old database {live}: their consumers need a new start.")),
+                }
+            }
+        } else {
+            self.plan.touches.push(format!("database {live}: does not exist, will be made"));
+        }
+        for (kind, names) in [("Subscriptions", &recorded.subscriptions), ("Publications", &recorded.publications)] {
+            if !names.is_empty() {
+                self.plan.warnings.push(format!("{kind} of {source} come back without their replication slots: {}.", names.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Only where the server's folder is one of this machine.
+    async fn room(&mut self, needed: u64) {
+        if !self.place.settings.is_local() || self.request.in_place {
+            return;
+        }
+        let Ok(row) = self.connection.query_one("select current_setting('data_directory', true)", &[]).await else { return };
+        let Some(folder) = row.get::<_, Option<String>>(0) else { return };
+        let version = std::fs::read_to_string(Path::new(&folder).join("PG_VERSION")).ok().and_then(|v| client::major_of(&v));
+        // Another folder of the same name, seen from inside a container, would not hold the same version's file, or none at all.
+        if version.is_some_and(|v| v != self.server.major()) {
+            return;
+        }
+        let Ok(stat) = rustix::fs::statvfs(&folder) else { return };
+        let free = stat.f_bavail * stat.f_frsize;
+        let wanted = needed / 100 * ROOM_PERCENT;
+        if free < wanted {
+            self.refuse(format!(
+                "{folder} has {} free, the databases need about {}: make room, or restore --in-place",
+                human_bytes(free),
+                human_bytes(wanted)
+            ));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Doing things to databases of the target: close, rename, drop. Each looks first, so each may be repeated.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Result};
+use crate::source::postgres::connect::{Connection, connect, ident, pg_error};
+use crate::source::postgres::settings::PostgresSettings;
+
+/// How long to wait for connections to a database to end once they were told to.
+const EMPTY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Databases of the server: oid, name, whether they accept connections.
+pub(super) struct Databases(BTreeMap<u32, (String, bool)>);
+
+impl Databases {
+    pub(super) async fn ask(connection: &Connection) -> Result<Databases> {
+        let rows = connection
+            .query("select oid, datname::text, datallowconn from pg_database", &[])
+            .await
+            .map_err(|e| pg_error("list the databases", &e))?;
+        Ok(Databases(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()))
+    }
+
+    pub(super) fn name_of(&self, oid: Option<u32>) -> Option<&str> {
+        self.0.get(&oid?).map(|(name, _)| name.as_str())
+    }
+
+    pub(super) fn oid_of(&self, name: &str) -> Option<u32> {
+        self.0.iter().find(|(_, (have, _))| have == name).map(|(oid, _)| *oid)
+    }
+
+    pub(super) fn is_open(&self, oid: u32) -> bool {
+        self.0.get(&oid).is_some_and(|(_, open)| *open)
+    }
+}
+
+/// A connection from which none of `busy` can be meant: a database with a connection cannot be renamed or dropped.
+pub(super) async fn administer(settings: &PostgresSettings, application: &str, busy: &[&str]) -> Result<Connection> {
+    let candidates = [settings.maintenance_database.as_str(), "postgres", "template1"];
+    let mut last = None;
+    for candidate in candidates.iter().filter(|candidate| !busy.contains(candidate)) {
+        match connect(settings, candidate, application).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = last.or(Some(error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        Error::failed("every database from which others could be renamed is itself to be replaced")
+            .hint("name another as maintenance database")
+    }))
+}
+
+pub(super) async fn run(connection: &Connection, what: &str, sql: &str) -> Result<()> {
+    connection.batch_execute(sql).await.map_err(|e| pg_error(what, &e))
+}
+
+/// Lets new connections in or not.
+pub(super) async fn set_open(connection: &Connection, name: &str, open: bool) -> Result<()> {
+    run(connection, &format!("{} database {name}", if open { "open" } else { "close" }), &open_sql(name, open)).await
+}
+
+pub(super) fn open_sql(name: &str, open: bool) -> String {
+    format!("ALTER DATABASE {} ALLOW_CONNECTIONS {open}", ident(name))
+}
+
+pub(super) fn rename_sql(from: &str, to: &str) -> String {
+    format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to))
+}
+
+/// Ends the connections of a database and waits until they are gone.
+pub(super) async fn empty(connection: &Connection, name: &str) -> Result<()> {
+    let what = format!("end the connections to database {name}");
+    let query = "select count(*), count(*) filter (where not pg_terminate_backend(pid)),
+          (select count(*) from pg_prepared_xacts where database = $1)
+        from pg_stat_activity where datname = $1 and pid <> pg_backend_pid()";
+    let since = Instant::now();
+    loop {
+        let row = connection.query_one(query, &[&name]).await.map_err(|e| pg_error(what.as_str(), &e))?;
+        let (left, prepared): (i64, i64) = (row.get(0), row.get(2));
+        if prepared > 0 {
+            return Err(Error::failed(format!("{what}: {prepared} prepared transactions hold it"))
+                .hint("look at pg_prepared_xacts there; COMMIT PREPARED or ROLLBACK PREPARED each"));
+        }
+        if left == 0 {
+            return Ok(());
+        }
+        if since.elapsed() > EMPTY_WITHIN {
+            return Err(Error::failed(format!("{what}: {left} are still there after {} s", EMPTY_WITHIN.as_secs()))
+                .hint("stop the application and its pooler, then repeat"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Runs statements as one transaction: all renames of a switch happen, or none. Someone who slipped in is thrown out and it is tried again.
+pub(super) async fn atomically(connection: &Connection, what: &str, statements: &[String], emptied: &[String]) -> Result<()> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("BEGIN; {}; COMMIT", statements.join("; "));
+    let mut tries = 0;
+    loop {
+        let Err(error) = connection.batch_execute(&sql).await else { return Ok(()) };
+        let in_use = error.code() == Some(&SqlState::OBJECT_IN_USE);
+        // A failed statement leaves the transaction open.
+        let _ = connection.batch_execute("ROLLBACK").await;
+        tries += 1;
+        if !in_use || tries == 5 {
+            return Err(pg_error(what, &error));
+        }
+        for name in emptied {
+            empty(connection, name).await?;
+        }
+    }
+}
+
+/// Drops a database if it is there under this name *and* oid.
+pub(super) async fn drop_database(connection: &Connection, name: &str, oid: Option<u32>) -> Result<bool> {
+    let databases = Databases::ask(connection).await?;
+    let Some(found) = databases.oid_of(name) else { return Ok(false) };
+    if oid.is_some_and(|oid| oid != found) {
+        return Err(Error::failed(format!("database {name} is not the one that this restore made or moved; it stays")));
+    }
+    set_open(connection, name, false).await?;
+    empty(connection, name).await?;
+    let what = format!("drop database {name}");
+    run(connection, &what, &format!("DROP DATABASE {}", ident(name))).await?;
+    Ok(true)
+}
+
+/// Size in bytes.
+pub(super) async fn size(connection: &Connection, name: &str) -> Option<u64> {
+    let row = connection.query_one("select pg_database_size($1::name)", &[&name]).await.ok()?;
+    u64::try_from(row.get::<_, i64>(0)).ok()
+}

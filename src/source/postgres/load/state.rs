@@ -1,0 +1,121 @@
+//! What the journal holds of a restore, and the names a restore gives.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::Sha256;
+use crate::source::load::Journal;
+
+/// Longest name of a database in bytes (`NAMEDATALEN` - 1 as PostgreSQL is built everywhere).
+const NAME_BYTES: usize = 63;
+
+/// `<database>_drctl_<suffix>`, shortened to what PostgreSQL takes; names that are cut get part of a hash, so that no two become one.
+pub(super) fn name_beside(database: &str, suffix: &str) -> String {
+    let tail = format!("_drctl_{suffix}");
+    if database.len() + tail.len() <= NAME_BYTES {
+        return format!("{database}{tail}");
+    }
+    let hash = &Sha256::of(database.as_bytes()).to_string()[..8];
+    let mut room = NAME_BYTES.saturating_sub(tail.len() + hash.len() + 1);
+    while !database.is_char_boundary(room) {
+        room -= 1;
+    }
+    format!("{}_{hash}{tail}", &database[..room])
+}
+
+/// How far one database has come. What was really done is asked of the server, by oid: a step is noted before it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Phase {
+    /// The new database is being made and filled.
+    Loading,
+    /// The new database is whole.
+    Loaded,
+    /// The live one is being closed and replaced.
+    Switching,
+    /// The new one is live, the old one kept aside.
+    Switched,
+    /// The old one is being put back.
+    Undoing,
+    /// The old one is live, the new one kept aside.
+    Undone,
+    /// Nothing is kept aside.
+    Finished,
+    /// The new one was dropped without having been live.
+    Discarded,
+}
+
+/// One database of a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// Its name in the source.
+    pub(super) source: String,
+    /// The name it is to have.
+    pub(super) live: String,
+    /// Where it is loaded.
+    pub(super) new: String,
+    /// Where the live one goes.
+    pub(super) old: String,
+    /// Where it goes itself when the switch is undone.
+    pub(super) undone: String,
+    pub(super) new_oid: Option<u32>,
+    /// The one that was live, if there was one.
+    pub(super) old_oid: Option<u32>,
+    /// Whether that one accepted connections.
+    pub(super) old_open: bool,
+    pub(super) in_place: bool,
+    pub(super) phase: Phase,
+}
+
+/// The whole of it; one value, so that it changes as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) restore: String,
+    /// The server, when it is not the one of the settings: a URL without password.
+    pub(super) target: Option<String>,
+    pub(super) entries: Vec<Entry>,
+    /// Roles that were missing and are made here.
+    pub(super) roles: BTreeSet<String>,
+}
+
+const KEY: &str = "postgres";
+
+impl State {
+    pub(super) fn read(journal: &dyn Journal) -> Result<Option<State>> {
+        let Some(value) = journal.get(KEY) else { return Ok(None) };
+        serde_json::from_value(value).map(Some).map_err(|e| Error::corrupt("the journal of the restore cannot be read").because(e))
+    }
+
+    pub(super) async fn write(&self, journal: &dyn Journal) -> Result<()> {
+        journal.note(KEY, serde_json::json!(self)).await
+    }
+
+    pub(super) fn of_source(&self, name: &str) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.source == name)
+    }
+
+    /// Notes a phase durably.
+    pub(super) async fn enter(&mut self, at: usize, phase: Phase, journal: &dyn Journal) -> Result<()> {
+        if self.entries[at].phase != phase {
+            self.entries[at].phase = phase;
+            self.write(journal).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_and_stay_apart() {
+        assert_eq!(name_beside("shop", "old_7k3q"), "shop_drctl_old_7k3q");
+        let (a, b) = (format!("{}a", "ü".repeat(31)), format!("{}b", "ü".repeat(31)));
+        let (short_a, short_b) = (name_beside(&a, "undone_0123456789abcdef"), name_beside(&b, "undone_0123456789abcdef"));
+        assert!(short_a.len() <= 63 && short_a.ends_with("_drctl_undone_0123456789abcdef"));
+        assert_ne!(short_a, short_b);
+    }
+}

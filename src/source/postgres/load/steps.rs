@@ -1,0 +1,338 @@
+//! The steps that change databases, each noted in the journal before it is done and repeatable.
+
+use std::collections::BTreeSet;
+
+use super::properties::{Target, create_sql, differences, property_sql};
+use super::server::{self, Databases, administer, atomically, drop_database, empty, open_sql, rename_sql, run, set_open};
+use super::state::{Entry, Phase, State};
+use crate::error::{Error, Result};
+use crate::process::human_bytes;
+use crate::source::RunContext;
+use crate::source::load::Journal;
+use crate::source::postgres::application;
+use crate::source::postgres::catalog::{self, Database};
+use crate::source::postgres::connect::{Connection, ident, pg_error};
+use crate::source::postgres::settings::PostgresSettings;
+
+/// A restore at work on its target.
+pub(super) struct Steps<'a> {
+    pub(super) settings: PostgresSettings,
+    pub(super) state: State,
+    pub(super) connection: Connection,
+    journal: &'a dyn Journal,
+    context: &'a RunContext,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) async fn open(
+        settings: PostgresSettings,
+        state: State,
+        journal: &'a dyn Journal,
+        context: &'a RunContext,
+    ) -> Result<Steps<'a>> {
+        let busy: Vec<&str> = state.entries.iter().map(|e| e.live.as_str()).collect();
+        let connection = administer(&settings, &application(context), &busy).await?;
+        Ok(Steps { settings, state, connection, journal, context })
+    }
+
+    /// What the target has.
+    pub(super) async fn target(&self) -> Result<Target> {
+        let rows = self.connection.query("select spcname::text from pg_tablespace", &[]).await;
+        let tablespaces = rows.map_err(|e| pg_error("list the tablespaces", &e))?.iter().map(|row| row.get(0)).collect();
+        let major = catalog::server(&self.connection).await?.major();
+        Ok(Target { major, roles: catalog::roles(&self.connection).await?, tablespaces })
+    }
+
+    async fn enter(&mut self, at: usize, phase: Phase) -> Result<()> {
+        self.state.enter(at, phase, self.journal).await
+    }
+
+    fn in_phase(&self, phases: &[Phase]) -> Vec<usize> {
+        (0..self.state.entries.len()).filter(|at| phases.contains(&self.state.entries[*at].phase)).collect()
+    }
+
+    /// Makes the empty database beside; in place, drops the live one first. What an earlier try of this restore left goes.
+    pub(super) async fn make(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
+        let entry = self.state.entries[at].clone();
+        if matches!(entry.phase, Phase::Switching | Phase::Switched | Phase::Undoing | Phase::Undone | Phase::Finished) {
+            return Err(Error::failed(format!("database {} was loaded and switched by this restore already", entry.live)));
+        }
+        let known = State::read(self.journal)?.is_some_and(|state| state.of_source(&entry.source).is_some());
+        let before = Databases::ask(&self.connection).await?;
+        if !known && before.oid_of(&entry.new).is_some() {
+            return Err(Error::failed(format!("database {} exists already and is not of this restore", entry.new)));
+        }
+        self.state.entries[at].phase = Phase::Loading;
+        if entry.in_place && entry.old_oid.is_none() {
+            self.state.entries[at].old_oid = before.oid_of(&entry.live);
+        }
+        self.state.write(self.journal).await?;
+        drop_database(&self.connection, &entry.new, entry.new_oid).await?;
+        if entry.in_place
+            && let Some(old) = self.state.entries[at].old_oid
+        {
+            self.context.bus.step(format!("dropping database {}", entry.live));
+            // An earlier try may have come as far as giving the new one its name.
+            let tried = before.name_of(entry.new_oid) == Some(&entry.live);
+            drop_database(&self.connection, &entry.live, if tried { entry.new_oid } else { Some(old) }).await?;
+        }
+        self.context.bus.step(format!("loading into database {}", entry.new));
+        let sql = create_sql(&entry.new, database, target);
+        run(&self.connection, &format!("create database {}", entry.new), &sql).await?;
+        self.state.entries[at].new_oid = Databases::ask(&self.connection).await?.oid_of(&entry.new);
+        self.state.write(self.journal).await
+    }
+
+    /// The load ended well. In place this is also where the new database takes its name.
+    pub(super) async fn loaded(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
+        if self.state.entries[at].in_place {
+            self.dress(at, database, target).await?;
+            let (new, live) = (self.state.entries[at].new.clone(), self.state.entries[at].live.clone());
+            empty(&self.connection, &new).await?;
+            atomically(&self.connection, &format!("rename database {new}"), &[rename_sql(&new, &live)], &[new]).await?;
+        }
+        self.enter(at, Phase::Loaded).await
+    }
+
+    /// Puts the recorded properties on the new database and compares.
+    async fn dress(&self, at: usize, database: &Database, target: &Target) -> Result<()> {
+        let new = &self.state.entries[at].new;
+        for sql in property_sql(new, database, target) {
+            // Values of settings may be secrets: only the first words are told.
+            let what = sql.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+            run(&self.connection, &format!("put the recorded properties on database {new} ({what})"), &sql).await?;
+        }
+        let all = catalog::databases(&self.connection).await?;
+        let found = all.iter().find(|d| d.name == *new).ok_or_else(|| Error::failed(format!("database {new} is gone")))?;
+        let differ = differences(database, found, target);
+        if !differ.is_empty() {
+            return Err(Error::failed(format!("database {new} is not as it was recorded: {}", differ.join("; "))));
+        }
+        let left_out = database.role_settings.keys().chain(database.acl.iter().flatten().filter_map(|g| g.grantee.as_ref()));
+        let left_out: BTreeSet<&String> = left_out.filter(|role| !target.roles.contains(*role)).collect();
+        for role in left_out {
+            self.context
+                .bus
+                .warn(format!("Role {role} does not exist: its privileges and settings on database {} are left out.", database.name));
+        }
+        Ok(())
+    }
+
+    /// Puts every loaded database in its live one's place, all in one transaction.
+    pub(super) async fn switch(&mut self, recorded: &[Database]) -> Result<()> {
+        let waiting = self.in_phase(&[Phase::Loaded, Phase::Switching]);
+        let waiting: Vec<usize> = waiting.into_iter().filter(|at| !self.state.entries[*at].in_place).collect();
+        let databases = Databases::ask(&self.connection).await?;
+        let target = self.target().await?;
+        let mut open = Vec::new();
+        for at in waiting {
+            let entry = self.state.entries[at].clone();
+            match databases.name_of(entry.new_oid) {
+                Some(name) if name == entry.live => self.enter(at, Phase::Switched).await?,
+                Some(name) if name == entry.new => {
+                    let unknown = || Error::failed(format!("the set's details hold no properties of database {}", entry.source));
+                    let database = recorded.iter().find(|d| d.name == entry.source).ok_or_else(unknown)?;
+                    self.dress(at, database, &target).await?;
+                    open.push(at);
+                }
+                Some(name) => return Err(Error::failed(format!("database {} is now called {name}", entry.new))),
+                None => return Err(Error::failed(format!("database {} is gone: load it again", entry.new))),
+            }
+        }
+        if let Err(error) = self.replace(&open, &databases).await {
+            // The service must not stay down for a switch that did not happen.
+            if let Err(also) = self.reopen(&open).await {
+                self.context.bus.warn(format!("A database may still be closed: {also}."));
+            }
+            return Err(error);
+        }
+        for at in self.in_phase(&[Phase::Switching]) {
+            self.enter(at, Phase::Switched).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace(&mut self, which: &[usize], databases: &Databases) -> Result<()> {
+        let (mut statements, mut closed) = (Vec::new(), Vec::new());
+        for &at in which {
+            let entry = &mut self.state.entries[at];
+            let old = databases.oid_of(&entry.live);
+            // Tried before: what was noted then of the live database holds, it may be closed by now.
+            if entry.phase != Phase::Switching || entry.old_oid != old {
+                entry.old_oid = old;
+                entry.old_open = old.is_some_and(|oid| databases.is_open(oid));
+                entry.phase = Phase::Switching;
+                self.state.write(self.journal).await?;
+            }
+            let entry = self.state.entries[at].clone();
+            if old.is_some() {
+                self.context.bus.step(format!("closing database {}", entry.live));
+                set_open(&self.connection, &entry.live, false).await?;
+                empty(&self.connection, &entry.live).await?;
+                statements.push(rename_sql(&entry.live, &entry.old));
+                closed.push(entry.live.clone());
+            }
+            empty(&self.connection, &entry.new).await?;
+            closed.push(entry.new.clone());
+            statements.push(rename_sql(&entry.new, &entry.live));
+            statements.push(open_sql(&entry.live, true));
+        }
+        // Everything loaded must be on disk before it is live: this commit waits for the disk, and with it for all before it.
+        run(&self.connection, "prepare the switch", "SET synchronous_commit = on").await?;
+        atomically(&self.connection, "switch the databases", &statements, &closed).await
+    }
+
+    /// Lets connections back into live databases that were closed for a switch that did not happen.
+    async fn reopen(&mut self, which: &[usize]) -> Result<()> {
+        let databases = Databases::ask(&self.connection).await?;
+        for &at in which {
+            let entry = &self.state.entries[at];
+            let Some(old) = entry.old_oid.filter(|_| entry.phase == Phase::Switching && entry.old_open) else { continue };
+            if databases.name_of(Some(old)) == Some(&entry.live) && !databases.is_open(old) {
+                set_open(&self.connection, &entry.live, true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the new database has the live name, whatever the journal says.
+    fn is_live(entry: &Entry, databases: &Databases) -> bool {
+        databases.name_of(entry.new_oid) == Some(&entry.live)
+    }
+
+    pub(super) async fn discard_one(&mut self, at: usize) -> Result<()> {
+        let entry = self.state.entries[at].clone();
+        self.reopen(&[at]).await?;
+        drop_database(&self.connection, &entry.new, entry.new_oid).await?;
+        self.enter(at, Phase::Discarded).await
+    }
+
+    /// Drops what was never switched in, roles that only it needed included.
+    pub(super) async fn discard(&mut self) -> Result<()> {
+        for at in self.in_phase(&[Phase::Loading, Phase::Loaded, Phase::Switching]) {
+            let databases = Databases::ask(&self.connection).await?;
+            if Self::is_live(&self.state.entries[at], &databases) {
+                let phase = if self.state.entries[at].in_place { Phase::Finished } else { Phase::Switched };
+                self.enter(at, phase).await?;
+            } else {
+                self.discard_one(at).await?;
+            }
+        }
+        if self.state.entries.iter().all(|entry| entry.phase == Phase::Discarded) {
+            let roles = self.state.roles.clone();
+            for role in roles {
+                // Refused where something depends on it by now: then it stays.
+                if self.connection.batch_execute(&format!("DROP ROLE IF EXISTS {}", ident(&role))).await.is_ok() {
+                    self.state.roles.remove(&role);
+                }
+            }
+            self.state.write(self.journal).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the old databases back, all in one transaction.
+    pub(super) async fn undo(&mut self) -> Result<Vec<String>> {
+        if let Some(entry) = self.state.entries.iter().find(|e| e.in_place) {
+            return Err(Error::failed(format!("database {} was restored in place: nothing was kept aside", entry.live))
+                .hint("restore the safety set that was made before"));
+        }
+        if let Some(entry) = self.state.entries.iter().find(|e| e.phase == Phase::Finished) {
+            return Err(Error::failed(format!("the restore of database {} is finished: what was kept aside is dropped", entry.live)));
+        }
+        let (mut statements, mut closed, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        let databases = Databases::ask(&self.connection).await?;
+        for at in self.in_phase(&[Phase::Switching, Phase::Switched, Phase::Undoing]) {
+            let entry = self.state.entries[at].clone();
+            if !Self::is_live(&entry, &databases) {
+                // Never switched in, or already put back.
+                let back = databases.name_of(entry.new_oid) == Some(&entry.undone);
+                if back {
+                    self.enter(at, Phase::Undone).await?;
+                    lines.push(undone_line(&entry));
+                } else {
+                    self.reopen(&[at]).await?;
+                    self.enter(at, Phase::Loaded).await?;
+                }
+                continue;
+            }
+            if entry.old_oid.is_some() && databases.name_of(entry.old_oid) != Some(&entry.old) {
+                return Err(Error::failed(format!("database {} is not there any more: nothing to put back", entry.old)));
+            }
+            self.enter(at, Phase::Undoing).await?;
+            self.context.bus.step(format!("closing database {}", entry.live));
+            set_open(&self.connection, &entry.live, false).await?;
+            empty(&self.connection, &entry.live).await?;
+            closed.push(entry.live.clone());
+            statements.push(rename_sql(&entry.live, &entry.undone));
+            if entry.old_oid.is_some() {
+                statements.push(rename_sql(&entry.old, &entry.live));
+                statements.push(open_sql(&entry.live, entry.old_open));
+            }
+            lines.push(undone_line(&entry));
+        }
+        if let Err(error) = atomically(&self.connection, "put the old databases back", &statements, &closed).await {
+            for name in &closed {
+                let _ = set_open(&self.connection, name, true).await;
+            }
+            return Err(error);
+        }
+        for at in self.in_phase(&[Phase::Undoing]) {
+            self.enter(at, Phase::Undone).await?;
+        }
+        Ok(lines)
+    }
+
+    /// Name and oid of what an entry keeps aside.
+    fn aside(entry: &Entry) -> Option<(&str, u32)> {
+        match entry.phase {
+            Phase::Switched => entry.old_oid.map(|oid| (entry.old.as_str(), oid)),
+            Phase::Undone => entry.new_oid.map(|oid| (entry.undone.as_str(), oid)),
+            _ => None,
+        }
+    }
+
+    /// Drops what is kept aside.
+    pub(super) async fn finish(&mut self) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        let unclear = self.in_phase(&[Phase::Switching, Phase::Undoing]);
+        if let Some(at) = unclear.first() {
+            return Err(Error::failed(format!("the switch of database {} is not done", self.state.entries[*at].live))
+                .hint("repeat the switch or undo it first"));
+        }
+        for at in self.in_phase(&[Phase::Switched, Phase::Undone]) {
+            let entry = self.state.entries[at].clone();
+            if let Some((name, oid)) = Self::aside(&entry) {
+                let size = server::size(&self.connection, name).await.map_or(String::new(), |bytes| format!(", {}", human_bytes(bytes)));
+                if drop_database(&self.connection, name, Some(oid)).await? {
+                    lines.push(format!("dropped database {name}{size}"));
+                }
+            }
+            self.enter(at, Phase::Finished).await?;
+        }
+        Ok(lines)
+    }
+
+    /// What is kept aside, with its size.
+    pub(super) async fn kept(&self) -> Result<Vec<String>> {
+        let databases = Databases::ask(&self.connection).await?;
+        let mut lines = Vec::new();
+        for entry in &self.state.entries {
+            let Some((name, oid)) = Self::aside(entry) else { continue };
+            if databases.name_of(Some(oid)) == Some(name) {
+                let size = server::size(&self.connection, name).await.map_or("size unknown".to_owned(), human_bytes);
+                lines.push(format!("database {name}: {size}"));
+            }
+        }
+        Ok(lines)
+    }
+}
+
+fn undone_line(entry: &Entry) -> String {
+    match entry.old_oid {
+        Some(_) => {
+            format!("database {} is again what it was before the restore; what was written since is kept as {}", entry.live, entry.undone)
+        }
+        None => format!("database {} did not exist before the restore; it is kept as {}", entry.live, entry.undone),
+    }
+}

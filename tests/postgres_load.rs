@@ -1,0 +1,579 @@
+//! Restoring into real PostgreSQL servers: beside, switched, undone, finished, in place, to another server; crashes in between.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use drctl::error::{Error, Kind, Result};
+use drctl::model::artifact::{Chunker, Codec, Encryption, IndexPlace};
+use drctl::model::{Artifact, ArtifactFormat, Sha256};
+use drctl::pipeline::plain::channel;
+use drctl::source::RunContext;
+use drctl::source::load::{Journal, LoadArtifact, LoadRequest, Loader};
+use drctl::source::postgres::{PostgresLoader, PostgresSettings};
+use serde_json::Value;
+
+#[path = "support/postgres.rs"]
+mod support;
+use support::{Dumped, PASSWORD, Server, bin, context, dump_all, fake_tools, listening};
+
+/// A journal in memory. From its `fails_at`th note on it fails *before* noting: as if the process had died there.
+#[derive(Default)]
+struct TestJournal {
+    values: Mutex<BTreeMap<String, Value>>,
+    notes: Mutex<usize>,
+    fails_at: Option<usize>,
+}
+
+impl TestJournal {
+    fn text(&self) -> String {
+        format!("{:?}", self.values.lock().unwrap())
+    }
+
+    fn notes(&self) -> usize {
+        *self.notes.lock().unwrap()
+    }
+
+    /// What a later process finds of it.
+    fn reopened(&self) -> TestJournal {
+        TestJournal { values: Mutex::new(self.values.lock().unwrap().clone()), ..TestJournal::default() }
+    }
+
+    fn dying_at(&self, note: usize) -> TestJournal {
+        TestJournal { fails_at: Some(note), ..self.reopened() }
+    }
+}
+
+#[async_trait]
+impl Journal for TestJournal {
+    async fn note(&self, key: &str, value: Value) -> Result<()> {
+        let mut notes = self.notes.lock().unwrap();
+        if self.fails_at.is_some_and(|at| *notes >= at) {
+            return Err(Error::failed("the process died here"));
+        }
+        *notes += 1;
+        self.values.lock().unwrap().insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Option<Value> {
+        self.values.lock().unwrap().get(key).cloned()
+    }
+}
+
+fn load_artifact(dumped: &Dumped) -> LoadArtifact {
+    let now = jiff::Timestamp::now();
+    let facts = dumped.facts.as_ref().unwrap().clone();
+    let artifact = Artifact {
+        source: "postgres".into(),
+        file: "x".into(),
+        format: dumped.plan.format,
+        objects: Vec::new(),
+        plain_bytes: dumped.bytes.len() as u64,
+        plain_digest: Sha256::of(b""),
+        frames: 1,
+        compressed_bytes: 0,
+        index: IndexPlace::Inside { offset: 0, length: 0, sha256: Sha256::of(b"") },
+        chunker: Chunker { name: String::new(), min_bytes: 0, avg_bytes: 0, max_bytes: 0 },
+        codec: Codec::None,
+        encryption: Encryption::None,
+        consistency: dumped.end.consistency,
+        tool: dumped.end.tool.clone(),
+        exit_status: Some(0),
+        started_at: now,
+        finished_at: now,
+        totals: facts.totals.clone(),
+    };
+    LoadArtifact { artifact, name: dumped.plan.name.clone(), facts }
+}
+
+/// A set of one source, kept in memory.
+struct Set {
+    dumped: Vec<Dumped>,
+    request: LoadRequest,
+}
+
+impl Set {
+    async fn of(settings: PostgresSettings) -> Set {
+        let (dumped, details) = dump_all(settings, &context("backup")).await.unwrap();
+        let request = LoadRequest {
+            restore: "7k3q".into(),
+            source: "postgres".into(),
+            artifacts: dumped.iter().map(load_artifact).collect(),
+            details,
+            as_of: jiff::Timestamp::now(),
+            in_place: false,
+            target: None,
+        };
+        Set { dumped, request }
+    }
+
+    /// Loads all of it; artifacts are cut to `keep` bytes and then end badly, if that is given.
+    async fn load_cut(&self, loader: &PostgresLoader, journal: &TestJournal, context: &RunContext, keep: Option<usize>) -> Result<()> {
+        for (dumped, artifact) in self.dumped.iter().zip(&self.request.artifacts) {
+            let (sender, receiver) = channel();
+            let cut = keep.filter(|_| dumped.plan.format == ArtifactFormat::PgCustom);
+            let bytes = bytes::Bytes::copy_from_slice(&dumped.bytes[..cut.unwrap_or(dumped.bytes.len())]);
+            let send = async move {
+                for at in (0..bytes.len()).step_by(100_000) {
+                    if sender.data(bytes.slice(at..bytes.len().min(at + 100_000))).await.is_err() {
+                        return;
+                    }
+                }
+                if cut.is_none() {
+                    let _ = sender.end().await;
+                }
+            };
+            let (result, ()) = tokio::join!(loader.load(&self.request, artifact, receiver, journal, context), send);
+            result?;
+        }
+        Ok(())
+    }
+
+    async fn load(&self, loader: &PostgresLoader, journal: &TestJournal, context: &RunContext) -> Result<()> {
+        self.load_cut(loader, journal, context, None).await
+    }
+
+    async fn load_and_switch(&self, loader: &PostgresLoader, journal: &TestJournal) {
+        let context = context("restore");
+        self.load(loader, journal, &context).await.unwrap();
+        loader.switch(&self.request, journal, &context).await.unwrap();
+    }
+
+    async fn counts_are_equal(&self, loader: &PostgresLoader, journal: &TestJournal) {
+        for artifact in self.request.artifacts.iter().filter(|a| a.artifact.format == ArtifactFormat::PgCustom) {
+            let facts = loader.count(&self.request, artifact, journal, &context("count")).await.unwrap();
+            assert_eq!(facts.per_name, artifact.facts.per_name);
+            for total in ["rows", "tables", "large_objects"] {
+                let want = artifact.facts.totals[total];
+                assert_eq!(facts.totals.get(total).copied().unwrap_or(0), want, "{total} of {}", artifact.name);
+            }
+        }
+    }
+}
+
+const SHOP: &str = "create extension pg_trgm; create extension hstore; create schema \"Sch.ema\";
+    create table orders (id serial primary key, note text, h hstore); insert into orders (note) select 'n' || i from generate_series(1, 1000) i;
+    create index on orders using gin (note gin_trgm_ops);
+    create table \"Sch.ema\".\"T x\" (b bytea, t text); insert into \"Sch.ema\".\"T x\" values ('\\x000a5c', E'a\\nb\\\\.\\tc'), (null, '\\.'), ('', '');
+    create table empty (a int); create table zero (); insert into zero select from generate_series(1, 3);
+    create table part (a int) partition by list (a); create table part1 partition of part for values in (1); insert into part values (1), (1);
+    create materialized view mv as select count(*) from orders; create view v as select * from orders;
+    select lo_from_bytea(0, 'hello'), lo_from_bytea(0, '');
+    alter table orders owner to app; grant select on orders to ro; comment on table orders is 'it''s'";
+
+/// A server with a database `shop` that has one of everything.
+fn shop() -> Server {
+    let server = Server::start();
+    for sql in [
+        "create role app login password 'secret-of-app' connection limit 9",
+        "create role ro nologin",
+        "grant ro to app with admin option",
+        "comment on role app is 'the; app'",
+        "alter role app set statement_timeout = '7s'",
+        "create database shop owner app connection limit 50",
+    ] {
+        server.sql("postgres", sql);
+    }
+    server.sql("shop", SHOP);
+    for sql in [
+        "revoke all on database shop from public",
+        "grant connect on database shop to ro with grant option",
+        "set session authorization ro; grant connect on database shop to pg_monitor",
+        "alter database shop set search_path = \"$user\", public, \"Sch.ema\"",
+        "alter database shop set \"app.key\" = 'it''s=x'",
+        "alter role ro in database shop set work_mem = '5MB'",
+        "comment on database shop is 'the shop'",
+    ] {
+        server.sql("postgres", sql);
+    }
+    server
+}
+
+fn databases(server: &Server) -> Vec<String> {
+    let all = server.sql(
+        "postgres",
+        "select datname || case when datallowconn then '' else ' closed' end from pg_database where datname ~ 'shop' order by 1",
+    );
+    all.lines().map(str::to_owned).collect()
+}
+
+/// What a restore must bring back of a database beside its rows.
+fn properties(server: &Server) -> String {
+    server.sql(
+        "postgres",
+        "select to_jsonb(d) - 'oid' - 'datfrozenxid' - 'datminmxid' - 'datacl' - 'datdba', pg_get_userbyid(d.datdba),
+           (select jsonb_agg(x order by x::text) from (select pg_get_userbyid(grantor) g, grantee::regrole::text, privilege_type, is_grantable
+              from aclexplode(d.datacl)) x),
+           (select jsonb_agg(jsonb_build_array(setrole::regrole::text, setconfig) order by setrole::regrole::text) from pg_db_role_setting where setdatabase = d.oid),
+           shobj_description(d.oid, 'pg_database')
+         from pg_database d where datname = 'shop'",
+    )
+}
+
+fn content(server: &Server, database: &str) -> String {
+    server.sql(
+        database,
+        "select (select md5(string_agg(o::text, ',' order by id)) from public.orders o), (select md5(string_agg(t::text, ',' order by t.t)) from \"Sch.ema\".\"T x\" t),
+           (select count(*) from public.zero), (select last_value from public.orders_id_seq), (select count(*) from pg_largeobject_metadata),
+           (select string_agg(extname || extversion, ',' order by extname) from pg_extension), (select * from public.mv),
+           (select relowner::regrole::text || relacl::text from pg_class where relname = 'orders'), obj_description('public.orders'::regclass)",
+    )
+}
+
+#[tokio::test]
+async fn a_round_trip_brings_everything_back_and_can_be_undone_and_finished() {
+    let server = shop();
+    let (properties_before, content_before) = (properties(&server), content(&server, "shop"));
+    let set = Set::of(server.named(&["shop"])).await;
+    let loader = PostgresLoader::new(server.settings());
+    let (context, journal) = (context("restore"), TestJournal::default());
+
+    // Damage, and someone who keeps a connection open.
+    server.sql("shop", "drop table empty; update orders set note = 'bad'; create table later (a int)");
+    let mut busy = server.sql_in_background("shop", "select pg_sleep(600)");
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert_eq!(plan.refusals, Vec::<String>::new());
+    assert!(plan.target.starts_with("PostgreSQL 1"), "{plan:?}");
+    let touched = plan.touches.join("\n");
+    assert!(
+        touched.contains("database shop: ") && touched.contains("kept as shop_drctl_old_7k3q, 1 connections will be ended"),
+        "{touched}"
+    );
+    assert_eq!(databases(&server), ["shop"], "a plan changes nothing");
+
+    set.load(&loader, &journal, &context).await.unwrap();
+    assert_eq!(databases(&server), ["shop", "shop_drctl_7k3q"]);
+    assert_eq!(server.sql("shop", "select note from orders where id = 1"), "bad", "the live database is untouched");
+    set.counts_are_equal(&loader, &journal).await;
+
+    loader.switch(&set.request, &journal, &context).await.unwrap();
+    busy.wait().unwrap();
+    assert_eq!(databases(&server), ["shop", "shop_drctl_old_7k3q closed"]);
+    assert_eq!((properties(&server), content(&server, "shop")), (properties_before.clone(), content_before.clone()));
+    set.counts_are_equal(&loader, &journal).await;
+    assert!(loader.kept(&journal, &context).await.unwrap()[0].starts_with("database shop_drctl_old_7k3q: "));
+    loader.switch(&set.request, &journal, &context).await.unwrap();
+    loader.discard(&journal, &context).await.unwrap();
+    assert_eq!(databases(&server), ["shop", "shop_drctl_old_7k3q closed"], "both may be repeated");
+
+    server.sql("shop", "insert into orders (note) values ('written since')");
+    let lines = loader.undo(&journal.reopened(), &context).await.unwrap();
+    assert_eq!(lines, ["database shop is again what it was before the restore; what was written since is kept as shop_drctl_undone_7k3q"]);
+    assert_eq!(databases(&server), ["shop", "shop_drctl_undone_7k3q closed"]);
+    assert_eq!(server.sql("shop", "select note from orders where id = 1"), "bad");
+    assert_eq!(properties(&server), properties_before, "the old database has its properties still");
+
+    // The journal of the undo is the one that was reopened: this one still says switched, and what is there decides.
+    let lines = loader.undo(&journal, &context).await.unwrap();
+    assert_eq!((lines.len(), databases(&server).len()), (1, 2), "it may be repeated");
+    let lines = loader.finish(&journal, &context).await.unwrap();
+    assert!(lines[0].starts_with("dropped database shop_drctl_undone_7k3q, "), "{lines:?}");
+    assert_eq!(databases(&server), ["shop"]);
+    assert!(loader.finish(&journal, &context).await.unwrap().is_empty());
+    assert!(loader.undo(&journal, &context).await.is_err());
+    assert!(!server.log().contains("canary") && !journal.text().contains("canary"));
+}
+
+#[tokio::test]
+async fn finish_drops_the_old_database_only() {
+    let server = shop();
+    let set = Set::of(server.named(&["shop"])).await;
+    let (loader, journal) = (PostgresLoader::new(server.settings()), TestJournal::default());
+    set.load_and_switch(&loader, &journal).await;
+    let before = content(&server, "shop");
+    let lines = loader.finish(&journal, &context("finish")).await.unwrap();
+    assert!(lines[0].starts_with("dropped database shop_drctl_old_7k3q, "), "{lines:?}");
+    assert_eq!((databases(&server), content(&server, "shop")), (vec!["shop".to_owned()], before));
+}
+
+#[tokio::test]
+async fn a_whole_server_comes_back_on_another_one() {
+    let (from, to) = (shop(), Server::start());
+    from.sql("postgres", "create table in_postgres as select 1 a");
+    let mut set = Set::of(from.settings()).await;
+    to.sql("postgres", "create role ro connection limit 3");
+    let url = format!("postgres://postgres:{}@127.0.0.1:{}/", url_encode(PASSWORD), to.port);
+    set.request.target = Some(url);
+    // The loader's own settings are those of the first server.
+    let (loader, journal) = (PostgresLoader::new(from.settings()), TestJournal::default());
+    let (context, heard) = listening("restore");
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert_eq!(plan.refusals, Vec::<String>::new());
+    assert!(plan.warnings.iter().any(|w| w.starts_with("Another server: the set comes from server ")), "{plan:?}");
+    assert!(plan.touches.iter().any(|t| t == "roles that are missing and own something: app"), "{plan:?}");
+    set.load(&loader, &journal, &context).await.unwrap();
+    set.counts_are_equal(&PostgresLoader::new(to.settings()), &journal).await;
+    loader.switch(&set.request, &TestJournal::default(), &context).await.unwrap();
+    // Later steps find the target in the journal and the password in the settings of the same server.
+    let later = PostgresLoader::new(to.settings());
+    later.switch(&set.request, &journal, &context).await.unwrap();
+    assert_eq!((properties(&to), content(&to, "shop")), (properties(&from), content(&from, "shop")));
+    assert_eq!(to.sql("postgres", "select a from in_postgres"), "1", "the maintenance database itself was replaced");
+    let roles = "select r.rolname, rolcanlogin, rolsuper, rolconnlimit, rolconfig, shobj_description(r.oid, 'pg_authid'), rolpassword
+        from pg_authid r where rolname = 'app'";
+    assert_eq!(to.sql("postgres", roles), from.sql("postgres", roles));
+    assert_eq!(to.sql("postgres", "select rolconnlimit from pg_roles where rolname = 'ro'"), "3", "a role that exists stays as it is");
+    let members = "select admin_option from pg_auth_members m where roleid = 'ro'::regrole and member = 'app'::regrole";
+    assert_eq!(to.sql("postgres", members), "t");
+    assert!(heard.text().contains("created roles app"), "{}", heard.text());
+    assert!(!journal.text().contains("canary") && !heard.text().contains("SCRAM"));
+    later.undo(&journal, &context).await.unwrap();
+    assert_eq!(databases(&to), ["shop_drctl_undone_7k3q closed"]);
+}
+
+fn url_encode(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}
+
+/// Runs `step` with a journal that dies at every note in turn; `check` looks at what is left each time.
+#[tokio::test]
+async fn f84_a_crash_between_any_two_steps_of_a_switch_is_repaired_by_switch_undo_or_discard() {
+    let server = shop();
+    let set = Set::of(server.named(&["shop"])).await;
+    let loader = PostgresLoader::new(server.settings());
+    let context = context("restore");
+    server.sql("shop", "update orders set note = 'bad'");
+    let mut deaths = 0;
+    for note in 0.. {
+        let journal = TestJournal::default();
+        set.load(&loader, &journal, &context).await.unwrap();
+        let dying = journal.dying_at(note);
+        let died = loader.switch(&set.request, &dying, &context).await.is_err();
+        let left = databases(&server);
+        let old_lives = left.contains(&"shop_drctl_7k3q".to_owned());
+        let want: &[&str] = if old_lives { &["shop", "shop_drctl_7k3q"] } else { &["shop", "shop_drctl_old_7k3q closed"] };
+        assert_eq!(left, want, "died at note {note}");
+        // Another process goes on, each time in another way.
+        match note % 3 {
+            0 => {
+                let journal = dying.reopened();
+                loader.switch(&set.request, &journal, &context).await.unwrap();
+                assert_eq!(databases(&server), ["shop", "shop_drctl_old_7k3q closed"]);
+                loader.undo(&journal, &context).await.unwrap();
+                loader.finish(&journal, &context).await.unwrap();
+            }
+            1 => {
+                let journal = dying.reopened();
+                loader.undo(&journal, &context).await.unwrap();
+                loader.discard(&journal, &context).await.unwrap();
+                loader.finish(&journal, &context).await.unwrap();
+            }
+            _ => {
+                let journal = dying.reopened();
+                loader.discard(&journal, &context).await.unwrap();
+                loader.undo(&journal, &context).await.unwrap();
+                loader.finish(&journal, &context).await.unwrap();
+            }
+        }
+        assert_eq!(databases(&server), ["shop"], "died at note {note}");
+        assert_eq!(server.sql("shop", "select note from orders where id = 1"), "bad");
+        if !died {
+            assert_eq!(dying.notes(), note);
+            break;
+        }
+        deaths += 1;
+    }
+    assert!(deaths >= 2, "{deaths}");
+}
+
+#[tokio::test]
+async fn f84_a_crash_in_mid_load_or_undo_is_repaired() {
+    let server = shop();
+    let set = Set::of(server.named(&["shop"])).await;
+    let loader = PostgresLoader::new(server.settings());
+    let context = context("restore");
+    for note in 0..20 {
+        let journal = TestJournal::default().dying_at(note);
+        let died = set.load(&loader, &journal, &context).await.is_err();
+        let journal = journal.reopened();
+        if note % 2 == 0 {
+            set.load(&loader, &journal, &context).await.unwrap();
+        }
+        loader.discard(&journal, &context).await.unwrap();
+        assert_eq!(databases(&server), ["shop"], "died at note {note}");
+        if !died {
+            break;
+        }
+    }
+    for note in 0..20 {
+        let journal = TestJournal::default();
+        set.load_and_switch(&loader, &journal).await;
+        let dying = journal.dying_at(note);
+        let died = loader.undo(&dying, &context).await.is_err();
+        let journal = dying.reopened();
+        assert_eq!(loader.undo(&journal, &context).await.unwrap().is_empty(), !died, "died at note {note}");
+        assert_eq!(databases(&server), ["shop", "shop_drctl_undone_7k3q closed"]);
+        loader.finish(&journal, &context).await.unwrap();
+        if !died {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn f84_a_stream_that_breaks_off_leaves_nothing() {
+    let server = shop();
+    let set = Set::of(server.named(&["shop"])).await;
+    let loader = PostgresLoader::new(server.settings());
+    let (whole, context) = (set.dumped[1].bytes.len(), context("restore"));
+    for keep in [0, 100, whole / 2, whole - 1, whole] {
+        let journal = TestJournal::default();
+        let error = set.load_cut(&loader, &journal, &context, Some(keep)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{keep}: {error}");
+        assert_eq!(databases(&server), ["shop"], "cut at {keep}");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_pg_restore_is_said_and_leaves_nothing() {
+    let server = shop();
+    let set = Set::of(server.named(&["shop"])).await;
+    let script = format!(
+        "[ \"$1\" = --version ] && exec {} --version; head -c 1000 >/dev/null; echo 'pg_restore: error: no luck' >&2; exit 1",
+        bin().join("pg_restore").display()
+    );
+    let fake = fake_tools(&[("pg_restore", &script)]);
+    let loader = PostgresLoader::new(PostgresSettings { client_folders: vec![fake.path().to_owned()], ..server.settings() });
+    let error = set.load(&loader, &TestJournal::default(), &context("restore")).await.unwrap_err();
+    assert!(error.to_string().contains("pg_restore into shop_drctl_7k3q exited 1") && error.to_string().contains("no luck"), "{error}");
+    assert_eq!(databases(&server), ["shop"]);
+    // One that stops early with success must not be believed either.
+    let script =
+        format!("[ \"$1\" = --version ] && exec {} --version; head -c 1000 >/dev/null; exit 0", bin().join("pg_restore").display());
+    let fake = fake_tools(&[("pg_restore", &script)]);
+    let loader = PostgresLoader::new(PostgresSettings { client_folders: vec![fake.path().to_owned()], ..server.settings() });
+    let journal = TestJournal::default();
+    let loaded = set.load(&loader, &journal, &context("restore")).await;
+    if loaded.is_ok() {
+        // The pipe took all of the small archive: then the count finds it.
+        let error = loader.count(&set.request, &set.request.artifacts[1], &journal, &context("count")).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Verify);
+        loader.discard(&journal, &context("restore")).await.unwrap();
+    }
+    assert_eq!(databases(&server), ["shop"]);
+}
+
+#[tokio::test]
+async fn in_place_replaces_the_database_without_keeping_it() {
+    let server = shop();
+    let (properties_before, content_before) = (properties(&server), content(&server, "shop"));
+    let mut set = Set::of(server.named(&["shop"])).await;
+    set.request.in_place = true;
+    server.sql("shop", "update orders set note = 'bad'");
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert!(plan.touches.iter().any(|t| t.starts_with("database shop: ") && t.contains("dropped before the load")), "{plan:?}");
+    set.load_and_switch(&loader, &journal).await;
+    set.counts_are_equal(&loader, &journal).await;
+    assert_eq!(
+        (databases(&server), properties(&server), content(&server, "shop")),
+        (vec!["shop".to_owned()], properties_before, content_before)
+    );
+    assert!(loader.undo(&journal, &context).await.unwrap_err().hint_text().unwrap().contains("safety set"));
+    assert!(loader.finish(&journal, &context).await.unwrap().is_empty());
+    // A load that breaks off leaves no half database under the live name.
+    let again = TestJournal::default();
+    set.load_cut(&loader, &again, &context, Some(5000)).await.unwrap_err();
+    assert_eq!(databases(&server), Vec::<String>::new());
+    set.load(&loader, &again, &context).await.unwrap();
+    assert_eq!(databases(&server), ["shop"]);
+}
+
+#[tokio::test]
+async fn f83_another_server_with_data_under_the_same_name_is_refused() {
+    let (from, to) = (shop(), shop());
+    let mut set = Set::of(from.named(&["shop"])).await;
+    let loader = PostgresLoader::new(to.settings());
+    let plan = loader.plan(&set.request, &context("restore")).await.unwrap();
+    assert_eq!(plan.refusals.len(), 1, "{plan:?}");
+    assert!(plan.refusals[0].contains("and it has shop already") && plan.refusals[0].contains("--target postgres://postgres@127.0.0.1:"));
+    // An empty server under the old address, as after a loss, is only said.
+    to.sql("postgres", "drop database shop");
+    let plan = loader.plan(&set.request, &context("restore")).await.unwrap();
+    assert_eq!(plan.refusals, Vec::<String>::new());
+    assert!(plan.warnings.iter().any(|w| w.starts_with("Another server: ")));
+    // What else refuses: all of it at once.
+    set.request.details["server"]["version"] = "99.1".into();
+    let extension = serde_json::json!({ "name": "timescaledb", "version": "2.11", "schema": "public" });
+    set.request.details["databases"][0]["extensions"].as_array_mut().unwrap().push(extension);
+    set.request.details["databases"][0]["owner"] = "nobody_known".into();
+    set.request.artifacts.remove(0);
+    to.sql("postgres", "create database shop_drctl_7k3q");
+    let plan = loader.plan(&set.request, &context("restore")).await.unwrap();
+    for want in
+        ["install 99 or later", "needs extension timescaledb 2.11", "roles nobody_known are missing", "shop_drctl_7k3q exists already"]
+    {
+        assert!(plan.refusals.iter().any(|r| r.contains(want)), "{want}: {plan:?}");
+    }
+    // And a load does not take over a database that is not its own.
+    assert!(set.load(&loader, &TestJournal::default(), &context("restore")).await.is_err());
+    assert!(databases(&to).contains(&"shop_drctl_7k3q".to_owned()));
+}
+
+#[tokio::test]
+async fn a_switch_that_cannot_be_done_leaves_the_live_database_open() {
+    let server = Server::start_with("max_prepared_transactions = 5");
+    server.sql("postgres", "create database shop");
+    server.sql("shop", "create table t (a int)");
+    let set = Set::of(server.named(&["shop"])).await;
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    set.load(&loader, &journal, &context).await.unwrap();
+    server.sql("shop", "begin; insert into t values (1); prepare transaction 'held'");
+    let error = loader.switch(&set.request, &journal, &context).await.unwrap_err();
+    assert!(error.to_string().contains("prepared transactions hold it"), "{error}");
+    assert_eq!(databases(&server), ["shop", "shop_drctl_7k3q"], "both open, nothing renamed");
+    server.sql("shop", "rollback prepared 'held'");
+    loader.switch(&set.request, &journal, &context).await.unwrap();
+    assert_eq!(databases(&server), ["shop", "shop_drctl_old_7k3q closed"]);
+}
+
+#[tokio::test]
+async fn f67_a_database_of_any_name_comes_back() {
+    let server = Server::start();
+    let names = ["qu\"ote it's", "-rf x=y", "new\nline \\ %", "globals"];
+    for name in names {
+        server.sql("postgres", &format!("create database \"{}\"", name.replace('"', "\"\"")));
+        server.sql(name, "create table \"T. \"\"x\" (a int); insert into \"T. \"\"x\" values (1), (2)");
+    }
+    let set = Set::of(server.named(&names)).await;
+    for name in names {
+        server.sql(name, "drop table \"T. \"\"x\"");
+    }
+    let (loader, journal) = (PostgresLoader::new(server.settings()), TestJournal::default());
+    set.load_and_switch(&loader, &journal).await;
+    set.counts_are_equal(&loader, &journal).await;
+    for name in names {
+        assert_eq!(server.sql(name, "select count(*) from \"T. \"\"x\""), "2", "{name}");
+    }
+    assert_eq!(loader.finish(&journal, &context("finish")).await.unwrap().len(), names.len());
+}
+
+#[tokio::test]
+async fn cancel_in_mid_load_ends_pg_restore_and_leaves_nothing() {
+    let server = shop();
+    let set = Set::of(server.named(&["shop"])).await;
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    let (sender, receiver) = channel();
+    let artifact = &set.request.artifacts[1];
+    sender.data(bytes::Bytes::copy_from_slice(&set.dumped[1].bytes[..5000])).await.unwrap();
+    let cancel = context.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cancel.cancel();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(sender);
+    });
+    let since = Instant::now();
+    let error = loader.load(&set.request, artifact, receiver, &journal, &context).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted);
+    assert!(since.elapsed() < Duration::from_secs(20));
+    assert_eq!(databases(&server), ["shop"]);
+    while server.sql("postgres", "select count(*) from pg_stat_activity where application_name like 'drctl/%'") != "0" {
+        assert!(since.elapsed() < Duration::from_secs(20), "a connection stays open");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
