@@ -27,22 +27,33 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# start_postgres FOLDER: makes a server there if there is none, starts it on 127.0.0.1. Sets PGHOST, PGPORT, PGUSER, PGPASSWORD.
-# The password of this throwaway server is random and lies in FOLDER/password (0600).
+# Where servers are kept between runs: the cache, unless user postgres cannot get there (a closed home of root).
+servers_folder() {
+  mkdir -p "$CACHE"
+  if [ "$(id -u)" != 0 ] || as_postgres test -x "$CACHE"; then
+    printf '%s\n' "$CACHE"
+  else
+    mkdir -p /var/cache/drctl-testbench
+    printf '%s\n' /var/cache/drctl-testbench
+  fi
+}
+
+# start_postgres FOLDER [PORT]: makes a server there if there is none and starts it on 127.0.0.1. Sets PGHOST, PGPORT, PGUSER, PGPASSWORD.
+# The password of this throwaway server is random and lies in FOLDER/password (0600). POSTGRES_OPTIONS holds further options.
 start_postgres() {
   local folder=$1 bin
   bin=$(postgres_bin)
-  mkdir -p "$folder"
   if [ ! -e "$folder/data/PG_VERSION" ]; then
     mkdir -p "$folder/data" "$folder/socket"
     (umask 077 && head -c 18 /dev/urandom | base64 | tr -d '/+=' > "$folder/password")
     chmod 0711 "$folder"
     chmod 0700 "$folder/data"
-    [ "$(id -u)" = 0 ] && chown -R postgres: "$folder/data" "$folder/socket" "$folder/password"
-    as_postgres "$bin/initdb" -D "$folder/data" -U postgres -A scram-sha-256 --pwfile="$folder/password" -E UTF8 --locale=C.UTF-8 --no-sync > "$folder/initdb.log"
-    [ "$(id -u)" = 0 ] && chown root: "$folder/password"
+    if [ "$(id -u)" = 0 ]; then chown -R postgres: "$folder/data" "$folder/socket" "$folder/password"; fi
+    as_postgres "$bin/initdb" -D "$folder/data" -U postgres -A scram-sha-256 --pwfile="$folder/password" -E UTF8 --locale=C.UTF-8 --no-sync \
+      > "$folder/initdb.log" || die "initdb failed; see $folder/initdb.log"
+    if [ "$(id -u)" = 0 ]; then chown root: "$folder/password"; fi
   fi
-  PGPORT=$(free_port)
+  PGPORT=${2:-$(free_port)}
   as_postgres "$bin/pg_ctl" -D "$folder/data" -l "$folder/data/server.log" -w -s \
     -o "-c listen_addresses=127.0.0.1 -c port=$PGPORT -c unix_socket_directories=$folder/socket ${POSTGRES_OPTIONS:-}" start \
     || die "PostgreSQL did not start; its log: $folder/data/server.log"
@@ -51,7 +62,23 @@ start_postgres() {
 }
 
 stop_postgres() {
-  local folder=$1
-  [ -e "$folder/data/postmaster.pid" ] && as_postgres "$(postgres_bin)/pg_ctl" -D "$folder/data" -m fast -w -s stop
-  return 0
+  if [ -e "$1/data/postmaster.pid" ]; then
+    as_postgres "$(postgres_bin)/pg_ctl" -D "$1/data" -m fast -w -s stop
+  fi
+}
+
+# The program: $DRCTL_BIN, or built from this source.
+build_drctl() {
+  if [ -z "${DRCTL_BIN:-}" ]; then
+    say "building drctl (release)"
+    (cd "$ROOT" && cargo build --release --quiet --bin drctl) || die "it does not build"
+    DRCTL_BIN=${CARGO_TARGET_DIR:-$ROOT/target}/release/drctl
+  fi
+  [ -x "$DRCTL_BIN" ] || die "there is no program $DRCTL_BIN"
+}
+
+# Nothing of the surroundings may lead drctl elsewhere than to the folder of this script's run.
+own_surroundings() {
+  unset DRCTL_CONFIG DRCTL_PASSPHRASE_FILE DATABASE_URL POSTGRES_URL POSTGRESQL_URL PG_URL PGSERVICE PGPASSFILE PGDATABASE PGSSLMODE
+  export STATE_DIRECTORY=$1/state
 }

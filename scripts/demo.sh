@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# A small shop in a throwaway PostgreSQL: backed up, lost, restored, compared.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+scripts=$(cd "$(dirname "$0")" && pwd)
+"$scripts/setup.sh"
+build_drctl
+
+demo=$(mktemp -d "${TMPDIR:-/tmp}/drctl-demo-XXXXXX")
+chmod 0711 "$demo" # user postgres must get through to its own folder
+own_surroundings "$demo"
+trap 'status=$?; stop_postgres "$demo/server" || true; [ $status = 0 ] || say "the demo broke off (exit $status); its files: $demo"' EXIT
+
+title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+show() { printf '$ %s\n' "$*"; "$@"; }
+drctl() { printf '$ drctl %s\n' "$*"; "$DRCTL_BIN" "$@"; }
+sql() { psql -X -q -v ON_ERROR_STOP=1 "$@"; }
+
+# Per table: rows, and a checksum over every row in the order of its text.
+fingerprint() {
+  sql -At shop -c "SELECT format('SELECT %L, count(*), md5(coalesce(string_agg(md5(t::text), '''' ORDER BY t::text), '''')) FROM %I.%I t;', schemaname || '.' || tablename, schemaname, tablename)
+    FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1" | sql -At shop
+  sql -At shop -c "SELECT 'indexes ' || string_agg(indexdef, ' ' ORDER BY indexdef) FROM pg_indexes WHERE schemaname = 'public'" | md5sum
+}
+
+title "A throwaway PostgreSQL with a small shop in it"
+start_postgres "$demo/server"
+sql postgres -c "CREATE DATABASE shop"
+sql shop <<'SQL'
+CREATE TABLE customers (id bigserial PRIMARY KEY, name text NOT NULL, email text UNIQUE, since date NOT NULL);
+CREATE TABLE orders (id bigserial PRIMARY KEY, customer bigint NOT NULL REFERENCES customers, placed timestamptz NOT NULL, total numeric(10,2), status text);
+CREATE TABLE events (at timestamptz NOT NULL, kind text NOT NULL, body jsonb NOT NULL);
+CREATE TABLE photos (name text PRIMARY KEY, image bytea NOT NULL);
+CREATE INDEX orders_by_customer ON orders (customer, placed);
+CREATE INDEX events_by_body ON events USING gin (body);
+INSERT INTO customers (name, email, since)
+  SELECT 'Customer ' || i, 'c' || i || '@example.org', date '2020-01-01' + i % 1800 FROM generate_series(1, 20000) i;
+INSERT INTO orders (customer, placed, total, status)
+  SELECT 1 + i % 20000, timestamptz '2024-01-01 00:00+00' + i * interval '97 s', (i * 7919 % 100000) / 100.0, (ARRAY['paid','sent','returned'])[1 + i % 3]
+  FROM generate_series(1, 200000) i;
+INSERT INTO events
+  SELECT timestamptz '2025-01-01 00:00+00' + i * interval '13 s', 'click', jsonb_build_object('page', '/item/' || i % 997, 'user', i % 20000, 'ms', i % 313, 'grüße', '☕')
+  FROM generate_series(1, 100000) i;
+INSERT INTO photos SELECT 'photo-' || i, (SELECT string_agg(decode(md5(i || '-' || j), 'hex'), '') FROM generate_series(1, 1000) j) FROM generate_series(1, 300) i;
+SQL
+show psql -X shop -c "SELECT (SELECT count(*) FROM customers) customers, (SELECT count(*) FROM orders) orders, (SELECT count(*) FROM events) events,
+  (SELECT count(*) FROM photos) photos, pg_size_pretty(pg_database_size('shop')) size"
+fingerprint > "$demo/before"
+
+title "Make a configuration, a repository and keys"
+mkdir -m 0700 "$demo/shop"
+cd "$demo/shop"
+(umask 077 && head -c 18 /dev/urandom | base64 > "$demo/passphrase")
+drctl init --job shop --passphrase-file "$demo/passphrase"
+
+title "Back up"
+day=$(date +%Y%m%d)
+drctl backup now
+drctl list
+
+title "Lose everything"
+show psql -X postgres -c "DROP DATABASE shop"
+if psql -X shop -c "SELECT 1" > /dev/null 2>&1; then die "the database is still there"; fi
+echo "the database is gone"
+
+title "Get it back"
+drctl restore --date "$day" --yes
+
+title "Prove it"
+fingerprint > "$demo/after"
+cut -d'|' -f1,2 "$demo/after" | grep -v ' -$' | sed 's/|/: /; s/$/ rows/'
+cmp "$demo/before" "$demo/after" || { diff "$demo/before" "$demo/after" >&2 || true; die "what came back is not what was there"; }
+echo "every row, column and index is back: counts and checksums of all tables are equal"
+
+# The server is stopped when the demo ends; these start it again on the same port.
+cat > "$demo/start" <<SH
+#!/usr/bin/env bash
+. "$scripts/common.sh"
+POSTGRES_OPTIONS= start_postgres "$demo/server" $PGPORT
+SH
+cat > "$demo/stop" <<SH
+#!/usr/bin/env bash
+. "$scripts/common.sh"
+stop_postgres "$demo/server"
+SH
+cat > "$demo/env" <<SH
+export PGHOST=$PGHOST PGPORT=$PGPORT PGUSER=$PGUSER PGPASSWORD=\$(cat "$demo/server/password")
+export STATE_DIRECTORY="$demo/state" PATH="$(dirname "$DRCTL_BIN"):\$PATH"
+SH
+chmod +x "$demo/start" "$demo/stop"
+
+title "Where everything lies"
+cat <<TEXT
+$demo/shop/drctl.yaml           the configuration that init wrote, with comments
+$demo/shop/                     repository, keys and recovery file, as init said above
+$demo/passphrase                opens the recovery file
+$demo/server/                   the server's data
+
+What to type next:
+  $demo/start                   start the server again
+  cd $demo/shop && . $demo/env
+  drctl status                  where the job stands
+  drctl show latest             the set in full
+  drctl verify                  read every byte of it again
+  drctl restore --undo          put back what the restore replaced, if it replaced something
+  $demo/stop && rm -r $demo     remove the demo
+TEXT
