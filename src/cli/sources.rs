@@ -15,7 +15,7 @@ use crate::source::environment::{EnvironmentFrom, EnvironmentSettings, Environme
 use crate::source::environment_load::AsideLoader;
 use crate::source::files::{FilesSettings, FilesSource};
 use crate::source::load::Loader;
-use crate::source::postgres::{Databases, PostgresSettings, PostgresSource, SslMode};
+use crate::source::postgres::{Databases, PostgresLoader, PostgresSettings, PostgresSource, SslMode};
 
 /// The source that a configuration describes. Fetches the secrets it needs, so it may block for a moment.
 pub fn source(config: &SourceConfig) -> Result<Arc<dyn Source>> {
@@ -33,6 +33,8 @@ pub fn source(config: &SourceConfig) -> Result<Arc<dyn Source>> {
 pub fn loader(name: &str, kind: &str, configured: Option<&SourceConfig>) -> Result<Arc<dyn Loader>> {
     let here = || PathBuf::from(".");
     Ok(match (kind, configured.map(|c| &c.kind)) {
+        ("postgres", Some(SourceKind::Postgres(postgres))) => Arc::new(PostgresLoader::new(postgres_settings(postgres)?)),
+        ("postgres", _) => Arc::new(PostgresLoader::new(PostgresSettings::default())),
         ("environment", Some(SourceKind::Environment(environment))) => {
             Arc::new(AsideLoader::new(here(), Some(environment_settings(environment))))
         }
