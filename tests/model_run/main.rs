@@ -163,6 +163,8 @@ const DEEDS: &[(usize, Deed, u64)] = &[
     (4, Deed::Sweep, 12),
     (5, Deed::Checkpoint, 5),
     (6, Deed::Read, 12),
+    (2, Deed::Read, 8),
+    (5, Deed::Pin, 6),
     (7, Deed::Pin, 8),
     (8, Deed::ChangeKey, 3),
     (7, Deed::CloseChain, 2),
@@ -333,7 +335,7 @@ fn drive<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-const USUAL: fn() -> Setup = || Setup { rules: Rules::default(), real_keys: false, steps: 400, trace: false, garbage: true };
+const USUAL: fn() -> Setup = || Setup { rules: Rules::default(), real_keys: false, steps: 360, trace: false, garbage: true };
 
 fn check(seed: u64, setup: Setup) -> Counts {
     match run(seed, setup) {
