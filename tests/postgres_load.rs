@@ -313,7 +313,7 @@ async fn a_whole_server_comes_back_on_another_one() {
     later.switch(&set.request, &journal, &context).await.unwrap();
     assert_eq!((properties(&to), content(&to, "shop")), (properties(&from), content(&from, "shop")));
     assert_eq!(to.sql("postgres", "select a from in_postgres"), "1", "the maintenance database itself was replaced");
-    let roles = "select r.rolname, rolcanlogin, rolsuper, rolconnlimit, rolconfig, shobj_description(r.oid, 'pg_authid'), rolpassword
+    let roles = "select r.rolname, rolcanlogin, rolsuper, rolconnlimit, (select setconfig from pg_db_role_setting where setrole = r.oid and setdatabase = 0), shobj_description(r.oid, 'pg_authid'), rolpassword
         from pg_authid r where rolname = 'app'";
     assert_eq!(to.sql("postgres", roles), from.sql("postgres", roles));
     assert_eq!(to.sql("postgres", "select rolconnlimit from pg_roles where rolname = 'ro'"), "3", "a role that exists stays as it is");
@@ -550,6 +550,41 @@ async fn f67_a_database_of_any_name_comes_back() {
         assert_eq!(server.sql(name, "select count(*) from \"T. \"\"x\""), "2", "{name}");
     }
     assert_eq!(loader.finish(&journal, &context("finish")).await.unwrap().len(), names.len());
+}
+
+/// `cargo test --test postgres_load -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "takes a minute and prints times; a debug build's say little of a release's"]
+async fn speed_of_a_load_against_pg_restore_of_a_file() {
+    let server = Server::start_with("max_wal_size = '4GB'\nshared_buffers = '256MB'");
+    server.sql("postgres", "create database big");
+    server.sql(
+        "big",
+        "create table a as select i, md5(i::text) m, repeat('x', 200) t from generate_series(1, 2000000) i; create index on a (i)",
+    );
+    let since = Instant::now();
+    let set = Set::of(server.named(&["big"])).await;
+    println!("dump {:.2} s, {} MiB", since.elapsed().as_secs_f64(), set.dumped[1].bytes.len() >> 20);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dump");
+    std::fs::write(&file, &set.dumped[1].bytes).unwrap();
+    let loader = PostgresLoader::new(server.settings());
+    for round in 0..3 {
+        server.sql("postgres", "create database plain");
+        server.sql("postgres", "checkpoint");
+        let since = Instant::now();
+        let mut command = std::process::Command::new(bin().join("pg_restore"));
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-d", "plain", "-p"]).arg(server.port.to_string()).arg(&file);
+        assert!(command.env("PGPASSWORD", PASSWORD).status().unwrap().success());
+        let plain = since.elapsed().as_secs_f64();
+        server.sql("postgres", "drop database plain");
+        server.sql("postgres", "checkpoint");
+        let since = Instant::now();
+        let journal = TestJournal::default();
+        set.load(&loader, &journal, &context("restore")).await.unwrap();
+        println!("round {round}: pg_restore of a file {plain:.2} s, loader {:.2} s", since.elapsed().as_secs_f64());
+        loader.discard(&journal, &context("restore")).await.unwrap();
+    }
 }
 
 #[tokio::test]
