@@ -594,19 +594,29 @@ async fn cancel_in_mid_load_ends_pg_restore_and_leaves_nothing() {
     let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
     let (sender, receiver) = channel();
     let artifact = &set.request.artifacts[1];
-    sender.data(bytes::Bytes::copy_from_slice(&set.dumped[1].bytes[..5000])).await.unwrap();
-    let cancel = context.cancel.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        cancel.cancel();
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        drop(sender);
-    });
-    let since = Instant::now();
-    let error = loader.load(&set.request, artifact, receiver, &journal, &context).await.unwrap_err();
+    sender.data(bytes::Bytes::copy_from_slice(&set.dumped[1].bytes[..set.dumped[1].bytes.len() - 10])).await.unwrap();
+    let loading = async {
+        let result = loader.load(&set.request, artifact, receiver, &journal, &context).await;
+        (result.unwrap_err(), Instant::now())
+    };
+    let cancelling = async {
+        let began = Instant::now();
+        while server.sql("postgres", "select count(*) from pg_stat_activity where datname = 'shop_drctl_7k3q'") == "0" {
+            assert!(began.elapsed() < Duration::from_secs(60), "pg_restore never connects");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        context.cancel.cancel();
+    };
+    let ((error, since), ()) = tokio::join!(loading, cancelling);
+    // The stream was open all the time: it was not its end that ended the load.
+    drop(sender);
     assert_eq!(error.kind(), Kind::Interrupted);
-    assert!(since.elapsed() < Duration::from_secs(20));
     assert_eq!(databases(&server), ["shop"]);
+    // A run that was cancelled before says so too, and makes nothing.
+    let (sender, receiver) = channel();
+    let error = loader.load(&set.request, artifact, receiver, &TestJournal::default(), &context).await.unwrap_err();
+    drop(sender);
+    assert_eq!((error.kind(), databases(&server)), (Kind::Interrupted, vec!["shop".to_owned()]));
     while server.sql("postgres", "select count(*) from pg_stat_activity where application_name like 'drctl/%'") != "0" {
         assert!(since.elapsed() < Duration::from_secs(20), "a connection stays open");
         tokio::time::sleep(Duration::from_millis(50)).await;
