@@ -1,7 +1,6 @@
 //! Running a child to its end.
 
 use std::fs::File;
-use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +18,10 @@ use crate::process::{Command, Limits};
 
 /// How long what the child left behind may keep its streams open after its end.
 const LEFTOVER: Duration = Duration::from_secs(5);
+/// How long to wait when the pipe is full. A blocking write would be woken for each 4 KiB that the child reads, and both would do little
+/// but wake each other; so the pipe, which holds 1 MiB, is left to drain for a while. A child that reads nothing is asked less often.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 /// How long to wait for the last of standard error.
 const STDERR: Duration = Duration::from_secs(2);
 
@@ -120,14 +123,25 @@ pub struct Input<'a> {
 impl Input<'_> {
     /// Writes all of it, waiting for the child. `false`: the child reads no more; its exit status says why.
     pub fn write(&mut self, bytes: &[u8]) -> Result<bool> {
-        match self.file.write_all(bytes) {
-            Ok(()) => {
-                self.progress.add(bytes.len());
-                Ok(true)
+        let mut rest = bytes;
+        let mut pause = SHORTEST_PAUSE;
+        while !rest.is_empty() {
+            match rustix::io::write(self.file, rest) {
+                Ok(written) => {
+                    self.progress.add(written);
+                    rest = &rest[written..];
+                    pause = SHORTEST_PAUSE;
+                }
+                Err(rustix::io::Errno::AGAIN) => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::PIPE) => return Ok(false),
+                Err(e) => return Err(std::io::Error::from(e)).context(|| "write to the program"),
             }
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-            Err(e) => Err(e).context(|| "write to the program"),
         }
+        Ok(true)
     }
 
     /// Runs something that may wait for drctl's own side; the child is not idle meanwhile.
@@ -164,11 +178,17 @@ impl Run {
     {
         let failed = |error| Failure { error, reason: Reason::Start, stderr: Vec::new() };
         let mut child = Child::spawn(&command, flow).await.map_err(failed)?;
-        let progress = Arc::new(Progress::default());
-        let tail = Arc::new(Mutex::new(Tail::new(Redactor::new(&command.secrets))));
         let (Some(stream), Some(errors)) = (child.stream.take(), child.stderr.take()) else {
             return Err(failed(Error::failed(format!("{} has no streams", command.what))));
         };
+        if flow == Flow::In {
+            rustix::fs::fcntl_setfl(&stream, rustix::fs::OFlags::NONBLOCK)
+                .map_err(std::io::Error::from)
+                .context(|| "set up the program's input")
+                .map_err(failed)?;
+        }
+        let progress = Arc::new(Progress::default());
+        let tail = Arc::new(Mutex::new(Tail::new(Redactor::new(&command.secrets))));
         let (pump_done, pumped) = oneshot::channel();
         let (drain_done, drained) = oneshot::channel();
         let seen = progress.clone();

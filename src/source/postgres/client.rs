@@ -33,6 +33,8 @@ pub(super) async fn find(settings: &PostgresSettings, tool: &str, at_least: u32,
         for path in found.tools {
             match version(tool, &path, cancel).await {
                 Ok(client) => seen.push(client),
+                // Said as what it is, not as a tool that is missing.
+                Err(error) if cancel.is_cancelled() => return Err(error),
                 Err(error) => problems.push(error.to_string()),
             }
         }

@@ -45,6 +45,9 @@ const GLOBALS_LIMIT: usize = 64 * 1024 * 1024;
 /// The server is the one of the settings, or that of [`LoadRequest::target`], a URL `postgres://user@host:port/database` whose
 /// password, when it holds none, comes from `PGPASSWORD` or the password file; so does the password of such a target when a restore
 /// is undone or finished later. The journal never holds it.
+///
+/// With [`LoadRequest::in_place`] the live database is dropped before its load begins, for lack of room beside: the caller has verified the
+/// whole artifact and made a safety set by then. The new database takes the live name only when it is whole.
 pub struct PostgresLoader {
     settings: PostgresSettings,
 }
@@ -180,6 +183,10 @@ impl PostgresLoader {
         let missing = || Error::new(Kind::Preflight, format!("the set's details hold no properties of database {}", artifact.name));
         let database = recorded.database(&artifact.name).ok_or_else(missing)?;
         let place = self.place(request.target.as_deref())?;
+        // Before anything is made: what is missing here must leave nothing behind.
+        let why = "the dump";
+        let pg_restore = client::find(&place.settings, "pg_restore", recorded.tool_major(request), why, &context.cancel).await?;
+        let private = Private::new(&place.settings)?;
         let mut state = self.state(request, journal)?;
         let at = state.of_source(&artifact.name).unwrap_or_else(|| {
             state.entries.push(entry(request, artifact, &place));
@@ -189,9 +196,6 @@ impl PostgresLoader {
         let target = steps.target().await?;
         steps.make(at, database, &target).await?;
         let new = steps.state.entries[at].new.clone();
-        let why = "the dump";
-        let pg_restore = client::find(&place.settings, "pg_restore", recorded.tool_major(request), why, &context.cancel).await?;
-        let private = Private::new(&place.settings)?;
         let command = private
             .command(&place.settings, &pg_restore, &format!("pg_restore into {new}"), &application(context))
             .arg("--exit-on-error")
