@@ -7,15 +7,13 @@
 
 mod content;
 mod dump;
-#[allow(dead_code, reason = "parts of it wait for the loader")]
 mod filter;
-#[allow(dead_code, reason = "parts of it wait for the loader")]
+mod load;
 mod names;
 mod owners;
 mod read;
 mod report;
 mod roots;
-#[allow(dead_code, reason = "parts of it wait for the loader")]
 mod sys;
 
 use std::collections::BTreeMap;
@@ -31,6 +29,7 @@ use crate::model::artifact::Consistency;
 use crate::pipeline::plain::PlainSender;
 use crate::source::{ArtifactPlan, DumpEnd, Preflight, RunContext, Session, Source};
 use filter::Filter;
+pub use load::FilesLoader;
 pub use read::{extract_path, list};
 use report::Report;
 use roots::{FilesDetails, Root};

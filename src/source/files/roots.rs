@@ -30,7 +30,6 @@ pub(crate) enum RootKind {
 
 /// What the set's details keep of a files source; read back by the loader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct FilesDetails {
     pub roots: Vec<RootRecord>,
     pub include: Vec<String>,
