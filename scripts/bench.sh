@@ -25,7 +25,8 @@ wanted() {
 }
 
 "$scripts/setup.sh"
-if wanted drctl; then build_drctl; fi
+drctl_wanted() { wanted 'drctl backup' || wanted 'drctl backup, no decode check' || wanted 'drctl verify --grade read-back' || wanted 'drctl restore'; }
+if drctl_wanted; then build_drctl; fi
 
 # ---- the database: made once for each PostgreSQL version, 1 GiB as an uncompressed dump
 version=$(basename "$(dirname "$(postgres_bin)")")
@@ -101,7 +102,7 @@ set_up() {
   (cd "$folder" && "$DRCTL_BIN" --quiet init --job bench --store "$folder/repository" --passphrase-file "$folder/passphrase" > "$work/init.out" 2>&1) \
     || { cat "$work/init.out" >&2; die "drctl init failed"; }
 }
-if wanted drctl; then
+if drctl_wanted; then
   set_up checked
   set_up unchecked
   sed -i 's/^  # decode_check: true.*/  decode_check: false/' "$work/unchecked/drctl.yaml"
@@ -114,8 +115,8 @@ for round in $(seq "$rounds"); do
   rm -rf "$work"/{z1.zst,z9.dump,restic,borg}
   measure 'pg_dump -Z0 >/dev/null' - 'pg_dump -Fc -Z0 > /dev/null'
   measure 'pg_dump -Z0 | zstd -1' "$work/z1.zst" "pg_dump -Fc -Z0 | zstd -q -1 > $work/z1.zst"
-  wanted drctl && measure 'drctl backup' "$work/checked/repository" "cd $work/checked && $DRCTL_BIN backup now"
-  wanted drctl && measure 'drctl backup, no decode check' "$work/unchecked/repository" "cd $work/unchecked && $DRCTL_BIN backup now"
+  measure 'drctl backup' "$work/checked/repository" "cd $work/checked && $DRCTL_BIN backup now"
+  measure 'drctl backup, no decode check' "$work/unchecked/repository" "cd $work/unchecked && $DRCTL_BIN backup now"
   measure 'pg_dump -Z9, sha256sum' "$work/z9.dump" "pg_dump -Fc -Z9 > $work/z9.dump && sha256sum $work/z9.dump"
   if command -v restic > /dev/null && wanted restic; then
     restic init -q -r "$work/restic"
@@ -127,11 +128,12 @@ for round in $(seq "$rounds"); do
   fi
   [ -e "$work/z1.zst" ] || pg_dump -Fc -Z0 | zstd -q -1 > "$work/z1.zst"
   measure 'zstd -dc | pg_restore -f /dev/null' - "zstd -q -dc $work/z1.zst | pg_restore -f /dev/null"
-  wanted drctl && measure 'drctl verify --grade read-back' - "cd $work/checked && $DRCTL_BIN verify --grade read-back"
+  if drctl_wanted && ! wanted 'drctl backup' && [ "$round" = 1 ]; then (cd "$work/checked" && "$DRCTL_BIN" --quiet backup now > "$work/out" 2>&1); fi
+  measure 'drctl verify --grade read-back' - "cd $work/checked && $DRCTL_BIN verify --grade read-back"
   sql postgres -c "SET client_min_messages = error" -c "DROP DATABASE IF EXISTS fresh" -c "CREATE DATABASE fresh TEMPLATE template0" -c "CHECKPOINT"
   measure 'pg_restore of a local file' - "pg_restore --exit-on-error -d fresh $plain"
   sql postgres -c "DROP DATABASE fresh" -c "CHECKPOINT"
-  if wanted drctl; then
+  if wanted 'drctl restore'; then
     measure 'drctl restore' - "cd $work/checked && $DRCTL_BIN restore --date latest --source postgres --yes"
     (cd "$work/checked" && "$DRCTL_BIN" restore --finish --yes > "$work/out" 2>&1) || { cat "$work/out" >&2; die "drctl restore --finish failed"; }
   fi

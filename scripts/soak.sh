@@ -23,10 +23,11 @@ cd "$work"
 
 # Lines of 1 KiB, each with 16 digits that never come again: every frame is new, and it compresses well, so that the disk holds it.
 cat > "$work/print.pl" <<'PERL'
+use integer; # multiplication wraps round
 my ($left, $i, $pad) = ($ARGV[0] << 30, 0, ("all work and no play makes a dull backup, " x 25));
 $pad = substr($pad, 0, 1007) . "\n";
 while ($left > 0) {
-    my $block = join "", map { sprintf("%016x", ($i++ * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF) . $pad } 1 .. 256;
+    my $block = join "", map { sprintf("%016x", $i++ * -7046029254386353131) . $pad } 1 .. 256;
     print $block or exit 1;
     $left -= length $block;
 }
