@@ -13,7 +13,7 @@ use crate::source::command::{CommandSettings, CommandSource};
 use crate::source::compose::{ComposeSettings, ComposeSource};
 use crate::source::environment::{EnvironmentFrom, EnvironmentSettings, EnvironmentSource};
 use crate::source::environment_load::AsideLoader;
-use crate::source::files::{FilesSettings, FilesSource};
+use crate::source::files::{FilesLoader, FilesSettings, FilesSource};
 use crate::source::load::Loader;
 use crate::source::postgres::{Databases, PostgresLoader, PostgresSettings, PostgresSource, SslMode};
 
@@ -35,6 +35,8 @@ pub fn loader(name: &str, kind: &str, configured: Option<&SourceConfig>) -> Resu
     Ok(match (kind, configured.map(|c| &c.kind)) {
         ("postgres", Some(SourceKind::Postgres(postgres))) => Arc::new(PostgresLoader::new(postgres_settings(postgres)?)),
         ("postgres", _) => Arc::new(PostgresLoader::new(PostgresSettings::default())),
+        ("files", Some(SourceKind::Files(files))) => Arc::new(FilesLoader::new(files_settings(files))),
+        ("files", _) => Arc::new(FilesLoader::new(FilesSettings::all_of(Vec::<PathBuf>::new()))),
         ("environment", Some(SourceKind::Environment(environment))) => {
             Arc::new(AsideLoader::new(here(), Some(environment_settings(environment))))
         }
