@@ -42,13 +42,16 @@ YAML
 sed -i '/^jobs:/,$d' drctl.yaml
 cat "$work/job" >> drctl.yaml
 
+# Everything that goes where temporary files go, twice a second.
+export TMPDIR=$work/tmp
+mkdir "$TMPDIR"
 watch_temporary() {
-  while sleep 2; do find "${TMPDIR:-/tmp}" -user "$(id -un)" -name 'drctl*' -size +1M -newer "$work/job" -not -path "$work/*" 2> /dev/null; done
+  while sleep 0.5; do find "$TMPDIR" -type f -size +64k 2> /dev/null || true; done
 }
 watch_temporary > "$work/temporary" &
 watcher=$!
 /usr/bin/time -o "$work/time" -f '%e %M' "$DRCTL_BIN" backup now
-kill "$watcher"
+kill "$watcher" 2> /dev/null || say "the watcher of temporary files died"
 read -r seconds kib < "$work/time"
 stored=$(du -sm drctl-repository | cut -f1)
 say "backup: $seconds s, $((kib / 1024)) MiB of memory at its peak, $stored MiB stored"
