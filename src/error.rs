@@ -50,6 +50,8 @@ pub enum Kind {
     Corrupt,
     /// The format is newer than this program.
     Unsupported,
+    /// The other end of a stream stopped. Its own error says why and is told instead of this one.
+    Stopped,
 }
 
 /// Kind, its name in JSON, its exit code, and whether trying again can help.
@@ -73,6 +75,7 @@ const TABLE: &[(Kind, &str, u8, bool)] = &[
     (Kind::Full, "full", 1, false),
     (Kind::Corrupt, "corrupt", 5, false),
     (Kind::Unsupported, "unsupported", 1, false),
+    (Kind::Stopped, "stopped", 1, false),
 ];
 
 impl Kind {
@@ -146,6 +149,11 @@ impl Error {
         let mut outer = Error::new(kind, what).because(self);
         outer.0.hint = hint;
         outer
+    }
+
+    /// Of the errors of a stream's two ends the one that was there first.
+    pub fn first_of(one: Error, other: Error) -> Error {
+        if one.kind() == Kind::Stopped { other } else { one }
     }
 
     /// The same error under another kind.

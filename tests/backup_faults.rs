@@ -214,7 +214,8 @@ async fn rule_5_a_commit_whose_answer_is_lost_for_good_deletes_nothing() {
             if matches!(event, Event::Step { text } if text == "committing") {
                 self.0.rule(Operation::Put, &self.1, When::Always, Fault::LoseAnswer(Kind::Unreachable));
                 self.0.rule(Operation::Get, &self.1, When::Always, Fault::Fail(Kind::Unreachable));
-                self.0.rule(Operation::Head, &self.1, When::Always, Fault::Fail(Kind::Unreachable));
+                // The first is the look before the record is sent.
+                self.0.rule(Operation::Head, &self.1, When::From(2), Fault::Fail(Kind::Unreachable));
             }
         }
     }

@@ -23,7 +23,7 @@ fn database(name: &str, sql: &str) -> Arc<Server> {
 }
 
 fn plan(name: &str) -> ArtifactPlan {
-    ArtifactPlan { name: name.into(), format: ArtifactFormat::PgCustom, expected_bytes: None, secret: false }
+    ArtifactPlan { name: name.into(), format: ArtifactFormat::PgCustom, extension: None, expected_bytes: None, secret: false }
 }
 
 const SHOP: &str = "create table orders (id int primary key, note text); insert into orders select i, 'n' from generate_series(1, 1000) i;

@@ -65,7 +65,12 @@ fn past(span: &str, now: Timestamp) -> Option<Timestamp> {
 ///
 /// [`Kind::NoSuchSet`], naming the nearest good sets before and after, when there is none: never another day by itself.
 pub fn choose<'a>(state: &'a State, group: Option<&str>, when: &When, zone: &TimeZone) -> Result<&'a SetEntry> {
-    let mut good: Vec<&SetEntry> = good_sets(state, group).collect();
+    let among = group.map(|name| format!(" in group {name}")).unwrap_or_default();
+    choose_among(good_sets(state, group).collect(), &among, when, zone)
+}
+
+/// Like [`choose`], among sets that the caller holds good enough; `among` says in an error which these are, a blank in front.
+pub fn choose_among<'a>(mut good: Vec<&'a SetEntry>, among: &str, when: &When, zone: &TimeZone) -> Result<&'a SetEntry> {
     // By time asked for, then by the log's order, which no clock can upset.
     good.sort_by_key(|entry| (entry.id().at(), entry.number));
     let day = |entry: &SetEntry| entry.id().at().to_zoned(zone.clone()).date();
@@ -82,14 +87,25 @@ pub fn choose<'a>(state: &'a State, group: Option<&str>, when: &When, zone: &Tim
         When::Day(date) => day(entry) < *date,
         When::At(instant) => entry.id().at() <= *instant,
     });
-    let group = group.map(|name| format!(" in group {name}")).unwrap_or_default();
     let nearest = match (before.last(), after.first()) {
         (Some(b), Some(a)) => format!("nearest before: {}, nearest after: {}", b.id(), a.id()),
         (Some(b), None) => format!("nearest before: {}, none after", b.id()),
         (None, Some(a)) => format!("none before, nearest after: {}", a.id()),
         (None, None) => "there is no good set yet".to_owned(),
     };
-    Err(Error::new(Kind::NoSuchSet, format!("no good set {asked}{group}; {nearest}")).hint("see what there is: drctl list"))
+    Err(Error::new(Kind::NoSuchSet, format!("no good set {asked}{among}; {nearest}")).hint("see what there is: drctl list"))
+}
+
+/// What joins a set of `when` from a group that is backed up less often: at or before the end of the day, or the instant.
+pub fn joining(when: &When, zone: &TimeZone) -> When {
+    match when {
+        When::Day(date) => {
+            let end = date.tomorrow().and_then(|next| next.to_zoned(zone.clone())).map(|next| next.timestamp());
+            // The last instant of the day; a set of the next day's first second must not count.
+            end.and_then(|end| end.checked_sub(Span::new().nanoseconds(1))).map_or(When::Day(*date), When::At)
+        }
+        other => other.clone(),
+    }
 }
 
 /// Every good set (complete, not suspect, no intent), of one group or of all, oldest first in the log's order.

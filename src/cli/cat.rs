@@ -6,7 +6,7 @@ use crate::cli::open::Opened;
 use crate::error::Result;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::details::Details;
-use crate::ops::verify::{held, while_holding};
+use crate::ops::verify::{hold_all, release_all, while_holding};
 use crate::ops::{cat, look};
 
 /// Writes an artifact, or one file of it, to standard output.
@@ -20,17 +20,15 @@ pub async fn run(shell: &Shell, args: CatArgs) -> Result<u8> {
     // Damaged details must not keep anyone from an artifact that is whole: its file name is enough.
     let details = Details::read(setup, &setup.sinks[0].store, &manifest).await.ok();
     let artifact = look::artifact(&manifest, details.as_ref(), &args.artifact)?;
-    let hold = held(setup, &mut log, &manifest.set).await?;
+    let mut holds = hold_all(setup, &mut log, std::slice::from_ref(&manifest.set)).await?;
     let writing = async {
         match args.path {
             Some(path) => cat::cat_path(setup, &manifest, artifact, path, std::io::stdout()).await,
             None => cat::cat(setup, &manifest, artifact, std::io::stdout()).await.map(drop),
         }
     };
-    let (written, hold) = while_holding(setup, &mut log, hold, writing).await;
-    if let Some(hold) = hold {
-        hold.release(&mut log).await?;
-    }
+    let written = while_holding(setup, &mut log, &mut holds, writing).await;
+    release_all(setup, &mut log, holds).await;
     match written {
         Ok(()) => Ok(0),
         Err(error) => Err(crate::catalog::hold::explain(&mut log, &manifest.set, error).await),

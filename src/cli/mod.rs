@@ -113,6 +113,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         _ => {}
     }
     no_core_dumps();
+    file_size_limit_is_an_error();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
         .enable_all()
@@ -183,6 +184,14 @@ fn no_core_dumps() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A write past the file size limit must come back as an error (FAULTS 12), not end the process by SIGXFSZ.
+fn file_size_limit_is_an_error() {
+    // SAFETY: ignoring a signal runs no code of ours; called before any thread is started.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
 }
 
 fn man(folder: Option<&std::path::Path>) -> Result<u8> {

@@ -102,7 +102,11 @@ fn some(id: &str) -> Option<&str> {
 
 /// The line that does what was planned, for scripts.
 fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
-    let mut line = format!("drctl restore {}", plan.set);
+    // One set by its id; several only by the date that joins them.
+    let mut line = match (plan.sets.as_slice(), &args.date) {
+        ([only], _) => format!("drctl restore {}", only.set),
+        (_, date) => format!("drctl restore --date '{}'", date.as_deref().unwrap_or("latest")),
+    };
     for source in &args.source {
         let _ = write!(line, " --source {source}");
     }
@@ -118,16 +122,23 @@ fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
 /// The plan as it is shown before yes.
 pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "RESTORE {}", plan.set);
-    let proof = match plan.proof {
-        Some((grade, at)) => format!("proven {grade} {} ago", duration(age(at, plan.now))),
-        None => "NOT PROVEN".into(),
-    };
-    let _ = writeln!(out, "  {}, {}, {proof}\n", plan.chosen, plan.state);
+    let several = plan.sets.len() > 1;
+    for set in &plan.sets {
+        let proof = match set.proof {
+            Some((grade, at)) => format!("proven {grade} {} ago", duration(age(at, plan.now))),
+            None => "NOT PROVEN".into(),
+        };
+        let _ = writeln!(out, "RESTORE {}  ({}, {proof})", set.set, set.state);
+    }
+    let joined = if several { ", with the newest good set before it of each group with a schedule of its own" } else { "" };
+    let _ = writeln!(out, "  {}{joined}\n", plan.chosen);
     out.push_str("What is lost: everything written after\n");
     let width = plan.sources.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for source in &plan.sources {
         let _ = writeln!(out, "  {:width$}  {}: {}", source.name, when(source.as_of, zone), duration(source.lost_seconds));
+    }
+    if plan.spread_seconds >= 60 {
+        let _ = writeln!(out, "  These lie {} apart.", duration(plan.spread_seconds));
     }
     for source in &plan.sources {
         let names = source.artifacts.join(", ");
@@ -202,7 +213,7 @@ mod tests {
     use super::*;
     use crate::model::Timestamp;
     use crate::model::record::Grade;
-    use crate::ops::restore::plan::SourcePlan;
+    use crate::ops::restore::plan::{PlannedSet, SourcePlan};
     use crate::ops::restore::run::RestoredSource;
     use crate::source::load::LoadPlan;
 
@@ -213,15 +224,26 @@ mod tests {
     fn sample() -> RestorePlan {
         RestorePlan {
             restore: "7k3q9abc".into(),
-            set: "jisu/20250101T180000Z-full-7k3q".parse().unwrap(),
-            state: "complete".into(),
+            sets: vec![
+                PlannedSet {
+                    set: "jisu/20250101T180000Z-full-7k3q".parse().unwrap(),
+                    state: "complete",
+                    proof: Some((Grade::ReadBack, at("2025-01-01T18:05:00Z"))),
+                },
+                PlannedSet {
+                    set: "jisu/20250101T160000Z-full-00aa".parse().unwrap(),
+                    state: "complete",
+                    proof: Some((Grade::Uploaded, at("2025-01-01T16:05:00Z"))),
+                },
+            ],
             chosen: "last good set for 20250102 (Asia/Shanghai)".into(),
-            proof: Some((Grade::ReadBack, at("2025-01-01T18:05:00Z"))),
+            spread_seconds: 7201,
             now: at("2025-01-01T18:37:10Z"),
             sources: vec![
                 SourcePlan {
                     name: "postgres".into(),
                     kind: "postgres".into(),
+                    set: "jisu/20250101T180000Z-full-7k3q".parse().unwrap(),
                     as_of: at("2025-01-01T18:00:01Z"),
                     lost_seconds: 2229,
                     artifacts: vec!["globals".into(), "jisu_prod".into()],
@@ -236,6 +258,7 @@ mod tests {
                 SourcePlan {
                     name: "uploads".into(),
                     kind: "files".into(),
+                    set: "jisu/20250101T160000Z-full-00aa".parse().unwrap(),
                     as_of: at("2025-01-01T16:00:00Z"),
                     lost_seconds: 9430,
                     artifacts: vec!["tree".into()],
@@ -267,8 +290,10 @@ mod tests {
     fn in_place_into_a_target_and_refused_plans_say_so() {
         let mut plan = sample();
         plan.sources.truncate(1);
+        plan.sets.truncate(1);
+        plan.spread_seconds = 0;
         plan.in_place = true;
-        plan.proof = None;
+        plan.sets[0].proof = None;
         plan.took_before = None;
         plan.left_out.clear();
         plan.sources[0]
@@ -287,7 +312,7 @@ mod tests {
         let counts = |pairs: &[(&str, u64)]| pairs.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect::<BTreeMap<_, _>>();
         let report = RestoreReport {
             restore: "7k3q9abc".into(),
-            set: sample().set,
+            set: sample().sets[0].set.clone(),
             sources: vec![
                 RestoredSource {
                     name: "postgres".into(),
@@ -319,7 +344,10 @@ mod tests {
             undo: None,
             finish: None,
         };
-        let line = command_line(&args, &sample());
+        let mut plan = sample();
+        assert!(command_line(&args, &plan).starts_with("drctl restore --date '20250102' --source postgres"));
+        plan.sets.truncate(1);
+        let line = command_line(&args, &plan);
         assert!(line.starts_with("drctl restore jisu/20250101T180000Z-full-7k3q --source postgres --target "), "{line}");
         assert!(!line.contains("geheim"), "{line}");
         assert!(line.ends_with(" --yes"), "{line}");

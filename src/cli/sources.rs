@@ -72,16 +72,13 @@ fn environment_settings(config: &EnvironmentConfig) -> EnvironmentSettings {
 
 fn command_settings(config: &CommandConfig) -> Result<CommandSettings> {
     let env = config.env.iter().map(|(name, secret)| Ok((name.clone(), secret.resolve()?))).collect::<Result<_>>()?;
-    let artifact = match config.extension.as_str() {
-        "" | "raw" => config.artifact.clone(),
-        extension => format!("{}.{extension}", config.artifact),
-    };
     Ok(CommandSettings {
         program: config.program.clone(),
         args: config.args.clone(),
         env,
         folder: Some(config.folder.clone()),
-        artifact,
+        artifact: config.artifact.clone(),
+        extension: Some(config.extension.clone()),
         allow_empty: config.allow_empty,
         limits: Limits { idle: Some(config.idle_timeout), total: config.timeout, ..Limits::default() },
     })

@@ -56,7 +56,7 @@ impl Destination<'_> {
     ) -> Result<(Artifact, Facts)> {
         let shown = format!("{source}.{}", plan.name);
         let sealing = self.sealing_for(plan.secret && seal_secrets, &shown)?;
-        let base = artifact_file(source, &plan.name, plan.format.extension());
+        let base = artifact_file(source, &plan.name, plan.extension.as_deref().unwrap_or(plan.format.extension()));
         self.setup.bus.emit(Event::ArtifactStarted { artifact: shown.clone(), expected_bytes: plan.expected_bytes });
         let started_at = self.setup.clock.now();
         let own = Created::default();
@@ -96,7 +96,7 @@ impl Destination<'_> {
         let dumping = async {
             let dumped = tokio::select! {
                 biased;
-                () = failed.cancelled() => Err(Error::failed("the pipeline failed")),
+                () = failed.cancelled() => Err(Error::new(Kind::Stopped, "the pipeline failed")),
                 () = self.setup.cancel.cancelled() => Err(interrupted()),
                 dumped = session.dump(plan, sender.clone(), context) => dumped,
             };
@@ -126,10 +126,8 @@ impl Destination<'_> {
                 reached(&written.facts, &end).context(|| shown.to_owned())?;
                 Ok((written, end))
             }
-            // The source's own error says more than the pipeline's "the source gave up".
-            (_, Err(error)) if !failed_first(&error) => Err(error.context(format!("back up {shown}"))),
-            (Err(error), _) => Err(error.context(format!("back up {shown}"))),
-            (Ok(_), Err(error)) => Err(error.context(format!("back up {shown}"))),
+            (Err(writing), Err(dumping)) => Err(Error::first_of(dumping, writing).context(format!("back up {shown}"))),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error.context(format!("back up {shown}"))),
         }
     }
 
@@ -208,11 +206,6 @@ fn reached(facts: &Facts, end: &DumpEnd) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn failed_first(error: &Error) -> bool {
-    let text = error.to_string();
-    text.ends_with("the pipeline failed") || text.ends_with("the pipeline stopped taking bytes")
 }
 
 /// What a cancelled run says. The command line turns it into the signal's own exit code.

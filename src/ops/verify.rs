@@ -58,12 +58,13 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
     let sink = &setup.sinks[0];
     setup.bus.emit(Event::RunStarted { verb: "verify".into(), job: set.job().to_string(), set: Some(set.to_string()) });
 
-    let held = held(setup, log, set).await?;
+    let mut holds = hold_all(setup, log, std::slice::from_ref(set)).await?;
     let looking = async {
         let findings = check_objects(sink, &manifest).await?;
         if findings.is_empty() && grade == Grade::ReadBack { read_back(setup, sink, &manifest).await } else { Ok(findings) }
     };
-    let (findings, held) = while_holding(setup, log, held, looking).await;
+    let findings = while_holding(setup, log, &mut holds, looking).await;
+    release_all(setup, log, holds).await;
     let findings = findings?;
     // What was deleted meanwhile is not damaged (FORMAT rule 9).
     if !findings.is_empty() {
@@ -71,9 +72,6 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
         if gone.kind() == Kind::NoSuchSet {
             return Err(gone);
         }
-    }
-    if let Some(held) = held {
-        held.release(log).await?;
     }
     let mut report = VerifyReport {
         set: set.clone(),
@@ -112,32 +110,50 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
     Ok(report)
 }
 
-/// A hold while reading, where this host may append one; otherwise it says so and judges the log itself (FORMAT rule 9).
-pub async fn held(setup: &Setup, log: &mut JobLog, set: &SetId) -> Result<Option<Hold>> {
+/// Holds on sets while they are read, where this host may append them; otherwise it says so and judges the log itself
+/// (FORMAT rule 9).
+pub async fn hold_all(setup: &Setup, log: &mut JobLog, sets: &[SetId]) -> Result<Vec<Hold>> {
+    let mut holds = Vec::new();
     if setup.keys.is_empty() {
         setup.bus.warn("no signing key is at hand: reading without a hold, so a prune elsewhere may delete the set meanwhile");
-        hold::check_readable(log, set).await?;
-        return Ok(None);
+        for set in sets {
+            hold::check_readable(log, set).await?;
+        }
+        return Ok(holds);
     }
-    Hold::acquire(log, set, HOLD).await.map(Some)
+    for set in sets {
+        match Hold::acquire(log, set, HOLD).await {
+            Ok(held) => holds.push(held),
+            Err(error) => {
+                release_all(setup, log, holds).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(holds)
 }
 
-/// Runs `work` and renews the hold meanwhile. `work` is not stopped when the hold cannot be renewed: the log is read again after it.
-pub async fn while_holding<T>(
-    setup: &Setup,
-    log: &mut JobLog,
-    mut held: Option<Hold>,
-    work: impl std::future::Future<Output = T>,
-) -> (T, Option<Hold>) {
+/// Ends holds. One that cannot be ended is said; it ends by itself at its time.
+pub async fn release_all(setup: &Setup, log: &mut JobLog, holds: Vec<Hold>) {
+    for held in holds {
+        let (set, until) = (held.set.clone(), held.until);
+        if let Err(error) = held.release(log).await {
+            setup.bus.warn(format!("the hold on {set} stays until {}: {error}", until.strftime("%H:%M UTC")));
+        }
+    }
+}
+
+/// Runs `work` and renews the holds meanwhile. `work` is not stopped when one cannot be renewed: the log is read again after it.
+pub async fn while_holding<T>(setup: &Setup, log: &mut JobLog, holds: &mut [Hold], work: impl std::future::Future<Output = T>) -> T {
     tokio::pin!(work);
     loop {
         tokio::select! {
-            done = &mut work => return (done, held),
+            done = &mut work => return done,
             () = tokio::time::sleep(HOLD / 3) => {
-                if let Some(held) = &mut held
-                    && let Err(error) = held.renew(log, HOLD).await
-                {
-                    setup.bus.warn(format!("the hold on {} could not be renewed: {error}", held.set));
+                for held in holds.iter_mut() {
+                    if let Err(error) = held.renew(log, HOLD).await {
+                        setup.bus.warn(format!("the hold on {} could not be renewed: {error}", held.set));
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// One piece of a plain stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub fn channel() -> (PlainSender, PlainReceiver) {
 }
 
 fn gone() -> Error {
-    Error::failed("the pipeline stopped taking bytes")
+    Error::new(Kind::Stopped, "the pipeline stopped taking bytes")
 }
 
 impl PlainSender {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crossbeam_channel as channel;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::format::{Inspector, inspector};
 use crate::model::artifact::Chunker;
 use crate::model::{ArtifactFormat, Codec, Encryption, Facts, IndexPlace, Object, PlainDigest, Sha256};
@@ -190,7 +190,7 @@ impl Cutter {
                 }
                 Some(Plain::Cut) => self.cutter.flush(&mut self.frames),
                 Some(Plain::End) => break,
-                None => return Err(Error::failed("the source gave up before its end")),
+                None => return Err(Error::new(Kind::Stopped, "the source gave up before its end")),
             }
         }
         let facts = std::mem::replace(&mut self.inspector, inspector(ArtifactFormat::Raw)).finish()?;

@@ -28,8 +28,10 @@ pub struct CommandSettings {
     pub env: BTreeMap<String, Secret>,
     /// The folder it runs in; absent: drctl's own.
     pub folder: Option<PathBuf>,
-    /// Name of the artifact; a file extension may be part of it.
+    /// Name of the artifact.
     pub artifact: String,
+    /// Extension of the artifact's file, without a dot; absent: `raw`.
+    pub extension: Option<String>,
     /// Writing nothing is as it should be.
     pub allow_empty: bool,
     /// When to give up.
@@ -45,6 +47,7 @@ impl CommandSettings {
             env: BTreeMap::new(),
             folder: None,
             artifact: "output".to_owned(),
+            extension: None,
             allow_empty: false,
             limits: Limits::default(),
         }
@@ -115,7 +118,13 @@ impl Session for CommandSession {
     }
 
     fn artifacts(&self) -> Vec<ArtifactPlan> {
-        vec![ArtifactPlan { name: self.settings.artifact.clone(), format: ArtifactFormat::Raw, expected_bytes: None, secret: false }]
+        vec![ArtifactPlan {
+            name: self.settings.artifact.clone(),
+            format: ArtifactFormat::Raw,
+            extension: self.settings.extension.clone(),
+            expected_bytes: None,
+            secret: false,
+        }]
     }
 
     async fn dump(&mut self, _artifact: &ArtifactPlan, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {

@@ -161,8 +161,10 @@ impl Session for ComposeSession {
         let plan = |(file, bytes): &(ComposeFile, Bytes)| ArtifactPlan {
             name: file.name.clone(),
             format: ArtifactFormat::Yaml,
+            extension: None,
             expected_bytes: Some(bytes.len() as u64),
-            secret: false,
+            // Compose files carry passwords often enough.
+            secret: true,
         };
         self.files.iter().map(plan).collect()
     }

@@ -156,7 +156,7 @@ impl Session for EnvironmentSession {
     }
 
     fn artifacts(&self) -> Vec<ArtifactPlan> {
-        vec![ArtifactPlan { name: ARTIFACT.to_owned(), format: ArtifactFormat::Env, expected_bytes: None, secret: true }]
+        vec![ArtifactPlan { name: ARTIFACT.to_owned(), format: ArtifactFormat::Env, extension: None, expected_bytes: None, secret: true }]
     }
 
     async fn dump(&mut self, _artifact: &ArtifactPlan, out: PlainSender, _context: &RunContext) -> Result<DumpEnd> {

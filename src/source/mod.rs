@@ -69,6 +69,8 @@ pub struct ArtifactPlan {
     pub name: String,
     /// Shape of its plain stream.
     pub format: ArtifactFormat,
+    /// Another first extension of its file than its format's: `[a-z0-9]{1,16}`.
+    pub extension: Option<String>,
     /// Rough size of the plain stream in bytes, for progress.
     pub expected_bytes: Option<u64>,
     /// What must be encrypted, whatever the repository's default: it holds secrets by nature.

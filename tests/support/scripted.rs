@@ -116,8 +116,13 @@ impl Session for ScriptedSession {
         BTreeMap::from([("who".into(), self.0.name.clone())])
     }
     fn artifacts(&self) -> Vec<ArtifactPlan> {
-        let plan =
-            |name: &&str| ArtifactPlan { name: (*name).into(), format: ArtifactFormat::Raw, expected_bytes: None, secret: self.0.secret };
+        let plan = |name: &&str| ArtifactPlan {
+            name: (*name).into(),
+            format: ArtifactFormat::Raw,
+            extension: None,
+            expected_bytes: None,
+            secret: self.0.secret,
+        };
         self.0.artifacts.iter().map(plan).collect()
     }
     async fn dump(&mut self, _: &ArtifactPlan, out: PlainSender, _: &RunContext) -> Result<DumpEnd> {

@@ -5,6 +5,7 @@
 
 pub mod aftermath;
 pub mod journal;
+pub mod pick;
 pub mod plan;
 pub mod run;
 

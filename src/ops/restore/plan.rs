@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{JobLog, SetEntry};
@@ -10,7 +10,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
 use crate::model::{Manifest, SetId};
 use crate::ops::details::Details;
-use crate::ops::restore::{DATA_KINDS, Loaders, RestoreOptions};
+use crate::ops::restore::pick::pick;
+use crate::ops::restore::{Loaders, RestoreOptions};
 use crate::ops::{Setup, choose};
 use crate::source::load::{LoadArtifact, LoadPlan, LoadRequest, Loader};
 
@@ -19,18 +20,16 @@ use crate::source::load::{LoadArtifact, LoadPlan, LoadRequest, Loader};
 pub struct RestorePlan {
     /// Id of this restore; part of every name it makes.
     pub restore: String,
-    /// The set.
-    pub set: SetId,
-    /// Its state: `complete` …
-    pub state: String,
-    /// How it was chosen: `last good set of 2025-01-01 (Asia/Shanghai)`.
+    /// The sets, the one that the date means first; more than one where sources have schedules of their own.
+    pub sets: Vec<PlannedSet>,
+    /// How they were chosen: `last good set for 2025-01-01 (Asia/Shanghai)`.
     pub chosen: String,
-    /// Its proof grade, and when that was proven.
-    pub proof: Option<(Grade, Timestamp)>,
     /// Now; ages are counted from here.
     pub now: Timestamp,
     /// One entry a source.
     pub sources: Vec<SourcePlan>,
+    /// Seconds between the earliest and the latest instant that the sources stand for.
+    pub spread_seconds: i64,
     /// Sources of the set that are left out, with what brings them in.
     pub left_out: Vec<String>,
     /// Over the live data.
@@ -41,6 +40,17 @@ pub struct RestorePlan {
     pub took_before: Option<(f64, Timestamp)>,
 }
 
+/// One set of the plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedSet {
+    /// The set.
+    pub set: SetId,
+    /// Its state: `complete` …
+    pub state: &'static str,
+    /// Its proof grade, and when that was proven; `None` after a failed verification.
+    pub proof: Option<(Grade, Timestamp)>,
+}
+
 /// One source of the plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourcePlan {
@@ -48,6 +58,8 @@ pub struct SourcePlan {
     pub name: String,
     /// `postgres`, `files` …
     pub kind: String,
+    /// The set it comes from.
+    pub set: SetId,
     /// The instant the content stands for.
     pub as_of: Timestamp,
     /// What was written since then is lost: seconds from `as_of` to now.
@@ -64,10 +76,6 @@ pub struct SourcePlan {
 pub struct Prepared {
     /// What is shown.
     pub plan: RestorePlan,
-    /// The set's manifest.
-    pub manifest: Arc<Manifest>,
-    /// What was said of it when it was made.
-    pub details: Details,
     /// Requests and loaders, in order.
     pub work: Vec<Work>,
 }
@@ -76,66 +84,76 @@ pub struct Prepared {
 pub struct Work {
     /// Its kind, for later processes.
     pub kind: String,
-    /// Folder of the set, with a slash at its end.
-    pub prefix: String,
+    /// The set it comes from.
+    pub set: SetId,
     /// What to load.
     pub request: LoadRequest,
     /// What loads it.
     pub loader: Arc<dyn Loader>,
 }
 
-/// Chooses the set and asks every loader. Changes nothing.
+/// Chooses the sets and asks every loader. Changes nothing.
 pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &RestoreOptions, restore: &str) -> Result<Prepared> {
     let now = setup.clock.now();
-    let entry = choose::set(log, &options.wanted, None, now, &options.zone)?;
-    refuse_partial(entry, options)?;
-    let manifest = entry.manifest.clone();
-    if let Some(failure) = entry.failure() {
-        return Err(Error::new(
-            Kind::Verify,
-            format!("{} failed its last verification: {}", manifest.set, failure.proof.findings.join("; ")),
-        )
-        .hint(format!("choose another set (drctl list), or read what is left of it: drctl show {} --rescue", manifest.set)));
-    }
-    setup.bus.step(format!("reading the details of {}", manifest.set));
-    let details = Details::read(setup, &setup.sinks[0].store, &manifest).await?;
-
-    let (chosen, left_out) = sources(&manifest, options)?;
+    let picked = pick(log, options, now)?;
     let (mut work, mut sources) = (Vec::new(), Vec::new());
-    for name in chosen {
-        let Some(source) = manifest.source(&name) else { continue };
-        let loader = loaders.loader(&source.name, &source.kind)?;
-        let request = request(&manifest, &details, source, options, restore)?;
-        let load = loader.plan(&request, &setup.context(restore)).await?;
-        sources.push(SourcePlan {
-            name: source.name.clone(),
-            kind: source.kind.clone(),
-            as_of: source.as_of,
-            lost_seconds: now.since((Unit::Second, source.as_of)).map_or(0, |span| span.get_seconds()).max(0),
-            artifacts: request.artifacts.iter().map(|a| a.name.clone()).collect(),
-            plain_bytes: request.artifacts.iter().map(|a| a.artifact.plain_bytes).sum(),
-            load,
-        });
-        work.push(Work { kind: source.kind.clone(), prefix: manifest.set.prefix(), request, loader });
+    for pick in &picked.picks {
+        let manifest = &pick.entry.manifest;
+        refuse_failed(pick.entry)?;
+        setup.bus.step(format!("reading the details of {}", manifest.set));
+        let details = Details::read(setup, &setup.sinks[0].store, manifest).await?;
+        for source in pick.sources.iter().filter_map(|name| manifest.source(name)) {
+            let loader = loaders.loader(&source.name, &source.kind)?;
+            let request = request(manifest, &details, source, options, restore)?;
+            let load = loader.plan(&request, &setup.context(restore)).await?;
+            sources.push(SourcePlan {
+                name: source.name.clone(),
+                kind: source.kind.clone(),
+                set: manifest.set.clone(),
+                as_of: source.as_of,
+                lost_seconds: (now.as_second() - source.as_of.as_second()).max(0),
+                artifacts: request.artifacts.iter().map(|a| a.name.clone()).collect(),
+                plain_bytes: request.artifacts.iter().map(|a| a.artifact.plain_bytes).sum(),
+                load,
+            });
+            work.push(Work { kind: source.kind.clone(), set: manifest.set.clone(), request, loader });
+        }
     }
-    let proof = entry.grade(false).map(|grade| {
-        let proven = entry.proofs.iter().rev().find(|p| p.proof.passed && p.proof.grade == grade).map(|p| p.proof.finished_at);
-        (grade, proven.unwrap_or(manifest.finished_at))
-    });
+    let sets: Vec<PlannedSet> = picked.picks.iter().map(|pick| planned_set(pick.entry)).collect();
     let plan = RestorePlan {
         restore: restore.to_owned(),
-        set: manifest.set.clone(),
-        state: manifest.state.name().to_owned(),
         chosen: chosen_how(options),
-        proof,
         now,
+        spread_seconds: spread(&sources),
         sources,
-        left_out,
+        left_out: picked.left_out,
         in_place: options.in_place,
         target: options.target.clone(),
-        took_before: super::run::took_before(setup, manifest.set.job()),
+        took_before: super::run::took_before(setup, log.job()),
+        sets,
     };
-    Ok(Prepared { plan, manifest, details, work })
+    Ok(Prepared { plan, work })
+}
+
+fn planned_set(entry: &SetEntry) -> PlannedSet {
+    let proof = entry.grade(false).map(|grade| {
+        let proven = entry.proofs.iter().rev().find(|p| p.proof.passed && p.proof.grade == grade).map(|p| p.proof.finished_at);
+        (grade, proven.unwrap_or(entry.manifest.finished_at))
+    });
+    PlannedSet { set: entry.id().clone(), state: entry.manifest.state.name(), proof }
+}
+
+/// A set that failed its last verification is not loaded.
+fn refuse_failed(entry: &SetEntry) -> Result<()> {
+    let Some(failure) = entry.failure() else { return Ok(()) };
+    Err(Error::new(Kind::Verify, format!("{} failed its last verification: {}", entry.id(), failure.proof.findings.join("; ")))
+        .hint(format!("choose another set (drctl list), or see what of this one is whole: drctl show {} --rescue", entry.id())))
+}
+
+/// Seconds between the earliest and the latest instant that the sources stand for.
+fn spread(sources: &[SourcePlan]) -> i64 {
+    let times = || sources.iter().map(|s| s.as_of.as_second());
+    times().max().zip(times().min()).map_or(0, |(last, first)| last - first)
 }
 
 fn chosen_how(options: &RestoreOptions) -> String {
@@ -144,54 +162,6 @@ fn chosen_how(options: &RestoreOptions) -> String {
         choose::Wanted::Date(text) if text == "latest" => "newest good set".to_owned(),
         choose::Wanted::Date(text) => format!("last good set for {text} ({})", options.zone_name),
     }
-}
-
-/// A partial set only by its id, or with sources that are whole in it (FORMAT, Keys).
-fn refuse_partial(entry: &SetEntry, options: &RestoreOptions) -> Result<()> {
-    let broken: Vec<&str> = entry
-        .manifest
-        .sources
-        .iter()
-        .filter(|s| !s.problems.is_empty() && options.sources.contains(&s.name))
-        .map(|s| s.name.as_str())
-        .collect();
-    if broken.is_empty() || matches!(options.wanted, choose::Wanted::Set(_)) {
-        return Ok(());
-    }
-    Err(Error::new(Kind::NoSuchSet, format!("{} is not whole in {}", broken.join(", "), entry.id()))
-        .hint(format!("to restore what is there, name the set itself: drctl restore {}", entry.id())))
-}
-
-/// Names of the sources to restore, and what is said of the others.
-fn sources(manifest: &Manifest, options: &RestoreOptions) -> Result<(Vec<String>, Vec<String>)> {
-    for name in &options.sources {
-        if manifest.source(name).is_none() {
-            let known: Vec<&str> = manifest.sources.iter().map(|s| s.name.as_str()).collect();
-            return Err(Error::new(Kind::NoSuchSet, format!("{} has no source '{name}'", manifest.set))
-                .hint(format!("its sources are: {}", known.join(", "))));
-        }
-    }
-    let wanted = |name: &str, kind: &str| {
-        if options.sources.is_empty() { DATA_KINDS.contains(&kind) } else { options.sources.iter().any(|s| s == name) }
-    };
-    let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
-    for source in &manifest.sources {
-        let whole = manifest.artifacts.iter().any(|a| a.source == source.name);
-        if wanted(&source.name, &source.kind) && whole {
-            chosen.push(source.name.clone());
-        } else if !whole {
-            left_out.push(format!("{}: nothing of it is in this set", source.name));
-        } else {
-            left_out.push(format!("{}: --source {}", source.name, source.name));
-        }
-    }
-    if chosen.is_empty() {
-        return Err(Error::new(Kind::NoSuchSet, format!("{} holds no database and no files", manifest.set))
-            .hint(format!("name what to restore: {}", left_out.join(", "))));
-    }
-    // Databases before files: these are quick to exchange once those are ready.
-    chosen.sort_by_key(|name| manifest.source(name).is_some_and(|s| s.kind == "files"));
-    Ok((chosen, left_out))
 }
 
 fn request(

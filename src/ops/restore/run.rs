@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{JobLog, hold};
+use crate::catalog::{Hold, JobLog, hold};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::{Facts, JobName, SetId};
 use crate::observe::Event;
 use crate::ops::Setup;
 use crate::ops::dump::interrupted;
 use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal};
-use crate::ops::restore::plan::{Prepared, Work};
-use crate::ops::verify::{held, while_holding};
+use crate::ops::restore::plan::{Prepared, RestorePlan, Work};
+use crate::ops::verify::{hold_all, release_all, while_holding};
 use crate::pipeline::plain;
 use crate::pipeline::read::StoredArtifact;
 use crate::source::load::LoadArtifact;
@@ -64,14 +64,16 @@ pub fn state(setup: &Setup) -> Result<Arc<StateFile>> {
 pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<RestoreReport> {
     let started = std::time::Instant::now();
     let state = state(setup)?;
-    let Prepared { plan, manifest, work, .. } = prepared;
+    let Prepared { plan, work } = prepared;
     if let Some(refusal) = plan.refusals().next() {
         return Err(Error::new(Kind::Preflight, refusal.clone()));
     }
-    setup.bus.emit(Event::RunStarted { verb: "restore".into(), job: manifest.set.job().to_string(), set: Some(manifest.set.to_string()) });
+    let sets: Vec<SetId> = plan.sets.iter().map(|s| s.set.clone()).collect();
+    let Some(first) = sets.first().cloned() else { return Err(Error::failed("the plan names no set")) };
+    setup.bus.emit(Event::RunStarted { verb: "restore".into(), job: first.job().to_string(), set: Some(first.to_string()) });
     let mut note = RestoreNote {
         restore: plan.restore.clone(),
-        set: manifest.set.clone(),
+        set: first,
         sources: work.iter().map(|w| (w.request.source.clone(), w.kind.clone())).collect(),
         target: plan.target.clone(),
         phase: if plan.in_place { Phase::InPlace } else { Phase::Loading },
@@ -80,40 +82,53 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         switched_at: None,
         elapsed_seconds: None,
     };
-    note.save(&state)?;
-    let held = held(setup, log, &manifest.set).await?;
-    let loading = load_all(setup, &state, &work, plan.in_place);
-    let (loaded, held) = while_holding(setup, log, held, loading).await;
-    let loaded = match loaded {
+    let mut holds = hold_all(setup, log, &sets).await?;
+    let result = load_and_switch(setup, log, &state, &plan, &work, &mut note, &mut holds, started).await;
+    release_all(setup, log, holds).await;
+    setup.bus.emit(Event::RunFinished {
+        verb: "restore".into(),
+        job: note.set.job().to_string(),
+        set: Some(note.set.to_string()),
+        exit_code: result.as_ref().err().map_or(0, |e| e.kind().exit_code()),
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+        at: setup.clock.now(),
+    });
+    result
+}
+
+#[expect(clippy::too_many_arguments, reason = "one restore's whole state, used nowhere else")]
+async fn load_and_switch(
+    setup: &Setup,
+    log: &mut JobLog,
+    state: &Arc<StateFile>,
+    plan: &RestorePlan,
+    work: &[Work],
+    note: &mut RestoreNote,
+    holds: &mut [Hold],
+    started: std::time::Instant,
+) -> Result<RestoreReport> {
+    note.save(state)?;
+    let loaded = match while_holding(setup, log, holds, load_all(setup, state, work, plan.in_place)).await {
         Ok(loaded) => loaded,
         Err(error) => {
-            discard(setup, &state, &work, &mut note).await;
-            let error = hold::explain(log, &manifest.set, error).await;
-            if let Some(held) = held {
-                let _ = held.release(log).await;
-            }
-            return Err(finish_event(setup, &note, started, error));
+            discard(setup, state, work, note).await;
+            return Err(hold::explain(log, &note.set, error).await);
         }
     };
-    let elsewhere = plan.target.is_some() && plan.sources.iter().all(|s| s.kind == "files");
-    let switched = switch_all(setup, &state, &work, &mut note).await;
-    if let Some(held) = held
-        && let Err(error) = held.release(log).await
-    {
-        setup.bus.warn(format!("the hold on {} ends by itself: {error}", manifest.set));
-    }
-    if let Err(error) = switched {
-        return Err(finish_event(setup, &note, started, error));
-    }
-    note.phase = if elsewhere { Phase::Finished } else { Phase::Switched };
+    let switches = !plan.in_place && !elsewhere(plan);
+    switch_all(setup, state, work, note).await?;
+    note.phase = if switches { Phase::Switched } else { Phase::Finished };
     note.switched_at = Some(setup.clock.now());
     note.elapsed_seconds = Some(started.elapsed().as_secs_f64());
-    note.save(&state)?;
+    note.save(state).map_err(|e| e.context("the restore is done, but could not be noted"))?;
 
     let mut kept = Vec::new();
-    for item in &work {
+    for item in work {
         let journal = SourceJournal::new(state.clone(), &plan.restore, &item.request.source);
-        kept.extend(item.loader.kept(&journal, &setup.context(&plan.restore)).await?);
+        match item.loader.kept(&journal, &setup.context(&plan.restore)).await {
+            Ok(lines) => kept.extend(lines),
+            Err(error) => setup.bus.warn(format!("{}: what is kept aside cannot be listed: {error}", item.request.source)),
+        }
     }
     let sources = work.iter().zip(loaded).zip(&plan.sources).map(|((item, counts), planned)| RestoredSource {
         name: item.request.source.clone(),
@@ -121,35 +136,24 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         counts,
         plain_bytes: planned.plain_bytes,
     });
-    let report = RestoreReport {
+    Ok(RestoreReport {
         restore: plan.restore.clone(),
-        set: manifest.set.clone(),
+        set: note.set.clone(),
         sources: sources.collect(),
-        switched: !elsewhere,
+        switched: switches,
         kept,
         elapsed_seconds: started.elapsed().as_secs_f64(),
-    };
-    setup.bus.emit(Event::RunFinished {
-        verb: "restore".into(),
-        job: manifest.set.job().to_string(),
-        set: Some(manifest.set.to_string()),
-        exit_code: 0,
-        elapsed_seconds: report.elapsed_seconds,
-        at: setup.clock.now(),
-    });
-    Ok(report)
+    })
 }
 
-fn finish_event(setup: &Setup, note: &RestoreNote, started: std::time::Instant, error: Error) -> Error {
-    setup.bus.emit(Event::RunFinished {
-        verb: "restore".into(),
-        job: note.set.job().to_string(),
-        set: Some(note.set.to_string()),
-        exit_code: error.kind().exit_code(),
-        elapsed_seconds: started.elapsed().as_secs_f64(),
-        at: setup.clock.now(),
-    });
-    error
+/// Whether everything goes into new places where nothing is exchanged: files into another folder, what is only laid aside.
+fn elsewhere(plan: &RestorePlan) -> bool {
+    let exchanged = |kind: &str| match kind {
+        "files" => plan.target.is_none(),
+        "environment" | "compose" => false,
+        _ => true,
+    };
+    !plan.sources.iter().any(|s| exchanged(&s.kind))
 }
 
 type Counts = BTreeMap<String, BTreeMap<String, u64>>;
@@ -198,9 +202,8 @@ async fn load_one(setup: &Setup, item: &Work, artifact: &LoadArtifact, journal: 
     let (read, loaded) = tokio::join!(reading, loading);
     match (read, loaded) {
         (Ok(_), Ok(())) => Ok(()),
-        // A reader whose loader went away says only that; the loader's error says why. The other way round the reader's does.
-        (Err(error), Err(_)) if !error.to_string().contains("stopped taking bytes") => Err(error),
-        (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+        (Err(read), Err(loaded)) => Err(Error::first_of(read, loaded)),
+        (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
     }
 }
 
@@ -216,7 +219,7 @@ async fn read(
     setup.bus.emit(Event::ArtifactStarted { artifact: shown.clone(), expected_bytes: Some(plain_bytes) });
     let stored = StoredArtifact {
         store: setup.sinks[0].store.clone(),
-        prefix: item.prefix.clone(),
+        prefix: item.set.prefix(),
         artifact: artifact.artifact.clone(),
         identities: setup.identities.clone(),
     };

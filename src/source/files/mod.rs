@@ -175,7 +175,7 @@ impl Session for FilesSession {
     }
 
     fn artifacts(&self) -> Vec<ArtifactPlan> {
-        vec![ArtifactPlan { name: ARTIFACT.to_owned(), format: ArtifactFormat::Tar, expected_bytes: None, secret: false }]
+        vec![ArtifactPlan { name: ARTIFACT.to_owned(), format: ArtifactFormat::Tar, extension: None, expected_bytes: None, secret: false }]
     }
 
     async fn dump(&mut self, _artifact: &ArtifactPlan, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {

@@ -225,10 +225,12 @@ impl Session for PostgresSession {
     }
 
     fn artifacts(&self) -> Vec<ArtifactPlan> {
-        let globals = ArtifactPlan { name: GLOBALS.into(), format: ArtifactFormat::Sql, expected_bytes: None, secret: true };
+        let globals =
+            ArtifactPlan { name: GLOBALS.into(), format: ArtifactFormat::Sql, extension: None, expected_bytes: None, secret: true };
         let databases = self.databases.iter().map(|d| ArtifactPlan {
             name: d.name.clone(),
             format: ArtifactFormat::PgCustom,
+            extension: None,
             expected_bytes: d.size_bytes,
             secret: false,
         });

@@ -9,7 +9,7 @@
 //! a filesystem that is mounted or unmounted there while the store is open is noticed.
 //!
 //! Bytes are hashed once more as they are written, for the proof that what went to the disk is what was sent: 0.55 s of one core per GiB with the
-//! CPU's SHA instructions (measured), under 2 % of a backup's CPU time, since only compressed bytes pass here. With it a GiB takes 0.8 s from memory to
+//! CPU's SHA instructions (measured), some 2 to 3 % of a backup's CPU time, since only compressed bytes pass here. With it a GiB takes 0.8 s from memory to
 //! a fast disk, fsync included; without the early write-back 1.0 s.
 
 use std::os::unix::fs::{DirBuilderExt, FileExt};
