@@ -10,6 +10,7 @@ use crate::cli::open::Opened;
 use crate::cli::output::{bytes, duration, number, took};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
+use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
 use crate::ops::verify::{VerifyReport, verify};
 
@@ -28,17 +29,19 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     if names.first().is_some_and(|word| word == "now") {
         names.remove(0);
     }
-    let jobs = opened.job_specs(&names)?;
+    let jobs = with_sources(opened.job_specs(&names)?, &args.source)?;
     if args.dry_run {
         return check(shell, &opened, jobs).await;
     }
-    let options = BackupOptions { sources: args.source };
     let (mut ran, mut first_error, mut code) = (Vec::new(), None, 0);
     for job in jobs {
         if shell.cancel.is_cancelled() {
             break;
         }
         let recorded = opened.run_started("backup", &job.name);
+        // A group takes of the named sources those that are its own.
+        let own = |name: &&String| job.sources.iter().any(|s| s.source.name() == name.as_str());
+        let options = BackupOptions { sources: args.source.iter().filter(own).cloned().collect() };
         match backup(&opened.setup, &job, &options).await {
             Ok(mut report) => {
                 report.unrecorded = recorded.finished(Some(&report.set), if report.problems.is_empty() { 0 } else { 3 }, None);
@@ -80,7 +83,21 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     }
 }
 
-async fn check(shell: &Shell, opened: &Opened, jobs: Vec<crate::ops::JobSpec>) -> Result<u8> {
+/// Of the jobs' groups those that have one of the named sources; all when none is named.
+fn with_sources(mut jobs: Vec<JobSpec>, wanted: &[String]) -> Result<Vec<JobSpec>> {
+    let names: Vec<String> = jobs.iter().flat_map(|job| job.sources.iter().map(|s| s.source.name().to_owned())).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !names.contains(name)) {
+        return Err(
+            Error::new(Kind::Usage, format!("no job has a source '{unknown}'")).hint(format!("the sources are: {}", names.join(", ")))
+        );
+    }
+    if !wanted.is_empty() {
+        jobs.retain(|job| job.sources.iter().any(|s| wanted.iter().any(|name| name == s.source.name())));
+    }
+    Ok(jobs)
+}
+
+async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>) -> Result<u8> {
     #[derive(Serialize)]
     struct Found {
         job: String,
@@ -147,15 +164,25 @@ fn text(ran: &Ran, now: Timestamp) -> String {
         report.stores.join(" and "),
         took(report.elapsed_seconds),
     );
+    if !report.left_out.is_empty() {
+        let _ = writeln!(
+            out,
+            "   on request without {}: no whole restore point, taken only by its id or with --source",
+            report.left_out.join(", ")
+        );
+        return out + &verified_text(ran);
+    }
     let _ = match &report.previous_good {
         Some((_, ended)) => writeln!(out, "   the good set before it is {} old", duration(crate::cli::output::age(*ended, now))),
         None if report.problems.is_empty() => writeln!(out, "   it is the first good set of this job"),
         None => writeln!(out, "   this job has NO GOOD SET yet"),
     };
-    if let Some(verified) = &ran.verified {
-        out.push_str(&crate::cli::verify::text(verified));
-    }
-    if let Some(unrecorded) = &report.unrecorded {
+    out + &verified_text(ran)
+}
+
+fn verified_text(ran: &Ran) -> String {
+    let mut out = ran.verified.as_ref().map(crate::cli::verify::text).unwrap_or_default();
+    if let Some(unrecorded) = &ran.backup.unrecorded {
         let _ = writeln!(out, "   not recorded on this host: {unrecorded}");
     }
     out

@@ -47,6 +47,8 @@ pub struct BackupReport {
     pub set: SetId,
     /// `complete` or `partial`.
     pub state: &'static str,
+    /// Sources of the job that were not asked for: without them the set is no whole restore point.
+    pub left_out: Vec<String>,
     /// What is missing, a sentence each.
     pub problems: Vec<String>,
     /// Worth knowing.
@@ -207,7 +209,8 @@ async fn dump_and_commit(
         return Err(first.unwrap_or_else(|| Error::failed(format!("job {} has nothing to back up", job.name))));
     }
 
-    let mut manifest = describe(setup, job, &run, started_at, outcomes, &destination).await?;
+    let left_out = left_out(job, sources);
+    let mut manifest = describe(setup, job, &run, started_at, outcomes, &left_out, &destination).await?;
     let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
     manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
     check_uploaded(setup, &manifest).await?;
@@ -377,6 +380,15 @@ async fn reach(spec: &SourceSpec, context: &RunContext, outcome: &mut SourceOutc
     }
 }
 
+/// Why a set made with `--source` is partial.
+const LEFT_OUT: &str = "left out on request (--source)";
+
+/// Sources of the group that were not asked for.
+fn left_out(job: &JobSpec, chosen: &[SourceSpec]) -> Vec<String> {
+    let names = job.sources.iter().map(|s| s.source.name());
+    names.filter(|name| !chosen.iter().any(|c| c.source.name() == *name)).map(str::to_owned).collect()
+}
+
 /// Stores configuration and details, and puts the manifest together; its guide is still to come.
 async fn describe(
     setup: &Setup,
@@ -384,6 +396,7 @@ async fn describe(
     run: &Run,
     started_at: Timestamp,
     outcomes: Vec<SourceOutcome>,
+    left_out: &[String],
     destination: &Destination<'_>,
 ) -> Result<Manifest> {
     let set = run.set().clone();
@@ -395,6 +408,8 @@ async fn describe(
         artifacts.extend(outcome.artifacts);
         details.sources.push(outcome.details);
     }
+    // What a date means must be a whole restore point: a set of some sources only is partial, by request.
+    reasons.extend(left_out.iter().map(|name| format!("{name}: {LEFT_OUT}")));
     let config = Bytes::from(job.config_text.clone());
     let (artifact, facts) = destination.small(OWN_SOURCE, "drctl.yaml", ArtifactFormat::Raw, config, false).await?;
     details.sources.push(SourceDetails {
@@ -458,7 +473,13 @@ fn report(manifest: &Manifest, record: u64, log: &JobLog, elapsed: Duration) -> 
     BackupReport {
         set: manifest.set.clone(),
         state: manifest.state.name(),
-        problems: manifest.state.reasons().to_vec(),
+        problems: manifest.state.reasons().iter().filter(|r| !r.ends_with(LEFT_OUT)).cloned().collect(),
+        left_out: manifest
+            .state
+            .reasons()
+            .iter()
+            .filter_map(|r| Some(r.strip_suffix(LEFT_OUT)?.trim_end_matches(": ").to_owned()))
+            .collect(),
         warnings: manifest.sources.iter().flat_map(|s| s.warnings.iter().map(|w| format!("{}: {w}", s.name))).collect(),
         record,
         artifacts: manifest
