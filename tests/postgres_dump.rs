@@ -359,3 +359,16 @@ async fn no_secret_shows_in_the_arguments_or_environment_of_a_child() {
     let passfile = seen.lines().find_map(|l| l.strip_prefix("PGPASSFILE=")).unwrap();
     assert!(!std::path::Path::new(passfile).exists(), "the password file must be gone with the session");
 }
+
+/// A server that runs out of room for temporary files; a limit on them stands for a full disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn f41_a_server_without_room_for_temporary_files_gives_its_own_words() {
+    let server = Server::start();
+    let tables: String = (0..1500).map(|i| format!("create table t{i}(a int, b text, c numeric default 7);")).collect();
+    server.sql("postgres", &format!("begin; {tables} commit;"));
+    server.sql("postgres", "alter role postgres set work_mem = '64kB'");
+    server.sql("postgres", "alter role postgres set temp_file_limit = '1kB'");
+    let error = dump_all(server.named(&["postgres"]), &context("f41")).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("temp_file_limit"), "{error}");
+    assert!(!error.kind().retryable(), "{error:?}");
+}
