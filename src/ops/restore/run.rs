@@ -15,12 +15,12 @@ use crate::observe::Event;
 use crate::ops::Setup;
 use crate::ops::dump::interrupted;
 use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal};
-use crate::ops::restore::plan::{Prepared, Work};
+use crate::ops::restore::plan::{Prepared, RestorePlan, Work};
 use crate::ops::verify::{held, while_holding};
 use crate::pipeline::plain;
 use crate::pipeline::read::StoredArtifact;
 use crate::source::load::LoadArtifact;
-use crate::state::StateFile;
+use crate::state::{Process, StateFile};
 
 /// What a restore did; the value behind the closing lines and `--json`.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +35,8 @@ pub struct RestoreReport {
     pub switched: bool,
     /// What is kept aside.
     pub kept: Vec<String>,
+    /// What was only laid aside for a person, how it differs, and the lines that put it in place.
+    pub aside: Vec<String>,
     /// Seconds it took.
     pub elapsed_seconds: f64,
 }
@@ -50,6 +52,33 @@ pub struct RestoredSource {
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
     /// Plain bytes loaded.
     pub plain_bytes: u64,
+}
+
+/// Kinds that are never put in place by drctl.
+fn is_aside(kind: &str) -> bool {
+    matches!(kind, "environment" | "compose")
+}
+
+/// Whether live data was exchanged, so that it can be undone: not in place (but files are laid beside even then), not into a new
+/// folder, not for what is only laid aside.
+fn exchanged(plan: &RestorePlan) -> bool {
+    let exchanges = |kind: &str| match kind {
+        aside if is_aside(aside) => false,
+        "files" => plan.target.is_none(),
+        _ => !plan.in_place,
+    };
+    plan.sources.iter().any(|source| exchanges(&source.kind))
+}
+
+/// What an earlier restore left half loaded in place is whole again.
+fn settle_in_place(state: &StateFile, done: &RestoreNote) -> Result<()> {
+    for mut earlier in RestoreNote::all(state)? {
+        if earlier.phase == Phase::InPlace && !earlier.is_running() && done.covers(&earlier) && done.target == earlier.target {
+            earlier.phase = Phase::Finished;
+            earlier.save(state)?;
+        }
+    }
+    Ok(())
 }
 
 /// The state file, without which nothing could be undone.
@@ -74,8 +103,9 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         set: manifest.set.clone(),
         sources: work.iter().map(|w| (w.request.source.clone(), w.kind.clone())).collect(),
         target: plan.target.clone(),
+        in_place: plan.in_place,
         phase: if plan.in_place { Phase::InPlace } else { Phase::Loading },
-        pid: std::process::id(),
+        process: Process::this(),
         started_at: setup.clock.now(),
         switched_at: None,
         elapsed_seconds: None,
@@ -89,13 +119,13 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         Err(error) => {
             discard(setup, &state, &work, &mut note).await;
             let error = hold::explain(log, &manifest.set, error).await;
+            let error = if plan.in_place { half_in_place(error) } else { error };
             if let Some(held) = held {
                 let _ = held.release(log).await;
             }
             return Err(finish_event(setup, &note, started, error));
         }
     };
-    let elsewhere = plan.target.is_some() && plan.sources.iter().all(|s| s.kind == "files");
     let switched = switch_all(setup, &state, &work, &mut note).await;
     if let Some(held) = held
         && let Err(error) = held.release(log).await
@@ -105,15 +135,24 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
     if let Err(error) = switched {
         return Err(finish_event(setup, &note, started, error));
     }
-    note.phase = if elsewhere { Phase::Finished } else { Phase::Switched };
+    let mut switched = exchanged(&plan);
+    note.phase = if switched { Phase::Switched } else { Phase::Finished };
     note.switched_at = Some(setup.clock.now());
     note.elapsed_seconds = Some(started.elapsed().as_secs_f64());
     note.save(&state)?;
+    settle_in_place(&state, &note)?;
 
-    let mut kept = Vec::new();
+    let (mut kept, mut aside) = (Vec::new(), Vec::new());
     for item in &work {
         let journal = SourceJournal::new(state.clone(), &plan.restore, &item.request.source);
-        kept.extend(item.loader.kept(&journal, &setup.context(&plan.restore)).await?);
+        let lines = item.loader.kept(&journal, &setup.context(&plan.restore)).await?;
+        if is_aside(&item.kind) { aside.extend(lines) } else { kept.extend(lines) }
+    }
+    // A scratch target that was not there before leaves nothing to undo or to drop.
+    if plan.target.is_some() && kept.is_empty() && switched {
+        switched = false;
+        note.phase = Phase::Finished;
+        note.save(&state)?;
     }
     let sources = work.iter().zip(loaded).zip(&plan.sources).map(|((item, counts), planned)| RestoredSource {
         name: item.request.source.clone(),
@@ -125,8 +164,9 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         restore: plan.restore.clone(),
         set: manifest.set.clone(),
         sources: sources.collect(),
-        switched: !elsewhere,
+        switched,
         kept,
+        aside,
         elapsed_seconds: started.elapsed().as_secs_f64(),
     };
     setup.bus.emit(Event::RunFinished {
@@ -138,6 +178,11 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         at: setup.clock.now(),
     });
     Ok(report)
+}
+
+/// A failure while the live data may have been overwritten in part.
+fn half_in_place(error: Error) -> Error {
+    error.hint("the live data may be overwritten in part: restore this set or the safety set again with --in-place --no-safety-set")
 }
 
 fn finish_event(setup: &Setup, note: &RestoreNote, started: std::time::Instant, error: Error) -> Error {
@@ -278,7 +323,21 @@ async fn switch_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: 
             }
         }
         discard(setup, state, work, note).await;
+        keep_what_was_live(setup, state, work, note).await?;
         return Err(error.hint("the live data is as it was before"));
+    }
+    Ok(())
+}
+
+/// What was live for a moment and was switched back may hold writes of that moment: it stays until `--finish`.
+async fn keep_what_was_live(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mut RestoreNote) -> Result<()> {
+    for item in work {
+        let journal = SourceJournal::new(state.clone(), &note.restore, &item.request.source);
+        let kept = item.loader.kept(&journal, &setup.context(&note.restore)).await.unwrap_or_default();
+        if note.phase == Phase::Discarded && !kept.is_empty() {
+            note.phase = Phase::Undone;
+            note.save(state)?;
+        }
     }
     Ok(())
 }
@@ -293,7 +352,8 @@ async fn discard(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mu
             setup.bus.warn(format!("{}: what was loaded stays for now: {error}", item.request.source));
         }
     }
-    if clean {
+    // In place the live data itself may be half loaded: that is not clean again.
+    if clean && note.phase != Phase::InPlace {
         note.phase = Phase::Discarded;
         if let Err(error) = note.save(state) {
             setup.bus.warn(format!("the state file does not know that restore {} was discarded: {error}", note.restore));
