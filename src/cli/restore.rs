@@ -189,6 +189,9 @@ pub fn done_text(report: &RestoreReport) -> String {
     for line in &report.kept {
         let _ = writeln!(out, "kept: {line}");
     }
+    for line in &report.aside {
+        let _ = writeln!(out, "  {line}");
+    }
     let _ = writeln!(out, "restored {} in {}", report.set, took(report.elapsed_seconds));
     if report.switched {
         let _ =
@@ -324,6 +327,7 @@ mod tests {
             ],
             switched: true,
             kept: vec!["database jisu_prod_drctl_old_7k3q9abc, 1.2 GiB".into()],
+            aside: vec![],
             elapsed_seconds: 41.5,
         };
         insta::assert_snapshot!(done_text(&report));

@@ -31,7 +31,8 @@ pub fn source(config: &SourceConfig) -> Result<Arc<dyn Source>> {
 
 /// A loader for a source of a set: what is configured under its name, or, with a target, what its kind alone can do.
 pub fn loader(name: &str, kind: &str, configured: Option<&SourceConfig>) -> Result<Arc<dyn Loader>> {
-    let here = || PathBuf::from(".");
+    // Absolute: another process may have to find what lies there.
+    let here = || std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     Ok(match (kind, configured.map(|c| &c.kind)) {
         ("postgres", Some(SourceKind::Postgres(postgres))) => Arc::new(PostgresLoader::new(postgres_settings(postgres)?)),
         ("postgres", _) => Arc::new(PostgresLoader::new(PostgresSettings::default())),

@@ -54,11 +54,15 @@ fn text(report: &StatusReport) -> String {
     }
     for standing in &report.restores {
         let restore = &standing.restore;
+        if restore.is_running() {
+            let _ = writeln!(out, "\nrestore {} of {}: under way as process {}", restore.restore, restore.set, restore.process.pid);
+            continue;
+        }
         let _ = writeln!(out, "\nrestore {} of {}: {}", restore.restore, restore.set, aftermath::phase_words(restore.phase));
         for line in &standing.kept {
             let _ = writeln!(out, "  {line}");
         }
-        let _ = writeln!(out, "  drctl restore --undo {0}   or   drctl restore --finish {0}", restore.restore);
+        let _ = writeln!(out, "  {}", aftermath::ways_on(restore));
     }
     for run in &report.interrupted {
         let _ = writeln!(out, "\ninterrupted: {run}");

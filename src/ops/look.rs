@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{JobLog, SetEntry};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::record::Grade;
 use crate::model::{Artifact, Encryption, JobName, SetId, SetKind};
@@ -320,10 +320,15 @@ pub fn artifact<'a>(manifest: &'a crate::model::Manifest, details: Option<&Detai
     match found.as_slice() {
         [only] => Ok(only),
         _ => {
-            let known: Vec<&str> = manifest.artifacts.iter().map(|a| a.file.as_str()).collect();
-            let what = if found.is_empty() { "has no artifact" } else { "has more than one artifact" };
-            Err(Error::new(crate::error::Kind::NoSuchSet, format!("{} {what} '{wanted}'", manifest.set))
-                .hint(format!("its artifacts are: {}", known.join(", "))))
+            let files =
+                |artifacts: &mut dyn Iterator<Item = &'a Artifact>| artifacts.map(|a| a.file.as_str()).collect::<Vec<_>>().join(", ");
+            Err(if found.is_empty() {
+                Error::new(Kind::NoSuchSet, format!("{} has no artifact '{wanted}'", manifest.set))
+                    .hint(format!("its artifacts are: {}", files(&mut manifest.artifacts.iter())))
+            } else {
+                Error::new(Kind::Usage, format!("'{wanted}' names more than one artifact of {}", manifest.set))
+                    .hint(format!("say which: {}", files(&mut found.into_iter())))
+            })
         }
     }
 }

@@ -26,6 +26,9 @@ fn file_key(artifact: &str) -> String {
 /// Journal key of all artifacts' names.
 const FILES: &str = "aside.files";
 
+/// Journal key of what there is to tell.
+const LINES: &str = "aside.lines";
+
 /// Lays environment and compose files aside for a person to copy.
 pub struct AsideLoader {
     folder: PathBuf,
@@ -178,24 +181,23 @@ impl Loader for AsideLoader {
         inspector.finish()
     }
 
-    /// Changes nothing: tells what differs, and the lines that copy.
-    async fn switch(&self, request: &LoadRequest, journal: &dyn Journal, context: &RunContext) -> Result<()> {
+    /// Changes nothing: notes what differs, and the lines that copy.
+    async fn switch(&self, request: &LoadRequest, journal: &dyn Journal, _context: &RunContext) -> Result<()> {
+        let mut lines = Vec::new();
         for artifact in &request.artifacts {
             let path = written(journal, &artifact.name)?;
-            context.bus.step(format!("{} written; nothing live was changed", path.display()));
+            lines.push(format!("{}; nothing live was changed", path.display()));
             if artifact.artifact.format == ArtifactFormat::Env
                 && let (Ok(bytes), Some(live)) = (std::fs::read(&path), self.live_variables())
                 && let Ok(set) = dotenv::parse(&bytes)
             {
-                for line in differences(&set.variables, &live) {
-                    context.bus.step(line);
-                }
+                lines.extend(differences(&set.variables, &live));
             }
             if let Some(live) = self.live_path(request, artifact) {
-                context.bus.step(format!("to put it in place: cp {} {}", quoted(&path), quoted(&live)));
+                lines.push(format!("to put it in place: cp {} {}", quoted(&path), quoted(&live)));
             }
         }
-        Ok(())
+        journal.note(LINES, json!(lines)).await
     }
 
     async fn discard(&self, journal: &dyn Journal, _context: &RunContext) -> Result<()> {
@@ -222,8 +224,9 @@ impl Loader for AsideLoader {
         Ok(Vec::new())
     }
 
-    async fn kept(&self, _journal: &dyn Journal, _context: &RunContext) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    /// The files laid aside, what differs, and the lines that copy.
+    async fn kept(&self, journal: &dyn Journal, _context: &RunContext) -> Result<Vec<String>> {
+        Ok(journal.get(LINES).and_then(|lines| serde_json::from_value(lines).ok()).unwrap_or_default())
     }
 }
 

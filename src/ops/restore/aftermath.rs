@@ -31,12 +31,16 @@ fn pick(state: &StateFile, id: Option<&str>, fits: impl Fn(Phase) -> bool, verb:
             let note = notes.into_iter().find(|n| n.restore == id);
             let note =
                 note.ok_or_else(|| Error::new(Kind::NoSuchSet, format!("no restore {id} is known on this host")).hint("drctl status"))?;
+            if note.is_running() {
+                return Err(Error::new(Kind::Locked, format!("restore {id} is under way as process {}", note.process.pid))
+                    .hint("wait for its end, or stop that process"));
+            }
             if fits(note.phase) {
                 return Ok(note);
             }
             Err(Error::new(Kind::Preflight, format!("restore {id} cannot be {verb}: it is {}", phase_words(note.phase))))
         }
-        None => notes.into_iter().rev().find(|n| fits(n.phase)).ok_or_else(|| {
+        None => notes.into_iter().rev().find(|n| fits(n.phase) && !n.is_running()).ok_or_else(|| {
             Error::new(Kind::NoSuchSet, format!("there is no restore on this host that could be {verb}")).hint("drctl status")
         }),
     }
@@ -48,10 +52,21 @@ pub fn phase_words(phase: Phase) -> &'static str {
         Phase::Loading => "interrupted while loading; the live data is untouched",
         Phase::Switching => "interrupted in the switch",
         Phase::Switched => "live, the old data kept aside",
-        Phase::InPlace => "interrupted while loading in place",
+        Phase::InPlace => "interrupted while loading in place; the live data may be overwritten in part",
         Phase::Undone => "undone, its data kept aside",
         Phase::Finished => "finished",
         Phase::Discarded => "discarded",
+    }
+}
+
+/// The lines that can be typed next.
+pub fn ways_on(note: &RestoreNote) -> String {
+    let id = &note.restore;
+    match note.phase {
+        Phase::Loading | Phase::Switching => format!("drctl restore --undo {id}"),
+        Phase::InPlace => format!("drctl restore {} --in-place --no-safety-set", note.set),
+        Phase::Switched => format!("drctl restore --undo {id}   or   drctl restore --finish {id}"),
+        Phase::Undone | Phase::Finished | Phase::Discarded => format!("drctl restore --finish {id}"),
     }
 }
 
@@ -69,8 +84,10 @@ pub async fn undo(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> Res
     let context = setup.context(&note.restore);
     let mut done = Vec::new();
     let switched = note.phase != Phase::Loading;
-    for (loader, journal) in parts(&state, &note, loaders)?.into_iter().rev() {
-        if switched {
+    for ((name, kind), (loader, journal)) in note.sources.iter().zip(parts(&state, &note, loaders)?).rev() {
+        if note.in_place && kind != "files" {
+            done.push(format!("{name} was loaded in place and stays: its way back is the safety set"));
+        } else if switched {
             done.extend(loader.undo(&journal, &context).await.context(|| format!("undo restore {}", note.restore))?);
         } else {
             loader.discard(&journal, &context).await?;
@@ -84,10 +101,13 @@ pub async fn undo(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> Res
 /// Drops what was kept aside.
 pub async fn finish(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> Result<AftermathReport> {
     let state = state(setup)?;
-    let mut note = pick(&state, id, |p| matches!(p, Phase::Switched | Phase::Undone), "finished")?;
+    let mut note = pick(&state, id, |p| matches!(p, Phase::Switched | Phase::Undone | Phase::InPlace), "finished")?;
     let context = setup.context(&note.restore);
     let mut done = Vec::new();
     for (loader, journal) in parts(&state, &note, loaders)? {
+        if note.phase == Phase::InPlace {
+            loader.discard(&journal, &context).await.context(|| format!("clean up restore {}", note.restore))?;
+        }
         done.extend(loader.finish(&journal, &context).await.context(|| format!("finish restore {}", note.restore))?);
     }
     note.phase = Phase::Finished;
@@ -99,7 +119,7 @@ pub async fn finish(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> R
 pub async fn sweep(setup: &Setup, loaders: &dyn Loaders) -> Result<()> {
     let state = state(setup)?;
     for mut note in RestoreNote::all(&state)? {
-        if note.pid == std::process::id() || crate::state::process_is_alive(note.pid) {
+        if note.is_running() {
             continue;
         }
         match note.phase {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::model::SetId;
 use crate::source::load::Journal;
-use crate::state::StateFile;
+use crate::state::{Process, StateFile};
 
 /// How far a restore has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,10 +50,12 @@ pub struct RestoreNote {
     pub sources: Vec<(String, String)>,
     /// The target, where it is not the place the set came from.
     pub target: Option<String>,
+    /// Whether databases were loaded over the live ones: then only files can be undone.
+    pub in_place: bool,
     /// How far it has come.
     pub phase: Phase,
     /// The process that runs or ran it.
-    pub pid: u32,
+    pub process: Process,
     /// When it began.
     pub started_at: Timestamp,
     /// When the switch was done.
@@ -67,6 +69,16 @@ const WHOLE: &str = "";
 const NOTE: &str = "restore";
 
 impl RestoreNote {
+    /// Whether it is at work: neither it nor what it made may be touched by another process.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Loading | Phase::Switching | Phase::InPlace) && self.process.is_alive()
+    }
+
+    /// Whether it brings back every source that `other` was about.
+    pub fn covers(&self, other: &RestoreNote) -> bool {
+        self.set.job() == other.set.job() && other.sources.iter().all(|source| self.sources.contains(source))
+    }
+
     /// Keeps it.
     pub fn save(&self, state: &StateFile) -> Result<()> {
         let value = serde_json::to_value(self).map_err(|e| Error::failed("note the restore").because(e))?;

@@ -20,7 +20,7 @@ use crate::ops::verify::{hold_all, release_all, while_holding};
 use crate::pipeline::plain;
 use crate::pipeline::read::StoredArtifact;
 use crate::source::load::LoadArtifact;
-use crate::state::StateFile;
+use crate::state::{Process, StateFile};
 
 /// What a restore did; the value behind the closing lines and `--json`.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +35,8 @@ pub struct RestoreReport {
     pub switched: bool,
     /// What is kept aside.
     pub kept: Vec<String>,
+    /// What was only laid aside for a person, how it differs, and the lines that put it in place.
+    pub aside: Vec<String>,
     /// Seconds it took.
     pub elapsed_seconds: f64,
 }
@@ -50,6 +52,33 @@ pub struct RestoredSource {
     pub counts: BTreeMap<String, BTreeMap<String, u64>>,
     /// Plain bytes loaded.
     pub plain_bytes: u64,
+}
+
+/// Kinds that are never put in place by drctl.
+fn is_aside(kind: &str) -> bool {
+    matches!(kind, "environment" | "compose")
+}
+
+/// Whether live data was exchanged, so that it can be undone: not in place (but files are laid beside even then), not into a new
+/// folder, not for what is only laid aside.
+fn exchanged(plan: &RestorePlan) -> bool {
+    let exchanges = |kind: &str| match kind {
+        aside if is_aside(aside) => false,
+        "files" => plan.target.is_none(),
+        _ => !plan.in_place,
+    };
+    plan.sources.iter().any(|source| exchanges(&source.kind))
+}
+
+/// What an earlier restore left half loaded in place is whole again.
+fn settle_in_place(state: &StateFile, done: &RestoreNote) -> Result<()> {
+    for mut earlier in RestoreNote::all(state)? {
+        if earlier.phase == Phase::InPlace && !earlier.is_running() && done.covers(&earlier) && done.target == earlier.target {
+            earlier.phase = Phase::Finished;
+            earlier.save(state)?;
+        }
+    }
+    Ok(())
 }
 
 /// The state file, without which nothing could be undone.
@@ -76,8 +105,9 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         set: first,
         sources: work.iter().map(|w| (w.request.source.clone(), w.kind.clone())).collect(),
         target: plan.target.clone(),
+        in_place: plan.in_place,
         phase: if plan.in_place { Phase::InPlace } else { Phase::Loading },
-        pid: std::process::id(),
+        process: Process::this(),
         started_at: setup.clock.now(),
         switched_at: None,
         elapsed_seconds: None,
@@ -112,23 +142,32 @@ async fn load_and_switch(
         Ok(loaded) => loaded,
         Err(error) => {
             discard(setup, state, work, note).await;
-            return Err(hold::explain(log, &note.set, error).await);
+            let error = hold::explain(log, &note.set, error).await;
+            return Err(if plan.in_place { half_in_place(error) } else { error });
         }
     };
-    let switches = !plan.in_place && !elsewhere(plan);
     switch_all(setup, state, work, note).await?;
-    note.phase = if switches { Phase::Switched } else { Phase::Finished };
+    let mut switched = exchanged(plan);
+    note.phase = if switched { Phase::Switched } else { Phase::Finished };
     note.switched_at = Some(setup.clock.now());
     note.elapsed_seconds = Some(started.elapsed().as_secs_f64());
-    note.save(state).map_err(|e| e.context("the restore is done, but could not be noted"))?;
+    let noted = note.save(state).and_then(|()| settle_in_place(state, note));
+    noted.map_err(|e| e.context("the restore is done, but could not be noted"))?;
 
-    let mut kept = Vec::new();
+    let (mut kept, mut aside) = (Vec::new(), Vec::new());
     for item in work {
         let journal = SourceJournal::new(state.clone(), &plan.restore, &item.request.source);
         match item.loader.kept(&journal, &setup.context(&plan.restore)).await {
+            Ok(lines) if is_aside(&item.kind) => aside.extend(lines),
             Ok(lines) => kept.extend(lines),
             Err(error) => setup.bus.warn(format!("{}: what is kept aside cannot be listed: {error}", item.request.source)),
         }
+    }
+    // A scratch target that was not there before leaves nothing to undo or to drop.
+    if plan.target.is_some() && kept.is_empty() && switched {
+        switched = false;
+        note.phase = Phase::Finished;
+        note.save(state)?;
     }
     let sources = work.iter().zip(loaded).zip(&plan.sources).map(|((item, counts), planned)| RestoredSource {
         name: item.request.source.clone(),
@@ -140,20 +179,16 @@ async fn load_and_switch(
         restore: plan.restore.clone(),
         set: note.set.clone(),
         sources: sources.collect(),
-        switched: switches,
+        switched,
         kept,
+        aside,
         elapsed_seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-/// Whether everything goes into new places where nothing is exchanged: files into another folder, what is only laid aside.
-fn elsewhere(plan: &RestorePlan) -> bool {
-    let exchanged = |kind: &str| match kind {
-        "files" => plan.target.is_none(),
-        "environment" | "compose" => false,
-        _ => true,
-    };
-    !plan.sources.iter().any(|s| exchanged(&s.kind))
+/// A failure while the live data may have been overwritten in part.
+fn half_in_place(error: Error) -> Error {
+    error.hint("the live data may be overwritten in part: restore this set or the safety set again with --in-place --no-safety-set")
 }
 
 type Counts = BTreeMap<String, BTreeMap<String, u64>>;
@@ -281,7 +316,21 @@ async fn switch_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: 
             }
         }
         discard(setup, state, work, note).await;
+        keep_what_was_live(setup, state, work, note).await?;
         return Err(error.hint("the live data is as it was before"));
+    }
+    Ok(())
+}
+
+/// What was live for a moment and was switched back may hold writes of that moment: it stays until `--finish`.
+async fn keep_what_was_live(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mut RestoreNote) -> Result<()> {
+    for item in work {
+        let journal = SourceJournal::new(state.clone(), &note.restore, &item.request.source);
+        let kept = item.loader.kept(&journal, &setup.context(&note.restore)).await.unwrap_or_default();
+        if note.phase == Phase::Discarded && !kept.is_empty() {
+            note.phase = Phase::Undone;
+            note.save(state)?;
+        }
     }
     Ok(())
 }
@@ -296,7 +345,8 @@ async fn discard(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mu
             setup.bus.warn(format!("{}: what was loaded stays for now: {error}", item.request.source));
         }
     }
-    if clean {
+    // In place the live data itself may be half loaded: that is not clean again.
+    if clean && note.phase != Phase::InPlace {
         note.phase = Phase::Discarded;
         if let Err(error) = note.save(state) {
             setup.bus.warn(format!("the state file does not know that restore {} was discarded: {error}", note.restore));
