@@ -9,6 +9,7 @@ use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
 use crate::model::{Manifest, SetId};
+use crate::ops::backup::OWN_SOURCE;
 use crate::ops::details::Details;
 use crate::ops::restore::{DATA_KINDS, Loaders, RestoreOptions};
 use crate::ops::{Setup, choose};
@@ -177,7 +178,9 @@ fn sources(manifest: &Manifest, options: &RestoreOptions) -> Result<(Vec<String>
     let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
     for source in &manifest.sources {
         let whole = manifest.artifacts.iter().any(|a| a.source == source.name);
-        if wanted(&source.name, &source.kind) && whole {
+        if source.kind == OWN_SOURCE && !wanted(&source.name, &source.kind) {
+            // drctl's own configuration: nobody asks for it in a restore, and drctl cat shows it.
+        } else if wanted(&source.name, &source.kind) && whole {
             chosen.push(source.name.clone());
         } else if !whole {
             left_out.push(format!("{}: nothing of it is in this set", source.name));
