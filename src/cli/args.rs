@@ -9,14 +9,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "drctl",
     version,
-    about,
     long_about = None,
     max_term_width = 100,
     disable_help_subcommand = true,
     after_help = "Start:   drctl init, then drctl backup now\n\
                   3 a.m.:  drctl restore --date latest --dry-run    shows what would happen, changes nothing\n\
-                  Exit:    0 ok, 1 failed, 2 usage or configuration, 3 partial, 4 refused and nothing changed, 5 verification failed,\n         \
-                  6 no such set, 7 locked, 8 unreachable, 9 stale, 130/143 signal"
+                  Exit:    0 ok, 1 failed, 2 usage or configuration, 3 partial, 4 refused: nothing changed,\n         \
+                  5 verification failed, 6 no such set, 7 locked, 8 unreachable, 9 stale, 130/143 signal"
 )]
 pub struct Cli {
     /// What all verbs take.

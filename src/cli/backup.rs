@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::Shell;
 use crate::cli::args::BackupArgs;
 use crate::cli::open::Opened;
-use crate::cli::output::{bytes, duration, number, took};
+use crate::cli::output::{bytes, count, counted, duration, took};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 use crate::ops::JobSpec;
@@ -155,10 +155,10 @@ fn text(ran: &Ran, now: Timestamp) -> String {
     let counts = totals(report);
     let _ = writeln!(
         out,
-        "{} {}: {} artifacts{counts}, {} → {} in {}, {}",
+        "{} {}: {}{counts}, {} → {} in {}, {}",
         if report.problems.is_empty() { "ok" } else { "PARTIAL" },
         report.set,
-        report.artifacts.len(),
+        count(report.artifacts.len() as u64, "artifact"),
         bytes(report.plain_bytes),
         bytes(report.stored_bytes),
         report.stores.join(" and "),
@@ -190,9 +190,8 @@ fn verified_text(ran: &Ran) -> String {
 
 fn totals(report: &BackupReport) -> String {
     let sum = |name: &str| report.artifacts.iter().filter_map(|a| a.totals.get(name)).sum::<u64>();
-    let parts: Vec<String> =
-        ["tables", "rows", "files"].iter().filter(|name| sum(name) > 0).map(|name| format!("{} {name}", number(sum(name)))).collect();
-    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+    let counts = counted(["tables", "rows", "files"].map(|name| (name, sum(name))).into_iter().filter(|(_, sum)| *sum > 0));
+    if counts.is_empty() { counts } else { format!(" ({counts})") }
 }
 
 /// Asked for by a caller that has no job at all.

@@ -211,7 +211,9 @@ fn same_disk(findings: &[Finding], store: &Path) -> Option<String> {
     let device = |path: &Path| std::fs::metadata(path).ok().map(|m| m.dev());
     let data = ["/var/lib/postgresql", "/var/lib/pgsql"].iter().find_map(|p| device(Path::new(p)))?;
     (local && device(store) == Some(data)).then(|| {
-        "the repository lies on the database's own disk and dies with it: give --store a folder on another disk or machine".to_owned()
+        "the repository lies on the database's own disk and dies with it. Better: take away what was made here and run\n         \
+         drctl init --store FOLDER with a folder on another disk or machine"
+            .to_owned()
     })
 }
 
@@ -265,10 +267,17 @@ fn text(report: &InitReport, dry: bool) -> String {
         });
     }
     let verb = if dry { "would make" } else { "made" };
-    line(format!("\n{verb}  {}  the configuration of job '{}'", report.config.display(), report.job));
-    line(format!("{verb}  {}  the repository", report.store.display()));
-    line(format!("{verb}  {}/  the keys of this host", report.keys.display()));
-    line(format!("{verb}  {}  the recovery file", report.recovery.display()));
+    let made = [
+        (report.config.display().to_string(), format!("the configuration of job '{}'", report.job)),
+        (format!("{}/", report.store.display()), "the repository: backup sets and their log".to_owned()),
+        (format!("{}/", report.keys.display()), "the keys of this host".to_owned()),
+        (report.recovery.display().to_string(), "the recovery file".to_owned()),
+    ];
+    let width = made.iter().map(|(path, _)| path.chars().count()).max().unwrap_or(0);
+    line(String::new());
+    for (path, what) in made {
+        line(format!("{verb}  {path:width$}  {what}"));
+    }
     for warning in &report.warnings {
         line(format!("\nwarning: {warning}"));
     }
@@ -282,7 +291,7 @@ fn text(report: &InitReport, dry: bool) -> String {
     } else {
         line("\nWithout this host, the recovery file and its passphrase are the ONLY way into your backups.".into());
     }
-    line("Print it or put both into a password manager, away from this machine.".into());
+    line("Print both, or put both into a password manager, away from this machine.".into());
     line("\nnext:   drctl backup now".into());
     out
 }

@@ -47,8 +47,8 @@ impl Progress {
     fn start(&self, artifact: &str, expected: Option<u64>) {
         let bar = self.bars.as_ref().map(|bars| {
             let (template, length) = match expected {
-                Some(total) if total > 0 => ("  {prefix}  {bar:24} {bytes:>10} of {total_bytes}  {bytes_per_sec}  {msg}", total),
-                _ => ("  {prefix}  {spinner} {bytes:>10}  {bytes_per_sec}  {msg}", 0),
+                Some(total) if total > 0 => ("  {prefix:32} {bar:24} {bytes:>10} of {total_bytes}  {bytes_per_sec}  {msg}", total),
+                _ => ("  {prefix:32} {spinner} {bytes:>10}  {bytes_per_sec}  {msg}", 0),
             };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ");
             bars.add(ProgressBar::new(length).with_style(style).with_prefix(artifact.to_owned()))
@@ -108,7 +108,7 @@ impl Observer for Progress {
                 let elapsed = self.finish(artifact).unwrap_or_default();
                 let done = self.paint("32", "✓");
                 self.line(&format!(
-                    "  {done} {artifact}  {} → {}  {}",
+                    "  {done} {artifact:<32} {:>9}  {:>9} stored  {}",
                     bytes(*plain_bytes),
                     bytes(*stored_bytes),
                     took(elapsed.as_secs_f64())

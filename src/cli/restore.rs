@@ -7,14 +7,14 @@ use jiff::tz::TimeZone;
 use crate::cli::Shell;
 use crate::cli::args::RestoreArgs;
 use crate::cli::open::Opened;
-use crate::cli::output::{age, bytes, confirm, duration, is_interactive, number, took, when};
+use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
 use crate::error::{Error, Kind, Result};
 use crate::ops::backup::{BackupOptions, backup};
 use crate::ops::choose::Wanted;
 use crate::ops::restore::aftermath::{self, AftermathReport};
 use crate::ops::restore::plan::{RestorePlan, plan};
 use crate::ops::restore::run::{RestoreReport, run as carry_out};
-use crate::ops::restore::{RestoreOptions, new_restore_id};
+use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id};
 
 /// Plans and, when agreed to, restores. Without a terminal and without `--yes`: prints plan and command line, exit 4.
 pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
@@ -155,7 +155,8 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     }
     out.push('\n');
     if !plan.left_out.is_empty() {
-        let _ = writeln!(out, "Left out: {}", plan.left_out.join("; "));
+        let left_out: Vec<String> = plan.left_out.iter().map(|source| left_out(source)).collect();
+        let _ = writeln!(out, "Left out: {}", left_out.join("; "));
     }
     let _ = match plan.took_before {
         Some((seconds, at)) => writeln!(out, "The last restore of this job took {} ({} ago).", took(seconds), duration(age(at, plan.now))),
@@ -164,6 +165,7 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     let _ = match (plan.in_place, &plan.target) {
         (true, _) => writeln!(out, "IN PLACE: the live data is overwritten; the way back is the safety set made first."),
         (false, Some(_)) => writeln!(out, "Nothing live is touched but what is named above."),
+        (false, None) if plan.sources.iter().all(|s| !DATA_KINDS.contains(&s.kind.as_str())) => writeln!(out, "Nothing live is touched."),
         (false, None) => writeln!(
             out,
             "The live data stays in use until all is loaded and counted; then it is exchanged and kept.\nBack again: drctl restore --undo {}",
@@ -171,6 +173,14 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
         ),
     };
     out
+}
+
+/// `environment: --source environment` as `environment (to get it: --source environment)`.
+fn left_out(source: &str) -> String {
+    match source.split_once(": ") {
+        Some((name, option)) if option.starts_with("--") => format!("{name} (to get it: {option})"),
+        _ => source.to_owned(),
+    }
 }
 
 /// The closing lines.
@@ -181,10 +191,9 @@ pub fn done_text(report: &RestoreReport) -> String {
         for (name, count) in source.counts.values().flatten() {
             *totals.entry(name).or_default() += count;
         }
-        let counts: Vec<String> =
-            totals.iter().filter(|(name, _)| **name != "bytes").map(|(name, count)| format!("{} {name}", number(*count))).collect();
-        let counted = if counts.is_empty() { String::new() } else { format!(", {} counted as in the backup", counts.join(", ")) };
-        let _ = writeln!(out, "{} into {}: {}{counted}", source.name, source.target, bytes(source.plain_bytes));
+        let counts = counted(totals);
+        let same = if counts.is_empty() { String::new() } else { format!(", {counts}, counted as in the backup") };
+        let _ = writeln!(out, "{} into {}: {}{same}", source.name, source.target, bytes(source.plain_bytes));
     }
     for line in &report.kept {
         let _ = writeln!(out, "kept: {line}");

@@ -9,7 +9,7 @@ use crate::cli::Shell;
 use crate::cli::args::ShowArgs;
 use crate::cli::list::proof;
 use crate::cli::open::Opened;
-use crate::cli::output::{bytes, duration, number, when};
+use crate::cli::output::{bytes, counted, duration, number, when};
 use crate::error::{Kind, Result};
 use crate::ops::choose::{self, Wanted};
 use crate::ops::look::{self, ShowReport};
@@ -45,7 +45,9 @@ fn text(report: &ShowReport, rescue: bool, now: Timestamp, zone: &TimeZone) -> S
             let _ = writeln!(out, "    {finding}");
         }
     }
-    let _ = writeln!(out, "  spread    its sources lie {} apart", duration(report.spread_seconds));
+    if set.sources.len() > 1 {
+        let _ = writeln!(out, "  spread    its sources lie {} apart", duration(report.spread_seconds));
+    }
     for source in report.sources.iter().filter(|s| s.kind != crate::ops::backup::OWN_SOURCE) {
         let _ = writeln!(out, "\n{} ({}), as of {}", source.name, source.kind, when(source.as_of, zone));
         for problem in &source.problems {
@@ -55,19 +57,13 @@ fn text(report: &ShowReport, rescue: bool, now: Timestamp, zone: &TimeZone) -> S
             let _ = writeln!(out, "  - {warning}");
         }
         for artifact in report.artifacts.iter().filter(|a| a.source == source.name) {
-            let totals: Vec<String> = artifact
-                .totals
-                .iter()
-                .filter(|(name, _)| *name != "bytes")
-                .map(|(name, count)| format!("{} {name}", number(*count)))
-                .collect();
             let name = artifact.name.as_deref().unwrap_or("(sealed)");
             let _ = writeln!(
                 out,
                 "  {name:<20} {:>9} → {:>9}  {}",
                 bytes(artifact.plain_bytes),
                 bytes(artifact.stored_bytes),
-                totals.join(", ")
+                counted(artifact.totals.iter().map(|(name, total)| (name.as_str(), *total)))
             );
             let _ = writeln!(out, "  {:<20} {}", "", artifact.file);
             for (table, rows) in artifact.per_name.iter().take(SHOWN_NAMES) {

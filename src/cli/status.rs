@@ -6,7 +6,7 @@ use crate::cli::Shell;
 use crate::cli::args::StatusArgs;
 use crate::cli::list::proof;
 use crate::cli::open::Opened;
-use crate::cli::output::{bytes, duration};
+use crate::cli::output::{bytes, count, duration};
 use crate::error::{Error, Kind, Result};
 use crate::ops::look::{self, StandingRestore, StatusReport};
 use crate::ops::restore::aftermath;
@@ -36,7 +36,14 @@ fn text(report: &StatusReport) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "repository {}\n  {}", report.location, report.role);
     for job in &report.jobs {
-        let _ = writeln!(out, "\n{}: {} sets, {} verified, {} stored", job.job, job.sets, job.verified_sets, bytes(job.stored_bytes));
+        let _ = writeln!(
+            out,
+            "\n{}: {}, {} verified, {} stored",
+            job.job,
+            count(job.sets as u64, "set"),
+            job.verified_sets,
+            bytes(job.stored_bytes)
+        );
         match (&job.newest_good, job.rpo_seconds) {
             (Some(set), Some(age)) => {
                 let late = if job.stale { "   STALE" } else { "" };

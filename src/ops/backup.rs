@@ -328,7 +328,12 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
     outcome.entry.as_of = session.as_of();
     outcome.details.details = session.details();
     outcome.entry.problems.extend(session.problems().into_iter().map(|p| format!("{name}: {p}")));
-    outcome.entry.warnings.extend(session.warnings());
+    for warning in session.warnings() {
+        // The check before may have said it already.
+        if !outcome.entry.warnings.contains(&warning) {
+            outcome.entry.warnings.push(warning);
+        }
+    }
     session.close().await;
     for problem in session.problems() {
         context.bus.warn(format!("{name}: {problem}"));
