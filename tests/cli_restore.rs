@@ -158,15 +158,15 @@ fn every_way_to_name_a_set_and_what_is_said_when_there_is_none() {
         if word.contains("-full-") {
             assert_eq!(dry["error"]["exit_code"], 2, "an id is no date: {dry}");
         } else {
-            assert_eq!(dry["result"]["set"], set.as_str(), "{word}: {dry}");
+            assert_eq!(dry["result"]["sets"][0]["set"], set.as_str(), "{word}: {dry}");
         }
         let shown = shop.home.json(&["show", word]);
         assert_eq!(shown["result"]["set"]["set"], set.as_str(), "{word}");
-        assert_eq!(shop.home.json(&["restore", word, "--dry-run"])["result"]["set"], set.as_str(), "{word}");
+        assert_eq!(shop.home.json(&["restore", word, "--dry-run"])["result"]["sets"][0]["set"], set.as_str(), "{word}");
     }
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let ago = shop.home.json(&["restore", "--date", "1 second ago", "--dry-run"]);
-    assert_eq!(ago["result"]["set"], set.as_str(), "{ago}");
+    assert_eq!(ago["result"]["sets"][0]["set"], set.as_str(), "{ago}");
     for (word, says) in [
         ("20250101", format!("none before, nearest after: {set}")),
         ("21000101", format!("nearest before: {set}, none after")),

@@ -39,9 +39,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             break;
         }
         let recorded = opened.run_started("backup", &job.name);
-        // A group takes of the named sources those that are its own.
-        let own = |name: &&String| job.sources.iter().any(|s| s.source.name() == name.as_str());
-        let options = BackupOptions { sources: args.source.iter().filter(own).cloned().collect() };
+        let options = own_sources(&job, &args.source);
         match backup(&opened.setup, &job, &options).await {
             Ok(mut report) => {
                 report.unrecorded = recorded.finished(Some(&report.set), if report.problems.is_empty() { 0 } else { 3 }, None);
@@ -84,7 +82,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
 }
 
 /// Of the jobs' groups those that have one of the named sources; all when none is named.
-fn with_sources(mut jobs: Vec<JobSpec>, wanted: &[String]) -> Result<Vec<JobSpec>> {
+pub fn with_sources(mut jobs: Vec<JobSpec>, wanted: &[String]) -> Result<Vec<JobSpec>> {
     let names: Vec<String> = jobs.iter().flat_map(|job| job.sources.iter().map(|s| s.source.name().to_owned())).collect();
     if let Some(unknown) = wanted.iter().find(|name| !names.contains(name)) {
         return Err(
@@ -95,6 +93,12 @@ fn with_sources(mut jobs: Vec<JobSpec>, wanted: &[String]) -> Result<Vec<JobSpec
         jobs.retain(|job| job.sources.iter().any(|s| wanted.iter().any(|name| name == s.source.name())));
     }
     Ok(jobs)
+}
+
+/// A group takes of the named sources those that are its own.
+pub fn own_sources(job: &JobSpec, wanted: &[String]) -> BackupOptions {
+    let own = |name: &&String| job.sources.iter().any(|s| s.source.name() == name.as_str());
+    BackupOptions { sources: wanted.iter().filter(own).cloned().collect() }
 }
 
 async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>) -> Result<u8> {

@@ -6,10 +6,12 @@ use jiff::tz::TimeZone;
 
 use crate::cli::Shell;
 use crate::cli::args::RestoreArgs;
+use crate::cli::backup::{own_sources, with_sources};
 use crate::cli::open::Opened;
 use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
 use crate::error::{Error, Kind, Result};
-use crate::ops::backup::{BackupOptions, backup};
+use crate::model::JobName;
+use crate::ops::backup::backup;
 use crate::ops::choose::Wanted;
 use crate::ops::restore::aftermath::{self, AftermathReport};
 use crate::ops::restore::plan::{RestorePlan, plan};
@@ -72,15 +74,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     }
     aftermath::sweep(&opened.setup, &opened).await?;
     if args.in_place && !args.no_safety_set {
-        let spec = opened.job_specs(&[job.to_string()])?.into_iter().next();
-        let spec =
-            spec.ok_or_else(|| Error::new(Kind::Preflight, format!("job {job} is not in the configuration: no safety set can be made")))?;
-        let sources = prepared.plan.sources.iter().map(|s| s.name.clone()).collect();
-        shell.bus.step("making a safety set of what is live now");
-        let safety = backup(&opened.setup, &spec, &BackupOptions { sources }).await.map_err(|e| {
-            e.context("make a safety set before loading over the live data").hint("if there is nothing left to save: add --no-safety-set")
-        })?;
-        shell.bus.warn(format!("safety set {}: back to it with drctl restore {} --in-place", safety.set, safety.set));
+        make_safety_sets(shell, &opened, &job, &prepared.plan).await?;
         log.refresh().await?;
     }
     let recorded = opened.run_started("restore", &job);
@@ -94,6 +88,23 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     recorded.finished(Some(&report.set), 0, None);
     shell.out.result("restore", &report, done_text);
     Ok(0)
+}
+
+/// What is live now, saved before it is loaded over. A safety set that is not whole is none.
+async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &RestorePlan) -> Result<()> {
+    let wanted: Vec<String> = plan.sources.iter().map(|s| s.name.clone()).collect();
+    let no_set = |e: Error| {
+        e.context("make a safety set before loading over the live data").hint("if there is nothing left to save: add --no-safety-set")
+    };
+    for spec in with_sources(opened.job_specs(&[job.to_string()])?, &wanted).map_err(no_set)? {
+        shell.bus.step("making a safety set of what is live now");
+        let safety = backup(&opened.setup, &spec, &own_sources(&spec, &wanted)).await.map_err(no_set)?;
+        if let Some(problem) = safety.problems.first() {
+            return Err(no_set(Error::new(Kind::Preflight, format!("{} is not whole: {problem}", safety.set))));
+        }
+        shell.bus.warn(format!("safety set {}: back to it with drctl restore {} --in-place", safety.set, safety.set));
+    }
+    Ok(())
 }
 
 fn some(id: &str) -> Option<&str> {

@@ -145,9 +145,12 @@ fn has(manifest: &Manifest, source: &str) -> bool {
 }
 
 fn no_such_source(entries: &[&SetEntry], name: &str) -> Error {
-    let mut known: Vec<&str> = entries.iter().flat_map(|e| e.manifest.sources.iter().map(|s| s.name.as_str())).collect();
-    known.sort_unstable();
-    known.dedup();
+    let mut known: Vec<&str> = Vec::new();
+    for source in entries.iter().flat_map(|e| &e.manifest.sources).filter(|s| s.kind != OWN_SOURCE) {
+        if !known.contains(&source.name.as_str()) {
+            known.push(&source.name);
+        }
+    }
     let set = entries.first().map(|e| e.id().to_string()).unwrap_or_default();
     Error::new(Kind::NoSuchSet, format!("{set} has nothing of a source '{name}'")).hint(format!("its sources are: {}", known.join(", ")))
 }
