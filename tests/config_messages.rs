@@ -96,6 +96,11 @@ fn values_that_are_none() {
 }
 
 #[test]
+fn tls_of_postgres() {
+    expect("tls", 0o600);
+}
+
+#[test]
 fn wrong_types() {
     expect("types", 0o600);
 }

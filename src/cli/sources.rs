@@ -105,6 +105,10 @@ fn postgres_settings(config: &PostgresConfig) -> Result<PostgresSettings> {
             typed::SslMode::VerifyCa => SslMode::VerifyCa,
             typed::SslMode::VerifyFull => SslMode::VerifyFull,
         },
+        sslrootcert: connection.sslrootcert,
+        sslcert: connection.sslcert,
+        sslkey: connection.sslkey,
+        channel_binding: connection.channel_binding,
         client_folders: config.client_folders.clone(),
         connect_timeout: config.connect_timeout,
         ..PostgresSettings::default()

@@ -10,12 +10,14 @@ use url::Url;
 
 use crate::config::environment::Environment;
 use crate::config::secret::{SecretRef, exposed};
-use crate::config::typed::{DatabaseChoice, PostgresConfig, SslMode};
+use crate::config::typed::{ChannelBinding, DatabaseChoice, PostgresConfig, SslMode};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::Secret;
 
 /// Largest service or password file that is read, in bytes.
 const FILE_LIMIT: u64 = 1 << 20;
+/// As libpq 16 spells the authorities of the operating system.
+pub const SYSTEM_ROOTS: &str = "system";
 /// Where Debian's servers put their sockets.
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 
@@ -30,6 +32,14 @@ pub struct PostgresConnection {
     pub user: String,
     /// TLS.
     pub sslmode: SslMode,
+    /// File of authorities, or [`SYSTEM_ROOTS`].
+    pub sslrootcert: Option<PathBuf>,
+    /// File of the client's certificate.
+    pub sslcert: Option<PathBuf>,
+    /// File of its key.
+    pub sslkey: Option<PathBuf>,
+    /// Whether passwords are tied to the server's certificate.
+    pub channel_binding: ChannelBinding,
     /// Which databases.
     pub databases: DatabaseChoice,
     /// The database to connect to for questions about the server.
@@ -87,10 +97,27 @@ impl PostgresConfig {
             .or_else(|| service.database.map(one))
             .or_else(|| variable("PGDATABASE").map(one))
             .unwrap_or(DatabaseChoice::All);
+        let file = |own: &Option<PathBuf>, url: Option<String>, service: Option<String>, name: &str| {
+            let text = url.or(service).filter(|text| !text.is_empty()).or_else(|| variable(name));
+            let other =
+                text.map(|t| if t == SYSTEM_ROOTS && name == "PGSSLROOTCERT" { t.into() } else { environment.absolute(Path::new(&t)) });
+            own.clone().or(other)
+        };
+        let sslrootcert = file(&self.sslrootcert, url.sslrootcert, service.sslrootcert, "PGSSLROOTCERT");
+        let sslcert = file(&self.sslcert, url.sslcert, service.sslcert, "PGSSLCERT");
+        let sslkey = file(&self.sslkey, url.sslkey, service.sslkey, "PGSSLKEY");
         let sslmode = match (self.sslmode.or(url.sslmode), service.sslmode.or_else(|| variable("PGSSLMODE"))) {
             (Some(mode), _) => mode,
             (None, Some(text)) => SslMode::of(&text).ok_or_else(|| Error::new(Kind::Config, "PGSSLMODE is not one of libpq's modes"))?,
+            // Public authorities vouch for everyone, so only the name tells who it is.
+            (None, None) if sslrootcert.as_deref() == Some(Path::new(SYSTEM_ROOTS)) => SslMode::VerifyFull,
             (None, None) => SslMode::Prefer,
+        };
+        let channel_binding = match (url.channel_binding, service.channel_binding.or_else(|| variable("PGCHANNELBINDING"))) {
+            (Some(binding), _) => binding,
+            (None, Some(text)) => ChannelBinding::of(&text)
+                .ok_or_else(|| Error::new(Kind::Config, "PGCHANNELBINDING is not one of disable, prefer, require"))?,
+            (None, None) => ChannelBinding::default(),
         };
         let password = match &self.password {
             Some(secret) => Some(secret.resolve_in(environment).map_err(|e| e.context(what()))?),
@@ -106,6 +133,10 @@ impl PostgresConfig {
             port,
             user: user.unwrap_or_else(|| "postgres".to_owned()),
             sslmode,
+            sslrootcert,
+            sslcert,
+            sslkey,
+            channel_binding,
             databases,
             maintenance_database: self.maintenance_database.clone(),
             password,
@@ -138,6 +169,14 @@ pub struct PostgresUrl {
     pub database: Option<String>,
     /// `sslmode` of the query.
     pub sslmode: Option<SslMode>,
+    /// `sslrootcert` of the query.
+    pub sslrootcert: Option<String>,
+    /// `sslcert` of the query.
+    pub sslcert: Option<String>,
+    /// `sslkey` of the query.
+    pub sslkey: Option<String>,
+    /// `channel_binding` of the query.
+    pub channel_binding: Option<ChannelBinding>,
 }
 
 fn scheme_fits(scheme: &str) -> bool {
@@ -173,12 +212,18 @@ impl PostgresUrl {
             user: part(url.username())?,
             password: url.password().map(part).transpose()?.flatten().map(Secret::new),
             database: part(url.path().trim_start_matches('/'))?,
-            sslmode: None,
+            ..PostgresUrl::default()
         };
         for (key, value) in url.query_pairs() {
             let value = value.into_owned();
             match &*key {
                 "sslmode" => found.sslmode = Some(SslMode::of(&value).ok_or("has an sslmode that libpq does not know")?),
+                "channel_binding" => {
+                    found.channel_binding = Some(ChannelBinding::of(&value).ok_or("has a channel_binding that libpq does not know")?);
+                }
+                "sslrootcert" => found.sslrootcert = Some(value),
+                "sslcert" => found.sslcert = Some(value),
+                "sslkey" => found.sslkey = Some(value),
                 "host" => found.host = Some(value),
                 "port" => found.port = Some(value.parse().map_err(|_| "has a port that is none")?),
                 "user" => found.user = Some(value),
@@ -289,6 +334,10 @@ struct Service {
     password: Option<Secret>,
     database: Option<String>,
     sslmode: Option<String>,
+    sslrootcert: Option<String>,
+    sslcert: Option<String>,
+    sslkey: Option<String>,
+    channel_binding: Option<String>,
 }
 
 /// The service that PGSERVICE names, from PGSERVICEFILE or ~/.pg_service.conf, then PGSYSCONFDIR.
@@ -323,6 +372,10 @@ fn service_of(text: &str, name: &str) -> Option<Service> {
                 "password" => service.password = value.map(Secret::new),
                 "dbname" => service.database = value,
                 "sslmode" => service.sslmode = value,
+                "sslrootcert" => service.sslrootcert = value,
+                "sslcert" => service.sslcert = value,
+                "sslkey" => service.sslkey = value,
+                "channel_binding" => service.channel_binding = value,
                 _ => {}
             }
         }
@@ -347,6 +400,9 @@ mod tests {
             user: None,
             password: None,
             sslmode: None,
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
             databases: None,
             database_ref: None,
             maintenance_database: "postgres".into(),
@@ -381,6 +437,7 @@ mod tests {
             ("postgres://u:hunter2#x@h/d", "%23"),
             ("postgres://u:hunter2@h:port/d", "cannot be read"),
             ("postgres://u@h/d?sslmode=maybe", "sslmode"),
+            ("postgres://u@h/d?channel_binding=1", "channel_binding"),
         ] {
             let error = PostgresUrl::parse(bad).unwrap_err();
             assert!(error.contains(part) && !error.contains("hunter2"), "{bad}: {error}");
@@ -432,6 +489,34 @@ mod tests {
         assert_eq!(found.databases, DatabaseChoice::All);
         assert_eq!(found.password_for("x").unwrap().expose(), "fieldpw");
         assert!(!format!("{found:?}").contains("fieldpw"));
+    }
+
+    #[test]
+    fn files_for_tls_come_from_the_same_places() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("service"), "[main]\nsslrootcert=/svc\nsslcert=\n").unwrap();
+        let vars = [("PGSSLROOTCERT", "env"), ("PGSSLCERT", "/envcert"), ("PGSSLKEY", "/envkey"), ("PGCHANNELBINDING", "require")];
+        let env = Environment::of(dir.path(), vars);
+        let files = |found: &PostgresConnection| {
+            let text = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+            [text(&found.sslrootcert), text(&found.sslcert), text(&found.sslkey)]
+        };
+        let found = bare().connection(&env).unwrap();
+        assert_eq!(files(&found), [dir.path().join("env").to_str().unwrap(), "/envcert", "/envkey"]);
+        assert_eq!((found.sslmode, found.channel_binding), (SslMode::Prefer, ChannelBinding::Require));
+        let env = Environment::of(dir.path(), vars.into_iter().chain([("PGSERVICE", "main"), ("PGSERVICEFILE", "service")]));
+        assert_eq!(files(&bare().connection(&env).unwrap()), ["/svc", "/envcert", "/envkey"]);
+        let mut config = bare();
+        config.url = plain("postgres://h/d?sslrootcert=system&sslcert=/u&sslkey=/uk&channel_binding=disable");
+        let found = config.connection(&env).unwrap();
+        assert_eq!(files(&found), ["system", "/u", "/uk"]);
+        assert_eq!((found.sslmode, found.channel_binding), (SslMode::VerifyFull, ChannelBinding::Disable));
+        config.sslrootcert = Some("/own".into());
+        config.sslmode = Some(SslMode::Require);
+        let found = config.connection(&env).unwrap();
+        assert_eq!((files(&found)[0].as_str(), found.sslmode), ("/own", SslMode::Require));
+        let bad = Environment::of("/", [("PGCHANNELBINDING", "maybe")]);
+        assert!(bare().connection(&bad).unwrap_err().to_string().contains("PGCHANNELBINDING"));
     }
 
     #[test]

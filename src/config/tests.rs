@@ -49,7 +49,8 @@ jobs:
           url: postgres://app:hunter2@127.0.0.1:5433/jisu_prod?sslmode=require
           password: ${DB_PASSWORD}
           lock_wait_timeout: 90s
-      - postgres: { name: second, host: db2, database: [a, "b c"], user: { env: PGUSER2 }, password: hunter2 }
+      - postgres: { name: second, host: db2, database: [a, "b c"], sslrootcert: system, sslcert: tls/drctl.crt,
+          sslkey: /etc/drctl.key, user: { env: PGUSER2 }, password: hunter2 }
       - files: { name: uploads, paths: [/data/uploads, rel], exclude: ["*.tmp"], schedule: { full: "0 3 1 * *" }, retention: { keep_last: 2 } }
       - environment: { from: { file: .env }, prefixes: [JISU_, DATABASE_] }
       - compose: { files: [docker-compose.prod.yml] }
@@ -89,6 +90,10 @@ fn everything_is_typed_and_absolute() {
     assert_eq!((connection.place().as_str(), connection.user.as_str()), ("127.0.0.1:5433", "app"));
     assert_eq!(connection.sslmode, SslMode::Require);
     assert_eq!(connection.databases, DatabaseChoice::Named(vec!["jisu_prod".into()]));
+    let SourceKind::Postgres(second) = &job.sources[1].kind else { panic!() };
+    assert_eq!(second.sslrootcert.as_deref(), Some(Path::new("system")));
+    assert_eq!(second.sslcert, Some(folder.path().join("tls/drctl.crt")));
+    assert_eq!(second.sslkey.as_deref(), Some(Path::new("/etc/drctl.key")));
     let SourceKind::Files(files) = &job.source("uploads").unwrap().kind else { panic!() };
     assert_eq!(files.paths, [Path::new("/data/uploads").to_owned(), folder.path().join("rel")]);
     assert!(files.one_file_system && !files.allow_empty);

@@ -281,6 +281,33 @@ impl SslMode {
     }
 }
 
+/// libpq's `channel_binding`: whether a password is tied to the server's certificate (SCRAM-SHA-256-PLUS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// Where both sides can.
+    #[default]
+    Prefer,
+    /// Always: a server that cannot, or asks for no password that way, is refused.
+    Require,
+}
+
+impl ChannelBinding {
+    const ALL: [(ChannelBinding, &'static str); 3] =
+        [(ChannelBinding::Disable, "disable"), (ChannelBinding::Prefer, "prefer"), (ChannelBinding::Require, "require")];
+
+    /// As libpq spells it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(binding, _)| *binding == self).map_or("prefer", |(_, name)| name)
+    }
+
+    /// The one of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(binding, _)| *binding)
+    }
+}
+
 /// A PostgreSQL server. Where to connect is what [`PostgresConfig::connection`] makes of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PostgresConfig {
@@ -298,6 +325,12 @@ pub struct PostgresConfig {
     pub password: Option<SecretRef>,
     /// TLS.
     pub sslmode: Option<SslMode>,
+    /// PEM file with the authorities to check the server's certificate against, absolute; or `system`.
+    pub sslrootcert: Option<PathBuf>,
+    /// PEM file with the client's certificate. Absolute.
+    pub sslcert: Option<PathBuf>,
+    /// PEM file with its key. Absolute.
+    pub sslkey: Option<PathBuf>,
     /// Which databases; `None` means the URL's or PGDATABASE's, and all where neither names one.
     pub databases: Option<DatabaseChoice>,
     /// A single database whose name comes from elsewhere; wins over `databases`, which is then `None`.

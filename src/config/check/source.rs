@@ -10,7 +10,7 @@ use super::job::{retention, schedule};
 use super::reference::{in_the_file, reference, secret, shown, text, written};
 use super::{LATER, Scope, check_name, items};
 use crate::config::expand::reference_only;
-use crate::config::postgres::{PostgresUrl, masked_url};
+use crate::config::postgres::{PostgresUrl, SYSTEM_ROOTS, masked_url};
 use crate::config::problem::shorten;
 use crate::config::raw::*;
 use crate::config::secret::{SecretRef, TextRef};
@@ -108,6 +108,17 @@ fn postgres(scope: &Scope<'_>, name: &str, raw: &RawPostgres) -> Option<Postgres
     let user = optional(&raw.user, |raw| text(&scope.key("user"), Some(raw)));
     let password = optional(&raw.password, |raw| secret(&scope.key("password"), Some(raw)));
     let (databases, database_ref) = databases(&scope.key("database"), raw.database.as_ref());
+    let sslrootcert = optional(&raw.sslrootcert, |raw| match raw == SYSTEM_ROOTS {
+        true => Some(PathBuf::from(SYSTEM_ROOTS)),
+        false => scope.key("sslrootcert").path(raw),
+    });
+    let sslcert = optional(&raw.sslcert, |raw| scope.key("sslcert").path(raw));
+    let sslkey = optional(&raw.sslkey, |raw| scope.key("sslkey").path(raw));
+    let mode = raw.sslmode.map(ssl_mode);
+    if let Some(mode) = mode.filter(|mode| raw.sslrootcert.as_deref() == Some(SYSTEM_ROOTS) && *mode != SslMode::VerifyFull) {
+        let why = "does not go with sslrootcert system, whose authorities vouch for everyone; write verify-full";
+        scope.key("sslmode").error(format!("'{}' {why}", mode.name()));
+    }
     let maintenance_database = raw.maintenance_database.clone().unwrap_or_else(|| "postgres".to_owned());
     if maintenance_database.is_empty() {
         scope.key("maintenance_database").error("must not be empty");
@@ -119,7 +130,10 @@ fn postgres(scope: &Scope<'_>, name: &str, raw: &RawPostgres) -> Option<Postgres
         port: raw.port,
         user: user.ok()?,
         password: password.ok()?,
-        sslmode: raw.sslmode.map(ssl_mode),
+        sslmode: mode,
+        sslrootcert: sslrootcert.ok()?,
+        sslcert: sslcert.ok()?,
+        sslkey: sslkey.ok()?,
         databases,
         database_ref,
         maintenance_database,

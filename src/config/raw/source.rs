@@ -31,7 +31,7 @@ pub struct RawSource {
 }
 
 /// PostgreSQL databases and globals. What is not given comes from `url`, then PGSERVICE, then PGHOST, PGPORT, PGUSER, PGPASSWORD,
-/// PGDATABASE, PGSSLMODE; a password also from PGPASSFILE or ~/.pgpass.
+/// PGDATABASE, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCHANNELBINDING; a password also from PGPASSFILE or ~/.pgpass.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawPostgres {
@@ -54,6 +54,13 @@ pub struct RawPostgres {
     pub password: Option<RawText>,
     /// libpq's sslmode (default `prefer`).
     pub sslmode: Option<RawSslMode>,
+    /// PEM file with the certificates of authorities that the server's is checked against, or `system` for those of the operating
+    /// system (default ~/.postgresql/root.crt where it is there, and for `verify-full` else `system`).
+    pub sslrootcert: Option<String>,
+    /// PEM file with a client certificate (default ~/.postgresql/postgresql.crt where it is there).
+    pub sslcert: Option<String>,
+    /// PEM file with its private key, readable by nobody else (default ~/.postgresql/postgresql.key where it is there).
+    pub sslkey: Option<String>,
     /// The database to connect to for questions about the server (default `postgres`).
     pub maintenance_database: Option<String>,
     /// Dump roles and tablespaces too (default true).

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config::environment::Environment;
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::Secret;
 use crate::model::artifact::Tool;
 use crate::process::{Command, Limits, lookup};
 use crate::source::postgres::connect::password;
 use crate::source::postgres::settings::PostgresSettings;
+use crate::source::postgres::tls::TlsFiles;
 
 /// A program that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,16 +89,18 @@ pub(super) fn major_of(version: &str) -> Option<u32> {
     digits[..end].parse().ok()
 }
 
-/// A folder of mode 0700 in memory where possible, holding a password file of mode 0600; gone when dropped.
+/// A folder of mode 0700 in memory where possible, holding a password file of mode 0600; gone when dropped. And the files for TLS.
 pub(super) struct Private {
     folder: Option<PathBuf>,
     password: Option<Secret>,
+    tls: TlsFiles,
 }
 
 impl Private {
     pub(super) fn new(settings: &PostgresSettings) -> Result<Private> {
+        let tls = TlsFiles::of(settings, &Environment::system())?;
         let Some(password) = password(settings) else {
-            return Ok(Private { folder: None, password: None });
+            return Ok(Private { folder: None, password: None, tls });
         };
         if password.expose().contains(['\n', '\r', '\0']) {
             return Err(Error::new(Kind::Preflight, format!("the password of {} holds a line break", settings.user))
@@ -107,7 +111,7 @@ impl Private {
         let folder = parent.join(format!("{PREFIX}{}-{:016x}", std::process::id(), rand::random::<u64>()));
         let what = || format!("make a private folder in {}", parent.display());
         std::fs::DirBuilder::new().mode(0o700).create(&folder).context(what)?;
-        let private = Private { folder: Some(folder.clone()), password: Some(password.clone()) };
+        let private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls };
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?;
         let escaped = password.expose().replace('\\', "\\\\").replace(':', "\\:");
@@ -124,9 +128,13 @@ impl Private {
             .arg(format!("--username={}", settings.user))
             .env("PGAPPNAME", application)
             .env("PGSSLMODE", settings.sslmode.name())
+            .env("PGCHANNELBINDING", settings.channel_binding.name())
             .env("PGCONNECT_TIMEOUT", settings.connect_timeout.as_secs().max(2).to_string())
             // Messages are read by us and by people who search for them.
             .env("LC_ALL", "C");
+        for (name, value) in self.tls.variables() {
+            command = command.env(name, value);
+        }
         if let Some(folder) = &self.folder {
             command = command.env("PGPASSFILE", folder.join("pgpass"));
         }

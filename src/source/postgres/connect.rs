@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, NoTls, Socket, config};
 
+use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::model::Secret;
-use crate::source::postgres::settings::{PostgresSettings, SslMode};
+use crate::source::postgres::settings::{ChannelBinding, PostgresSettings, SslMode};
+use crate::source::postgres::tls::{self, TlsFiles};
 
 /// A connection; dropped, it is closed.
 pub(super) struct Connection {
@@ -42,13 +45,6 @@ const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false); SET
 
 /// Connects to a database of the server.
 pub(super) async fn connect(settings: &PostgresSettings, database: &str, application: &str) -> Result<Connection> {
-    if !matches!(settings.sslmode, SslMode::Disable | SslMode::Prefer) {
-        return Err(Error::new(
-            Kind::Preflight,
-            format!("sslmode {} for {}: drctl's own connection has no TLS yet", settings.sslmode.name(), settings.address()),
-        )
-        .hint("connect over a Unix socket, a tunnel or a private network with sslmode prefer"));
-    }
     let mut config = tokio_postgres::Config::new();
     config
         .host(&settings.host)
@@ -56,32 +52,100 @@ pub(super) async fn connect(settings: &PostgresSettings, database: &str, applica
         .user(&settings.user)
         .dbname(database)
         .application_name(application)
+        .channel_binding(match settings.channel_binding {
+            ChannelBinding::Disable => config::ChannelBinding::Disable,
+            ChannelBinding::Prefer => config::ChannelBinding::Prefer,
+            ChannelBinding::Require => config::ChannelBinding::Require,
+        })
         .connect_timeout(settings.connect_timeout);
     if let Some(password) = password(settings) {
         config.password(password.expose());
     }
-    let what = || format!("connect to PostgreSQL at {} as {}, database {}", settings.address(), settings.user, database.escape_debug());
-    let connecting = config.connect(NoTls);
-    // The setting above covers the TCP part only; a server may accept and then say nothing.
+    let what = format!("connect to PostgreSQL at {} as {}, database {}", settings.address(), settings.user, database.escape_debug());
     let limit = settings.connect_timeout + Duration::from_secs(1);
-    let (client, connection) = match tokio::time::timeout(limit, connecting).await {
-        Err(_) => return Err(Error::new(Kind::Unreachable, format!("{}: no answer in {} s", what(), limit.as_secs()))),
-        Ok(result) => result.map_err(|e| pg_error(what(), &e))?,
+    let connection = if tls::wanted(settings) {
+        let files = TlsFiles::of(settings, &Environment::system()).map_err(|e| e.context(&what))?;
+        let connector = files.connector(settings.sslmode).map_err(|e| e.context(&what))?;
+        let prefer = settings.sslmode == SslMode::Prefer;
+        config.ssl_mode(if prefer { config::SslMode::Prefer } else { config::SslMode::Require });
+        match open(&config, connector, limit).await {
+            Err(Failed::Said(first)) if prefer && without_tls_may_help(&first) => {
+                tracing::debug!(error = %first, "trying PostgreSQL without TLS, as sslmode prefer has it");
+                config.ssl_mode(config::SslMode::Disable);
+                let second = open(&config, NoTls, limit).await;
+                second.map_err(|second| both(&what, &first, second.named(&what, limit)))?
+            }
+            other => other.map_err(|e| e.named(&what, limit))?,
+        }
+    } else {
+        config.ssl_mode(config::SslMode::Disable);
+        open(&config, NoTls, limit).await.map_err(|e| e.named(&what, limit))?
+    };
+    connection.batch_execute(SETUP).await.map_err(|e| pg_error(what, &e))?;
+    Ok(connection)
+}
+
+/// Why there is no connection.
+enum Failed {
+    Silent,
+    Said(tokio_postgres::Error),
+}
+
+impl Failed {
+    fn named(self, what: &str, limit: Duration) -> Error {
+        match self {
+            Failed::Silent => Error::new(Kind::Unreachable, format!("{what}: no answer in {} s", limit.as_secs())),
+            Failed::Said(error) => pg_error(what, &error),
+        }
+    }
+}
+
+/// One try. `limit` covers all of it: the configuration's own covers the TCP part only, and a server may accept and then say nothing.
+async fn open<T>(config: &tokio_postgres::Config, tls: T, limit: Duration) -> Result<Connection, Failed>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = match tokio::time::timeout(limit, config.connect(tls)).await {
+        Err(_) => return Err(Failed::Silent),
+        Ok(result) => result.map_err(Failed::Said)?,
     };
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a PostgreSQL connection ended");
         }
     });
-    let connection = Connection { client, driver };
-    connection.batch_execute(SETUP).await.map_err(|e| pg_error(what(), &e))?;
-    Ok(connection)
+    Ok(Connection { client, driver })
+}
+
+/// libpq's `prefer` goes on without TLS when TLS fails or the server does not let this user in with it. A wrong password (28P01) is
+/// wrong either way: a second try would only be counted against the user.
+fn without_tls_may_help(error: &tokio_postgres::Error) -> bool {
+    tls::is_tls(error) || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+/// Both tries failed: the first is what matters, and is said with the second where that says something else.
+fn both(what: &str, first: &tokio_postgres::Error, second: Error) -> Error {
+    let made = pg_error(what, first);
+    let (ours, theirs) = (made.to_string(), second.to_string());
+    if ours == theirs {
+        return made;
+    }
+    let hint = made.hint_text().map(str::to_owned);
+    let joined = Error::new(made.kind(), format!("{ours}; and without TLS{}", theirs.strip_prefix(what).unwrap_or(&theirs)));
+    match hint {
+        Some(hint) => joined.hint(hint),
+        None => joined,
+    }
 }
 
 /// An error of the server or the connection, in drctl's terms: what the server said, with its detail and hint.
 pub(super) fn pg_error(what: impl Into<String>, error: &tokio_postgres::Error) -> Error {
     let what = what.into();
     let Some(db) = error.as_db_error() else {
+        if let Some(explained) = tls::explain(&what, error) {
+            return explained;
+        }
         let mut words = error.to_string();
         let mut next = std::error::Error::source(error);
         while let Some(source) = next {
@@ -98,9 +162,25 @@ pub(super) fn pg_error(what: impl Into<String>, error: &tokio_postgres::Error) -
     }
     let made = Error::new(kind_of(db.code()), format!("{what}: {words}"));
     match (kind_of(db.code()), db.hint()) {
-        (Kind::Preflight, _) if db.code().code().starts_with("28") => made.hint("check user, password and pg_hba.conf of the server"),
+        (Kind::Preflight, _) if db.code().code().starts_with("28") => made.hint(refusal_hint(db.message())),
         (_, Some(hint)) => made.hint(hint.to_owned()),
         _ => made,
+    }
+}
+
+/// What to do when the server refuses the user; its words (in English, else the last is said) tell when TLS is the reason.
+fn refusal_hint(message: &str) -> &'static str {
+    // "no pg_hba.conf entry for host …, no encryption"; before PostgreSQL 14 "…, SSL off".
+    if message.ends_with("no encryption") || message.ends_with("SSL off") {
+        "does the server demand TLS (hostssl in its pg_hba.conf)? set sslmode require, or better verify-full"
+    } else if message.ends_with("SSL encryption") || message.ends_with("SSL on") {
+        "check user and address in pg_hba.conf of the server; or does it let this user in without TLS only (hostnossl)?"
+    } else if message.contains("requires a valid client certificate") {
+        "name a client certificate in sslcert, and its key in sslkey"
+    } else if message.starts_with("certificate authentication failed") {
+        "the common name of the certificate in sslcert must be the user's name, or be mapped to it in pg_ident.conf of the server"
+    } else {
+        "check user, password and pg_hba.conf of the server"
     }
 }
 

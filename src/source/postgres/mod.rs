@@ -9,6 +9,7 @@ mod connect;
 mod dump;
 mod load;
 mod settings;
+mod tls;
 
 use async_trait::async_trait;
 
@@ -21,7 +22,7 @@ use connect::{Connection, connect};
 use dump::PostgresSession;
 
 pub use load::PostgresLoader;
-pub use settings::{Databases, PostgresSettings, SslMode};
+pub use settings::{ChannelBinding, Databases, PostgresSettings, SslMode};
 
 /// The oldest server that is supported: the queries and the dump's order rely on it.
 const OLDEST: u32 = 10;

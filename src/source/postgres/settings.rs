@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::config::postgres::SYSTEM_ROOTS;
+pub use crate::config::typed::ChannelBinding;
 use crate::error::{Error, Kind, Result};
 use crate::model::Secret;
 
@@ -17,7 +19,7 @@ pub enum Databases {
     Named(Vec<String>),
 }
 
-/// libpq's `sslmode`, handed to pg_dump and pg_restore. drctl's own connection has no TLS: the modes that demand it are refused.
+/// libpq's `sslmode`, for drctl's own connections and for pg_dump and pg_restore. `allow` counts as `prefer`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SslMode {
     /// Never.
@@ -45,7 +47,7 @@ impl SslMode {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         use SslMode::{Disable, Prefer, Require, VerifyCa, VerifyFull};
         // `allow` differs from `prefer` in the order of its tries only.
         if name == "allow" {
@@ -74,6 +76,15 @@ pub struct PostgresSettings {
     pub lock_wait_timeout: Duration,
     /// See [`SslMode`].
     pub sslmode: SslMode,
+    /// PEM file with the authorities that the server's certificate is checked against; `system` for those of the operating system. Else
+    /// `PGSSLROOTCERT` and `~/.postgresql/root.crt` are asked, and for `verify-full` the operating system.
+    pub sslrootcert: Option<PathBuf>,
+    /// PEM file with the client's certificate; else `PGSSLCERT` and `~/.postgresql/postgresql.crt`.
+    pub sslcert: Option<PathBuf>,
+    /// PEM file with its key, not encrypted; else `PGSSLKEY` and `~/.postgresql/postgresql.key`.
+    pub sslkey: Option<PathBuf>,
+    /// See [`ChannelBinding`].
+    pub channel_binding: ChannelBinding,
     /// Where to look for pg_dump, pg_dumpall and pg_restore, in this order and nowhere else; empty: the folders in which packages
     /// put them, then `PATH`.
     pub client_folders: Vec<PathBuf>,
@@ -99,6 +110,10 @@ impl Default for PostgresSettings {
             maintenance_database: "postgres".into(),
             lock_wait_timeout: Duration::from_secs(60),
             sslmode: SslMode::default(),
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
+            channel_binding: ChannelBinding::default(),
             client_folders: Vec::new(),
             exclude_table_data: Vec::new(),
             connect_timeout: Duration::from_secs(10),
@@ -148,15 +163,26 @@ impl PostgresSettings {
         if !url.username().is_empty() {
             settings.user = decode(url.username())?;
         }
+        let mut mode = None;
+        let file = |value: &str| Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
         for (key, value) in url.query_pairs() {
             match key.as_ref() {
                 "host" => settings.host = value.into_owned(),
                 "port" => settings.port = value.parse().map_err(|_| bad("its port is no number"))?,
                 "user" => settings.user = value.into_owned(),
-                "sslmode" => settings.sslmode = SslMode::parse(&value).ok_or_else(|| bad("its sslmode is unknown"))?,
+                "sslmode" => mode = Some(SslMode::parse(&value).ok_or_else(|| bad("its sslmode is unknown"))?),
+                "sslrootcert" => settings.sslrootcert = file(&value),
+                "sslcert" => settings.sslcert = file(&value),
+                "sslkey" => settings.sslkey = file(&value),
+                "channel_binding" => {
+                    settings.channel_binding = ChannelBinding::of(&value).ok_or_else(|| bad("its channel_binding is unknown"))?;
+                }
                 other => return Err(bad(&format!("drctl knows no parameter '{}'", other.escape_debug()))),
             }
         }
+        // As libpq: whoever names the system's authorities and no mode means the one that goes with them.
+        let system = mode.is_none() && url.query_pairs().any(|(key, value)| key == "sslrootcert" && value == SYSTEM_ROOTS);
+        settings.sslmode = mode.unwrap_or(if system { SslMode::VerifyFull } else { settings.sslmode });
         let same = (&settings.host, settings.port, &settings.user) == (&self.host, self.port, &self.user);
         match url.password() {
             Some(password) => settings.password = Some(Secret::new(decode(password)?)),
@@ -175,7 +201,16 @@ impl PostgresSettings {
         let (port, mode) = (self.port, self.sslmode.name());
         // libpq takes the folder of a socket in this form too.
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { encode(&self.host) };
-        format!("postgres://{user}@{host}:{port}/{database}?sslmode={mode}")
+        let mut url = format!("postgres://{user}@{host}:{port}/{database}?sslmode={mode}");
+        for (key, path) in [("sslrootcert", &self.sslrootcert), ("sslcert", &self.sslcert), ("sslkey", &self.sslkey)] {
+            if let Some(path) = path {
+                url.push_str(&format!("&{key}={}", encode(&path.to_string_lossy())));
+            }
+        }
+        if self.channel_binding != ChannelBinding::default() {
+            url.push_str(&format!("&channel_binding={}", self.channel_binding.name()));
+        }
+        url
     }
 }
 
@@ -209,6 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn the_systems_authorities_mean_verify_full_unless_a_mode_is_given() {
+        let mode = |query: &str| base().at_url(&format!("postgres://h/x?{query}")).unwrap().0.sslmode;
+        assert_eq!(mode("sslrootcert=system"), SslMode::VerifyFull);
+        assert_eq!(mode("sslrootcert=system&sslmode=require"), SslMode::Require);
+        assert_eq!(mode("sslrootcert=/ca"), SslMode::Prefer);
+        assert_eq!(mode("sslmode=allow"), SslMode::Prefer);
+    }
+
+    #[test]
     fn a_password_never_goes_to_another_server() {
         assert_eq!(base().at_url("postgres://127.0.0.1:5432/x").unwrap().0.password, Some(Secret::new("pw")));
         for other in ["postgres://elsewhere/x", "postgres://127.0.0.1:5433/x", "postgres://app@127.0.0.1:5432/x"] {
@@ -219,17 +263,30 @@ mod tests {
     #[test]
     fn a_url_without_password_round_trips() {
         for (host, database) in [("db", Some("a/b ü?#%")), ("::1", None), ("/run/post gres", Some("x"))] {
-            let settings = PostgresSettings { host: host.into(), user: "a b@".into(), port: 77, ..base() };
+            let settings = PostgresSettings {
+                host: host.into(),
+                user: "a b@".into(),
+                port: 77,
+                sslrootcert: Some("/etc/a b&c.crt".into()),
+                sslcert: database.map(|_| "/c".into()),
+                sslkey: database.map(|_| "/k".into()),
+                channel_binding: ChannelBinding::Require,
+                ..base()
+            };
             let url = settings.url(database);
             assert!(!url.contains("pw"));
             let (back, name) = PostgresSettings::default().at_url(&url).unwrap();
+            assert_eq!(
+                (&back.sslrootcert, &back.sslcert, &back.sslkey, back.channel_binding),
+                (&settings.sslrootcert, &settings.sslcert, &settings.sslkey, settings.channel_binding)
+            );
             assert_eq!((back.host, back.port, back.user, name.as_deref()), (settings.host, 77, settings.user, database), "{url}");
         }
     }
 
     #[test]
     fn other_urls_are_refused_without_showing_them() {
-        for bad in ["mysql://x:secret@h/y", "shop", "postgres://h:99999/x", "postgres://u:secret@h/x?sslrootcert=a"] {
+        for bad in ["mysql://x:secret@h/y", "shop", "postgres://h:99999/x", "postgres://u:secret@h/x?sslcrl=a"] {
             let error = base().at_url(bad).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage);
             assert!(!error.to_string().contains("secret"), "{error}");
