@@ -135,6 +135,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
     if let Err(error) = switched {
         return Err(finish_event(setup, &note, started, error));
     }
+    fail::fail_point!("restore::switched");
     let mut switched = exchanged(&plan);
     note.phase = if switched { Phase::Switched } else { Phase::Finished };
     note.switched_at = Some(setup.clock.now());
