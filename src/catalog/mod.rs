@@ -32,7 +32,7 @@ pub use commit::{Outcome, Pending, Run, Settled, VoidReason};
 pub use env::{Env, HighWater, Pause, Random};
 pub use hold::Hold;
 pub use keys::{MinisignKey, PublicKey, Role, RoleKey, Roles, Signer};
-pub use lease::Lease;
+pub use lease::{Holder, Lease};
 pub use log::JobLog;
 pub use recovery::RecoveryFile;
 pub use repository::{NewRepository, Repository, Trust};

@@ -51,6 +51,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS };
         }
     };
+    #[cfg(feature = "failpoints")]
+    crash_point();
     let out = Output::new(cli.global.json, cli.global.quiet, cli.global.no_color);
     let verb = verb_name(&cli.verb);
     start_log(cli.global.verbose);
@@ -67,6 +69,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             out.error(verb, &error);
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+/// `DRCTL_CRASH_AT=point` or `point#n`: at its n-th passage this process is killed where it stands. For tests, never in a release.
+#[cfg(feature = "failpoints")]
+fn crash_point() {
+    use std::sync::atomic::AtomicU32;
+    let Ok(wanted) = std::env::var("DRCTL_CRASH_AT") else { return };
+    let (point, nth) = wanted.split_once('#').unwrap_or((&wanted, "1"));
+    let nth: u32 = nth.parse().unwrap_or(1);
+    let passed = AtomicU32::new(0);
+    let set = fail::cfg_callback(point, move || {
+        if passed.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+    });
+    if let Err(error) = set {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("DRCTL_CRASH_AT: {error}\n").as_bytes());
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{JobLog, Lease, Outcome, Pending, Run, Settled};
+use crate::catalog::{Holder, JobLog, Lease, Outcome, Pending, Run, Settled};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetId, SetKind, SetState};
@@ -22,6 +22,7 @@ use crate::ops::setup::SourceSpec;
 use crate::ops::{JobSpec, Setup};
 use crate::pipeline::split::{Created, put_everywhere};
 use crate::source::{RunContext, Session};
+use crate::state::RunOutcome;
 
 /// Name of the pseudo source that holds drctl's own configuration.
 pub const OWN_SOURCE: &str = "drctl";
@@ -29,6 +30,11 @@ pub const OWN_SOURCE: &str = "drctl";
 /// How long a lease lasts, and how often it is renewed.
 const LEASE: Duration = Duration::from_secs(15 * 60);
 const LEASE_RENEWAL: Duration = Duration::from_secs(5 * 60);
+
+/// Among so many newest runs of the job the holder of a lease is looked for.
+const INTERRUPTED_AMONG: u32 = 20;
+/// How far the store's clock, which a lease goes by, may be behind this host's.
+const LEASE_CLOCKS: Duration = Duration::from_secs(5 * 60);
 
 /// How often a source that cannot be reached is tried, with the pauses between (FAULTS 39).
 const REACH_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
@@ -101,8 +107,10 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     let sources = chosen(job, &options.sources)?;
     let mut log = setup.log(&job.name).await?;
     settle_pending(setup, &mut log).await?;
-    let mut lease = Lease::acquire(&setup.repository, &job.name, &setup.host, std::process::id(), LEASE).await?;
+    let gone = |holder: &Holder| is_gone(setup, &job.name, holder);
+    let mut lease = Lease::acquire_from(&setup.repository, &job.name, &setup.host, std::process::id(), LEASE, gone).await?;
     let run = log.begin_run(SetKind::Full, &job.group).await?;
+    fail::fail_point!("backup::leased");
     let set = run.set().clone();
     setup.bus.emit(Event::RunStarted { verb: "backup".into(), job: job.name.to_string(), set: Some(set.to_string()) });
 
@@ -148,6 +156,26 @@ fn chosen(job: &JobSpec, wanted: &[String]) -> Result<Vec<SourceSpec>> {
         }
     }
     Ok(job.sources.iter().filter(|s| wanted.is_empty() || wanted.iter().any(|w| w == s.source.name())).cloned().collect())
+}
+
+/// Whether the state file knows the holder of a lease for a run of this host that was interrupted: then nobody waits for it (FAULTS 1).
+/// The state file sees that by a lock which the kernel frees, so a process of another container is never taken for dead.
+fn is_gone(setup: &Setup, job: &JobName, holder: &Holder) -> bool {
+    let Some(state) = &setup.state else { return false };
+    let runs = state.runs(Some(job.as_str()), None, INTERRUPTED_AMONG).unwrap_or_default();
+    let gone = holder.host == setup.host
+        && runs.iter().any(|run| {
+            run.outcome == RunOutcome::Interrupted
+                && run.process.pid == holder.pid
+                && run.started_at.as_second() <= holder.since.as_second() + LEASE_CLOCKS.as_secs() as i64
+        });
+    if gone {
+        let Holder { host, pid, since } = holder;
+        setup
+            .bus
+            .warn(format!("the run of {host} pid {pid} since {} was interrupted: its lease is taken over", since.strftime("%H:%M UTC")));
+    }
+    gone
 }
 
 /// Renews the lease until dropped; returns only when that fails for good.

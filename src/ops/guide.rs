@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use crate::model::{Artifact, ArtifactFormat, Codec, Encryption, IndexPlace, Manifest};
 
+/// From a set's folder (`jobs/<job>/sets/2025/01/01/<set>`) to its job's.
+const UP_TO_JOB: &str = "../../../../..";
+
 /// Everything the guide says; the manifest's `guide` itself is not looked at.
 pub fn restore_guide(manifest: &Manifest, repository: &str, root_key: &str) -> String {
     let mut out = String::new();
@@ -35,23 +38,32 @@ pub fn restore_guide(manifest: &Manifest, repository: &str, root_key: &str) -> S
             if all.len() == 1 { (*first).to_owned() } else { "one of them".to_owned() },
         );
     }
-    out.push_str(
-        "## Check first\n\n\
-         Save this list as `sums` and run `sha256sum -c sums` in this folder:\n\n```text\n",
-    );
+    out.push_str("Type the lines below in this folder, in `bash`. So that no broken pipe goes unseen, begin with:\n\n");
+    out.push_str("```sh\nset -o pipefail\n```\n\n## Check first\n\nEvery line must end in OK:\n\n```sh\ncat > sums <<'END'\n");
     for object in manifest.artifacts.iter().chain([&manifest.details]).flat_map(Artifact::every_object) {
         let _ = writeln!(out, "{}  {}", object.stored_sha256, object.file);
     }
-    out.push_str("```\n\n");
+    out.push_str("END\nsha256sum -c sums\n```\n\n");
     let _ = write!(
         out,
-        "The signed record that commits this set is in `jobs/{job}/log/` of the repository: `grep -l {short} ../../../../../log/*.signed` finds it.\n\
-         To check its signature with stock minisign (repository {repository}, root key `{root_key}`):\n\n\
-         ```sh\nhead -n 1 RECORD.signed > record.json\ntail -n +2 RECORD.signed > record.json.minisig\n\
-         minisign -V -P ROLE_KEY -m record.json    # ROLE_KEY: the field \"public\" of ../../../../../../../keys/0001.json\n```\n\n## Open\n\n",
+        "Who wrote them: the signed record that commits this set is in `jobs/{job}/log/` of the repository (id {repository}). With stock\n\
+         minisign, from this folder inside the repository; the root key must be the one of your recovery file:\n\n\
+         ```sh\n\
+         record=$(grep -lF '\"type\":\"commit\",\"manifest\":{{\"set\":\"{set}\"' {up}/log/*.signed)\n\
+         head -n 1 \"$record\" > record.json && tail -n +2 \"$record\" > record.json.minisig\n\
+         head -n 1 {up}/../../keys/0001.json > key.json && tail -n +2 {up}/../../keys/0001.json > key.json.minisig\n\
+         minisign -V -P {root_key} -m key.json\n\
+         minisign -V -P \"$(sed 's/.*\"public\":\"\\([^\"]*\\)\".*/\\1/' key.json)\" -m record.json\n\
+         cut -d ' ' -f 1 sums | while read -r sum; do grep -q \"$sum\" record.json || echo \"NOT in the record: $sum\"; done\n\
+         ```\n\n\
+         Where the record's field `key` is not 1, take that key file instead of `0001.json`.\n\n\
+         ## Open\n\n",
         job = set.job(),
-        short = set.short(),
+        up = UP_TO_JOB,
     );
+    if manifest.artifacts.iter().any(|a| a.format == ArtifactFormat::PgCustom) {
+        out.push_str("PostgreSQL's programs connect to the server that `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` name.\n\n");
+    }
     for source in &manifest.sources {
         let mut first = true;
         for artifact in manifest.artifacts.iter().filter(|a| a.source == source.name) {
@@ -98,20 +110,30 @@ fn plain_command(artifact: &Artifact) -> String {
 }
 
 fn open_line(artifact: &Artifact, name: &str) -> String {
-    format!("{} > {name}", plain_command(artifact))
+    format!("{} > {}", plain_command(artifact), beside(artifact, name))
+}
+
+/// A name for the plain bytes that is none of the set's own: what is stored neither compressed nor sealed has the plain name already,
+/// and a shell empties the file behind `>` before anything reads it.
+fn beside(artifact: &Artifact, name: &str) -> String {
+    if artifact.objects.iter().any(|object| object.file == name) { format!("plain.{name}") } else { name.to_owned() }
 }
 
 fn artifact_lines(out: &mut String, artifact: &Artifact) {
     let plain = plain_command(artifact);
     let file = artifact.objects.first().map_or(artifact.file.as_str(), |o| o.file.as_str());
     let base = file.split(".zst").next().and_then(|f| f.split(".gz").next()).and_then(|f| f.split(".age").next()).unwrap_or(file);
+    let base = &beside(artifact, base);
     let lines = match artifact.format {
         ArtifactFormat::PgCustom => format!(
             "createdb --template=template0 NEW_DATABASE    # its true name and properties: see Details\n\
              {plain} | pg_restore --exit-on-error --dbname=NEW_DATABASE"
         ),
-        ArtifactFormat::Sql => format!("{plain} > {base}\nless {base}    # look before you run it\npsql --dbname=postgres --file={base}"),
-        ArtifactFormat::Tar => format!("mkdir restored && {plain} | tar -x --xattrs --xattrs-include='*' --numeric-owner -C restored"),
+        ArtifactFormat::Sql => format!(
+            "{plain} > {base}\nless {base}    # look before you run it\n\
+             psql -X --dbname=postgres --file={base}    # that a role exists already is no harm"
+        ),
+        ArtifactFormat::Tar => format!("mkdir -p restored && {plain} | tar -x --xattrs --xattrs-include='*' --numeric-owner -C restored"),
         ArtifactFormat::Env | ArtifactFormat::Yaml | ArtifactFormat::Json | ArtifactFormat::Raw => format!("{plain} > {base}"),
     };
     let totals: Vec<String> = artifact.totals.iter().map(|(name, count)| format!("{count} {name}")).collect();

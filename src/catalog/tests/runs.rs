@@ -17,6 +17,11 @@ async fn f01_a_run_that_died_before_it_began_leaves_a_lease_that_ends_by_itself(
     let locked = Lease::acquire(&bed.repository, &job(), "web-2", 1, minutes).await.unwrap_err();
     assert_eq!(locked.kind(), Kind::Locked);
     assert_eq!(locked.to_string(), "job shop is held by web-1 pid 4711 since 2025-01-01T02:00:00Z");
+    // Whoever knows that the holder is dead need not wait.
+    let gone = |holder: &crate::catalog::Holder| holder.host == "web-1" && holder.pid == 4711;
+    let taken = Lease::acquire_from(&bed.repository, &job(), "web-1", 4712, minutes, gone).await.unwrap();
+    assert!(taken.epoch > dead.epoch);
+    assert_eq!(Lease::acquire_from(&bed.repository, &job(), "web-1", 9, minutes, gone).await.unwrap_err().kind(), Kind::Locked);
     bed.clock.step_seconds(601);
     let mut mine = Lease::acquire(&bed.repository, &job(), "web-2", 1, minutes).await.unwrap();
     assert!(mine.epoch > dead.epoch);
@@ -25,7 +30,7 @@ async fn f01_a_run_that_died_before_it_began_leaves_a_lease_that_ends_by_itself(
     assert_eq!(dead.renew(&bed.repository, minutes).await.unwrap_err().kind(), Kind::Locked);
     dead.release(&bed.repository).await.unwrap();
     mine.renew(&bed.repository, minutes).await.unwrap();
-    assert_eq!(crate::catalog::lease::tidy(&bed.repository, &job()).await.unwrap(), 2);
+    assert_eq!(crate::catalog::lease::tidy(&bed.repository, &job()).await.unwrap(), 3);
     mine.release(&bed.repository).await.unwrap();
     // Released: free at once. Garbage holds nothing.
     bed.store.inner.overwrite("jobs/shop/lease/0000000900.json", "{".into());

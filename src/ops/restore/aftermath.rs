@@ -82,18 +82,19 @@ pub async fn undo(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> Res
     let state = state(setup)?;
     let mut note = pick(&state, id, |p| matches!(p, Phase::Switched | Phase::Switching | Phase::Loading), "undone")?;
     let context = setup.context(&note.restore);
-    let mut done = Vec::new();
+    let (mut done, mut kept) = (Vec::new(), false);
     let switched = note.phase != Phase::Loading;
     for ((name, kind), (loader, journal)) in note.sources.iter().zip(parts(&state, &note, loaders)?).rev() {
         if note.in_place && kind != "files" {
             done.push(format!("{name} was loaded in place and stays: its way back is the safety set"));
         } else if switched {
             done.extend(loader.undo(&journal, &context).await.context(|| format!("undo restore {}", note.restore))?);
-        } else {
-            loader.discard(&journal, &context).await?;
         }
+        // What a crash kept from being switched in.
+        loader.discard(&journal, &context).await.context(|| format!("clean up restore {}", note.restore))?;
+        kept |= !loader.kept(&journal, &context).await?.is_empty();
     }
-    note.phase = if switched { Phase::Undone } else { Phase::Discarded };
+    note.phase = if switched && kept { Phase::Undone } else { Phase::Discarded };
     note.save(&state)?;
     Ok(AftermathReport { restore: note.restore, phase: note.phase, done })
 }
@@ -130,6 +131,12 @@ pub async fn sweep(setup: &Setup, loaders: &dyn Loaders) -> Result<()> {
                 }
                 note.phase = Phase::Discarded;
                 note.save(&state)?;
+            }
+            // The half-loaded copy goes; that the live data is not whole is still told until a restore has mended it.
+            Phase::InPlace => {
+                for (loader, journal) in parts(&state, &note, loaders)? {
+                    loader.discard(&journal, &setup.context(&note.restore)).await?;
+                }
             }
             Phase::Switching => {
                 return Err(Error::new(Kind::Preflight, format!("restore {} was interrupted in its switch", note.restore))

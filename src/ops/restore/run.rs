@@ -147,6 +147,7 @@ async fn load_and_switch(
         }
     };
     switch_all(setup, state, work, note).await?;
+    fail::fail_point!("restore::switched");
     let mut switched = exchanged(plan);
     note.phase = if switched { Phase::Switched } else { Phase::Finished };
     note.switched_at = Some(setup.clock.now());

@@ -120,6 +120,7 @@ fn extract(state: &State, facts: &Facts, mut input: PlainReceiver, cancel: &Canc
         if cancel.is_cancelled() {
             return Err(Error::new(Kind::Interrupted, "the restore was stopped"));
         }
+        fail::fail_point!("files::extracting");
         match input.blocking_next() {
             Some(Plain::Data(bytes)) => walker.feed(&bytes, &mut extractor)?,
             Some(Plain::Cut) => {}
@@ -313,6 +314,7 @@ impl Loader for FilesLoader {
                 Switch::Nothing => Ok(()),
             })
             .await?;
+            fail::fail_point!("files::exchanged");
             at.done = true;
             note_progress(journal, index, at).await?;
         }

@@ -249,6 +249,7 @@ fn broke_off() -> Error {
 /// Gives the archive to pg_restore; on a blocking thread.
 fn feed(mut input: PlainReceiver, child: &mut Input<'_>, ended: &AtomicBool) -> Result<()> {
     loop {
+        fail::fail_point!("postgres::feeding");
         match child.wait(|| input.blocking_next()) {
             // When pg_restore stops reading its exit status says why.
             Some(Plain::Data(bytes)) if !child.write(&bytes)? => return Ok(()),

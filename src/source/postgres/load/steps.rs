@@ -146,6 +146,7 @@ impl<'a> Steps<'a> {
             }
             return Err(error);
         }
+        fail::fail_point!("postgres::renamed");
         for at in self.in_phase(&[Phase::Switching]) {
             self.enter(at, Phase::Switched).await?;
         }
@@ -178,6 +179,7 @@ impl<'a> Steps<'a> {
             statements.push(open_sql(&entry.live, true));
         }
         // Everything loaded must be on disk before it is live: this commit waits for the disk, and with it for all before it.
+        fail::fail_point!("postgres::closed");
         run(&self.connection, "prepare the switch", "SET synchronous_commit = on").await?;
         atomically(&self.connection, "switch the databases", &statements, &closed).await
     }

@@ -1,0 +1,201 @@
+//! A full set opens by the lines of its own RESTORE.md with stock tools. drctl is not used to do it: a copy of the repository, the
+//! text's own lines, bash.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+#[path = "support/cli.rs"]
+mod cli;
+#[path = "support/shop.rs"]
+mod shop;
+#[path = "support/postgres.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use shop::{ENV_CANARY, Shop};
+use support::{PASSWORD, bin};
+
+/// The ```sh blocks of a guide, those that call drctl itself left out.
+fn blocks(guide: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open: Option<String> = None;
+    for line in guide.lines() {
+        match (&mut open, line) {
+            (None, "```sh") => open = Some(String::new()),
+            (Some(_), "```") => found.extend(open.take().filter(|block| !block.contains("drctl restore"))),
+            (Some(block), line) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    assert!(open.is_none(), "a block without an end");
+    found
+}
+
+/// Runs the lines as a person would type them, one shell for all; every block must end well.
+fn type_lines(shop: &Shop, folder: &Path, blocks: &[String]) -> String {
+    let script: String = blocks.iter().map(|block| format!("{block}[ $? = 0 ] || {{ echo \"FAILED here\"; exit 1; }}\n")).collect();
+    let mut bash = Command::new("bash");
+    bash.arg("-c").arg(&script).current_dir(folder).env_clear();
+    // No drctl is on this path, and nothing of its configuration in this environment.
+    bash.env("PATH", format!("{}:/usr/bin:/bin", bin().display())).env("HOME", "/nonexistent").env("LC_ALL", "C.UTF-8");
+    bash.env("PGHOST", "127.0.0.1").env("PGPORT", shop.server.port.to_string()).env("PGUSER", "postgres").env("PGPASSWORD", PASSWORD);
+    let output = bash.stdin(std::process::Stdio::null()).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n--- the lines:\n{script}");
+    said
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+/// A set of `codec`, opened with nothing but its own text.
+fn opens_by_its_own_lines(codec: &str, encrypted: bool) {
+    let shop = Shop::new();
+    let role = format!("{}_owner", shop.database);
+    shop.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; ALTER TABLE orders OWNER TO {role}; GRANT SELECT ON customers TO {role}"));
+    let config = shop.file("drctl.yaml");
+    let mut config = config.replace("  # codec: { zstd: 1 }", &format!("  codec: {codec}\n  # codec: {{ zstd: 1 }}"));
+    if !encrypted {
+        config = config.replace("  signing_key:", "  encryption: none\n  signing_key:");
+        config = config.replace(&format!("[{}]", shop.database), &format!("[{}], allow_plaintext: true", shop.database));
+        config =
+            config.replace("environment: { from: { file: app.env } }", "environment: { from: { file: app.env }, allow_plaintext: true }");
+        config = config.replace("files: [compose.yml]", "files: [compose.yml], allow_plaintext: true");
+        let recipients = config.find("  recipients:").unwrap();
+        let end = config[recipients..].find("  # The private key that opens").unwrap() + recipients;
+        config.replace_range(recipients..end, "");
+    }
+    shop.home.write("drctl.yaml", &config);
+    let set = shop.backup();
+    // A proof names the set too; the lines must find the commit.
+    shop.home.ok(&["verify"]);
+    let orders = shop.orders();
+    let uploads = shop.home.path("uploads");
+
+    let away = tempfile::tempdir().unwrap();
+    let repository = away.path().join("repository");
+    copy(&shop.home.path("drctl-repository"), &repository);
+    let id: drctl::model::SetId = set.parse().unwrap();
+    let folder = repository.join(id.prefix());
+    let guide = std::fs::read_to_string(folder.join("RESTORE.md")).unwrap();
+    if encrypted {
+        let identity = shop.file("drctl-keys/identity.txt");
+        let key = identity.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).unwrap();
+        std::fs::write(folder.join("key.txt"), format!("{key}\n")).unwrap();
+        let printed = Command::new("age-keygen").arg("-y").arg(folder.join("key.txt")).output().unwrap();
+        let recipient = String::from_utf8(printed.stdout).unwrap();
+        assert!(guide.contains(&format!("must print {}", recipient.trim())), "{guide}");
+    }
+    let shown = guide.clone();
+    let before: Vec<(String, Vec<u8>)> = contents(&folder);
+
+    // On a server where neither database nor role are left.
+    shop.server.sql("postgres", &format!("DROP DATABASE {}", shop.database));
+    shop.server.sql("postgres", &format!("DROP ROLE {role}"));
+    let new = format!("{}_by_hand", shop.database);
+    let blocks: Vec<String> = blocks(&guide).iter().map(|block| block.replace("NEW_DATABASE", &new)).collect();
+    assert!(blocks.len() >= 9, "{guide}");
+    let globals = blocks.iter().position(|b| b.contains("globals")).unwrap_or_else(|| panic!("no globals: {guide}"));
+    let dump = blocks.iter().position(|b| b.contains("pg_restore")).unwrap();
+    assert!(globals < dump, "roles come before what they own: {guide}");
+    let said = type_lines(&shop, &folder, &blocks);
+
+    assert!(said.contains("Signature and comment signature verified"), "{said}");
+    assert!(!said.contains("NOT in the record"), "{said}");
+    assert!(said.matches(": OK").count() >= 7, "{said}");
+    assert_eq!(
+        shop.server.sql(&new, "SELECT count(*) || ' ' || sum(price) || ' ' || md5(string_agg(item, ',' ORDER BY id)) FROM orders"),
+        orders
+    );
+    assert_eq!(shop.server.sql(&new, "SELECT tableowner FROM pg_tables WHERE tablename = 'orders'"), role);
+    assert_eq!(shop.server.sql(&new, &format!("SELECT has_table_privilege('{role}', 'customers', 'SELECT')")), "t");
+    let same = Command::new("diff").arg("-r").arg(&uploads).arg(folder.join("restored").join(shop.stored("uploads"))).output().unwrap();
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+    let plain = |name: &str| {
+        let name = if encrypted || codec != "none" { name.to_owned() } else { format!("plain.{name}") };
+        std::fs::read_to_string(folder.join(&name)).unwrap_or_else(|e| panic!("{name}: {e}\n{shown}"))
+    };
+    assert!(plain("environment.variables.env").contains(ENV_CANARY));
+    assert_eq!(plain("compose.compose.yml"), shop.file("compose.yml"));
+    assert!(plain("drctl.yaml").contains("job: shop"));
+    assert!(plain("details.json").contains(&shop.database));
+    // Nothing of the set itself was changed by it.
+    for (name, bytes) in before {
+        assert_eq!(std::fs::read(folder.join(&name)).unwrap(), bytes, "{name}");
+    }
+}
+
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
+    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+#[test]
+fn a_zstd_set_opens_by_its_own_lines() {
+    opens_by_its_own_lines("zstd", true);
+}
+
+#[test]
+fn a_gzip_set_opens_by_its_own_lines() {
+    opens_by_its_own_lines("gzip", true);
+}
+
+#[test]
+fn a_set_that_is_not_compressed_opens_by_its_own_lines() {
+    opens_by_its_own_lines("none", true);
+}
+
+/// Neither compressed nor sealed: the stored files have the plain names, and `cat X > X` would empty them.
+#[test]
+fn a_plain_set_opens_by_its_own_lines_and_is_not_harmed_by_them() {
+    opens_by_its_own_lines("none", false);
+}
+
+/// What the recovery file says of life without drctl: the lines below, age, the passphrase.
+#[test]
+fn the_recovery_file_gives_the_key_to_stock_age() {
+    let shop = Shop::new();
+    let set = shop.backup();
+    let recovery = shop.file("drctl-recovery.txt");
+    assert!(recovery.contains("age -d sealed.age > identity.txt"), "{recovery}");
+    let sealed = &recovery[recovery.find("-----BEGIN").unwrap()..];
+    let folder = shop.home.set_folder(&set);
+    std::fs::write(folder.join("sealed.age"), sealed).unwrap();
+    // age asks at a terminal: `script` is one.
+    let mut script = Command::new("script");
+    script.args(["-qec", "age -d sealed.age > identity.txt", "/dev/null"]).current_dir(&folder);
+    let mut asked = script.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    use std::io::Write;
+    asked.stdin.as_mut().unwrap().write_all(b"correct horse battery staple\n").unwrap();
+    let output = asked.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let opened = Command::new("bash")
+        .args(["-c", "age -d -i identity.txt environment.variables.env.zst.age | zstd -d"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&opened.stdout).contains(ENV_CANARY), "{}", String::from_utf8_lossy(&opened.stderr));
+}
+
+/// A changed object is seen by the guide's own check.
+#[test]
+fn the_check_of_the_guide_finds_damage() {
+    let shop = Shop::new();
+    let set = shop.backup();
+    let folder = shop.home.set_folder(&set);
+    let guide = std::fs::read_to_string(folder.join("RESTORE.md")).unwrap();
+    let check = blocks(&guide).into_iter().find(|block| block.contains("sha256sum")).unwrap();
+    let object = folder.join("uploads.tree.tar.zst.age");
+    let mut bytes = std::fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&object, bytes).unwrap();
+    let output = Command::new("bash").arg("-c").arg(&check).current_dir(&folder).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("uploads.tree.tar.zst.age: FAILED"));
+}

@@ -1,0 +1,163 @@
+//! SIGTERM and SIGINT in the midst of a backup or a restore: the exit code says so, and nothing is left (FAULTS 8).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+#[path = "support/cli.rs"]
+mod cli;
+#[path = "support/shop.rs"]
+mod shop;
+#[path = "support/postgres.rs"]
+mod support;
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use cli::{Home, Ran};
+use rustix::process::{Pid, Signal, kill_process};
+use shop::Shop;
+
+/// A run under way, killed when the test fails.
+struct Running(Option<Child>);
+
+impl Running {
+    fn start(home: &Home, args: &[&str]) -> Running {
+        Running(Some(home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(self.0.as_ref().unwrap());
+        kill_process(pid, signal).unwrap();
+    }
+
+    fn end(mut self, within: Duration) -> Ran {
+        let begun = Instant::now();
+        let mut child = self.0.take().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            if begun.elapsed() > within {
+                child.kill().unwrap();
+                panic!("it did not end within {within:?}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ran::of(child.wait_with_output().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what} never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn alive(pid: &str) -> bool {
+    drctl::state::process_is_alive(pid.trim().parse().unwrap_or(0))
+}
+
+/// Children of the server's port: pg_dump and pg_restore.
+fn clients(port: u16) -> bool {
+    let numbers = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let mut lines = numbers.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
+    lines.any(|line| String::from_utf8_lossy(&line).contains(&format!("--port={port}")))
+}
+
+/// Keys of the repository that only a run under way may have.
+fn stored(home: &Home) -> Vec<String> {
+    let files = home.files("drctl-repository");
+    files.into_iter().filter(|f| !f.contains("/lease/")).collect()
+}
+
+#[test]
+fn f08_a_signal_in_the_midst_of_a_dump_leaves_no_child_no_object_no_record() {
+    let home = Home::new();
+    home.write("a/1", "1");
+    // It gives a few MiB, of which something is in the store by then, and never ends.
+    let slow = "echo $$ > pid; head -c 20000000 /dev/urandom; sleep 600 & echo $! > child; wait";
+    home.init(&format!(
+        "jobs:\n  - job: shop\n    sources:\n      - files: {{ paths: [a] }}\n      - command: {{ name: slow, run: [sh, -c, \"{slow}\"] }}\n"
+    ));
+    for (signal, code, word) in [(Signal::TERM, 143, "terminated"), (Signal::INT, 130, "interrupted")] {
+        let before = stored(&home);
+        let running = Running::start(&home, &["backup", "now"]);
+        until("the child", || home.path("child").exists());
+        until("an object", || stored(&home).len() > before.len());
+        let (pid, child) = (read(&home, "pid"), read(&home, "child"));
+        assert!(alive(&pid) && alive(&child));
+        running.signal(signal);
+        let ran = running.end(Duration::from_secs(15));
+        assert_eq!(ran.code, code, "{}", ran.all());
+        assert!(ran.err.contains(word) && ran.err.contains("nothing was committed"), "{}", ran.err);
+        assert!(!alive(&pid) && !alive(&child), "the child and what it started are gone");
+        assert_eq!(stored(&home), before, "{}", ran.all());
+        std::fs::remove_file(home.path("child")).unwrap();
+        // Its end is known: not interrupted, and the lease is free.
+        let status = home.ok(&["status"]);
+        assert!(!status.out.contains("interrupted: "), "{}", status.out);
+        let next = home.ok(&["backup", "now", "--source", "files"]);
+        assert!(!next.err.contains("taken over"), "the lease was given back: {}", next.err);
+    }
+    home.ok(&["verify", "--all"]);
+}
+
+fn read(home: &Home, below: &str) -> String {
+    std::fs::read_to_string(home.path(below)).unwrap()
+}
+
+#[test]
+fn f08_a_signal_while_pg_dump_waits_for_a_lock_and_while_pg_restore_loads() {
+    let shop = Shop::new();
+    let set = shop.backup();
+    let before = stored(&shop.home);
+    let mut locking =
+        shop.server.sql_in_background(&shop.database, "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)");
+    until("the lock", || {
+        shop.sql("SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock'") == "1"
+    });
+    let running = Running::start(&shop.home, &["backup", "now"]);
+    until("pg_dump at the lock", || clients(shop.server.port) && waiting(&shop));
+    running.signal(Signal::TERM);
+    let ran = running.end(Duration::from_secs(15));
+    assert_eq!(ran.code, 143, "{}", ran.all());
+    assert!(!clients(shop.server.port), "pg_dump is gone");
+    assert_eq!(stored(&shop.home), before);
+    locking.kill().unwrap();
+    locking.wait().unwrap();
+    shop.server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", shop.database));
+
+    // A restore that is stopped while it loads leaves the live data and nothing beside it. The load hangs in a trigger of our making.
+    shop.sql("CREATE TABLE slow (i int); INSERT INTO slow VALUES (1); CREATE FUNCTION snail(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN IF current_database() <> '__LIVE__' THEN PERFORM pg_sleep(120); END IF; RETURN i; END $$; CREATE INDEX ON slow (snail(i))".replace("__LIVE__", &shop.database).as_str());
+    let slow = shop.backup();
+    let whole = shop.picture();
+    let running = Running::start(&shop.home, &["restore", &slow, "--yes"]);
+    until("the load", || {
+        shop.server.sql(
+            "postgres",
+            &format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE '{}\\_drctl\\_%' AND query LIKE 'CREATE INDEX%'",
+                shop.database
+            ),
+        ) == "1"
+    });
+    running.signal(Signal::INT);
+    let ran = running.end(Duration::from_secs(30));
+    assert_eq!(ran.code, 130, "{}", ran.all());
+    assert!(!clients(shop.server.port), "pg_restore is gone");
+    assert_eq!((shop.databases().len(), shop.beside().len()), (1, 0), "{:?}\n{}", shop.databases(), ran.all());
+    assert_eq!(shop.picture(), whole);
+    assert!(!shop.home.ok(&["status"]).out.contains("restore --"), "nothing is left to undo");
+    shop.home.ok(&["restore", &set, "--dry-run"]);
+}
+
+fn waiting(shop: &Shop) -> bool {
+    shop.sql("SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND NOT granted") != "0"
+}
