@@ -24,6 +24,9 @@ fingerprint() {
   sql -At shop -c "SELECT 'indexes ' || string_agg(indexdef, ' ' ORDER BY indexdef) FROM pg_indexes WHERE schemaname = 'public'" | md5sum
 }
 
+# The tables of a fingerprint with their rows.
+rows() { grep '|' "$1" | cut -d'|' -f1,2 | sed 's/|/: /; s/$/ rows/; s/^/  /'; }
+
 title "A throwaway PostgreSQL with a small shop in it"
 start_postgres "$demo/server"
 sql postgres -c "CREATE DATABASE shop"
@@ -44,9 +47,8 @@ INSERT INTO events
   FROM generate_series(1, 100000) i;
 INSERT INTO photos SELECT 'photo-' || i, (SELECT string_agg(decode(md5(i || '-' || j), 'hex'), '') FROM generate_series(1, 1000) j) FROM generate_series(1, 300) i;
 SQL
-show psql -X shop -c "SELECT (SELECT count(*) FROM customers) customers, (SELECT count(*) FROM orders) orders, (SELECT count(*) FROM events) events,
-  (SELECT count(*) FROM photos) photos, pg_size_pretty(pg_database_size('shop')) size"
 fingerprint > "$demo/before"
+rows "$demo/before"
 
 title "Make a configuration, a repository and keys"
 mkdir -m 0700 "$demo/shop"
@@ -69,9 +71,9 @@ drctl restore --date "$day" --yes
 
 title "Prove it"
 fingerprint > "$demo/after"
-cut -d'|' -f1,2 "$demo/after" | grep -v ' -$' | sed 's/|/: /; s/$/ rows/'
+rows "$demo/after"
 cmp "$demo/before" "$demo/after" || { diff "$demo/before" "$demo/after" >&2 || true; die "what came back is not what was there"; }
-echo "every row, column and index is back: counts and checksums of all tables are equal"
+echo "what came back is what was there: the checksums over all rows of each table and the definitions of all indexes are equal"
 
 # The server is stopped when the demo ends; these start it again on the same port.
 cat > "$demo/start" <<SH
@@ -90,19 +92,23 @@ export STATE_DIRECTORY="$demo/state" PATH="$(dirname "$DRCTL_BIN"):\$PATH"
 SH
 chmod +x "$demo/start" "$demo/stop"
 
-title "Where everything lies"
+title "Where everything lies, and what to type next"
 cat <<TEXT
-$demo/shop/drctl.yaml           the configuration that init wrote, with comments
-$demo/shop/                     repository, keys and recovery file, as init said above
-$demo/passphrase                opens the recovery file
-$demo/server/                   the server's data
+Configuration, repository, keys and recovery file: $demo/shop
+The throwaway server, stopped now:                 $demo/server
 
-What to type next:
-  $demo/start                   start the server again
-  cd $demo/shop && . $demo/env
-  drctl status                  where the job stands
-  drctl show latest             the set in full
-  drctl verify                  read every byte of it again
-  drctl restore --undo          put back what the restore replaced, if it replaced something
-  $demo/stop && rm -r $demo     remove the demo
+Look around in it:
+  $demo/start && cd $demo/shop && . $demo/env
+  drctl status                       where the job stands
+  drctl show latest                  the set in full
+  drctl verify                       read every byte of it again
+  drctl restore --date latest        once more, now beside a live database: it asks, and can be undone
+Remove it:
+  $demo/stop; rm -r $demo
+
+For your own database:
+  export PGHOST=… PGUSER=… PGPASSWORD=…          or DATABASE_URL
+  mkdir -m 700 ~/backup && cd ~/backup
+  $DRCTL_BIN init --store FOLDER_ON_ANOTHER_DISK
+  $DRCTL_BIN backup now
 TEXT

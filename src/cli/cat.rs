@@ -1,9 +1,12 @@
 //! `drctl cat`.
 
+use std::io::IsTerminal as _;
+
 use crate::cli::Shell;
 use crate::cli::args::CatArgs;
 use crate::cli::open::Opened;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::model::ArtifactFormat;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::details::Details;
 use crate::ops::verify::{hold_all, release_all, while_holding};
@@ -20,6 +23,11 @@ pub async fn run(shell: &Shell, args: CatArgs) -> Result<u8> {
     // Damaged details must not keep anyone from an artifact that is whole: its file name is enough.
     let details = Details::read(setup, &setup.sinks[0].store, &manifest).await.ok();
     let artifact = look::artifact(&manifest, details.as_ref(), &args.artifact)?;
+    // An archive would leave the terminal in a state of its own.
+    if args.path.is_none() && matches!(artifact.format, ArtifactFormat::PgCustom | ArtifactFormat::Tar) && std::io::stdout().is_terminal() {
+        return Err(Error::new(Kind::Usage, format!("{} is an archive and not for a terminal", artifact.file))
+            .hint(format!("drctl cat {} {} > FILE", manifest.set, artifact.file)));
+    }
     let mut holds = hold_all(setup, &mut log, std::slice::from_ref(&manifest.set)).await?;
     let writing = async {
         match args.path {
