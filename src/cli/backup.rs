@@ -10,8 +10,10 @@ use crate::cli::open::Opened;
 use crate::cli::output::{bytes, count, counted, duration, took};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
+use crate::model::record::Grade;
 use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
+use crate::ops::dump::interrupted;
 use crate::ops::verify::{VerifyReport, verify};
 
 /// One run of the report.
@@ -33,28 +35,29 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     if args.dry_run {
         return check(shell, &opened, jobs).await;
     }
-    let (mut ran, mut first_error, mut code) = (Vec::new(), None, 0);
+    let (mut ran, mut outcome) = (Vec::new(), Outcome { bus: &shell.bus, first_error: None, code: 0 });
     for job in jobs {
         if shell.cancel.is_cancelled() {
+            outcome.error(interrupted().context(format!("job {} was not run", job.name)));
             break;
         }
         let recorded = opened.run_started("backup", &job.name);
-        let options = own_sources(&job, &args.source);
-        match backup(&opened.setup, &job, &options).await {
+        match backup(&opened.setup, &job, &own_sources(&job, &args.source)).await {
             Ok(mut report) => {
-                report.unrecorded = recorded.finished(Some(&report.set), if report.problems.is_empty() { 0 } else { 3 }, None);
-                if !report.problems.is_empty() {
-                    code = Kind::Partial.exit_code();
-                }
+                let exit = if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() };
+                report.unrecorded = recorded.finished(Some(&report.set), exit, None);
+                outcome.code(exit);
                 let verified = match args.verify {
-                    Some(grade) => {
-                        let mut log = opened.setup.log(&job.name).await?;
-                        let verified = verify(&opened.setup, &mut log, &report.set, grade.into()).await?;
-                        if !verified.passed {
-                            code = Kind::Verify.exit_code();
+                    Some(grade) => match verify_now(&opened, &report, grade.into()).await {
+                        Ok(verified) => {
+                            outcome.code(if verified.passed { 0 } else { Kind::Verify.exit_code() });
+                            Some(verified)
                         }
-                        Some(verified)
-                    }
+                        Err(error) => {
+                            outcome.error(error.context(format!("{} was committed; verify it", report.set)));
+                            None
+                        }
+                    },
                     None => None,
                 };
                 ran.push(Ran { backup: report, verified });
@@ -62,15 +65,11 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             Err(error) => {
                 let error = error.context(format!("job {}", job.name));
                 recorded.finished(None, error.kind().exit_code(), Some(&error));
-                if let Some(earlier) = first_error.replace(error) {
-                    let later = first_error.replace(earlier);
-                    if let Some(later) = later {
-                        shell.bus.warn(later.to_string());
-                    }
-                }
+                outcome.error(error);
             }
         }
     }
+    let Outcome { first_error, code, .. } = outcome;
     let now = opened.setup.clock.now();
     if !ran.is_empty() || first_error.is_none() {
         shell.out.result("backup", &ran, |ran| ran.iter().map(|r| text(r, now)).collect());
@@ -78,6 +77,33 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     match first_error {
         Some(error) => Err(error),
         None => Ok(code),
+    }
+}
+
+async fn verify_now(opened: &Opened, report: &BackupReport, grade: Grade) -> Result<VerifyReport> {
+    let mut log = opened.setup.log(report.set.job()).await?;
+    verify(&opened.setup, &mut log, &report.set, grade).await
+}
+
+/// The first thing that went wrong decides the exit code (FORMAT, Exit codes); later errors are said.
+struct Outcome<'a> {
+    bus: &'a crate::observe::Bus,
+    first_error: Option<Error>,
+    code: u8,
+}
+
+impl Outcome<'_> {
+    fn code(&mut self, code: u8) {
+        if self.code == 0 {
+            self.code = code;
+        }
+    }
+
+    fn error(&mut self, error: Error) {
+        match self.first_error {
+            None => self.first_error = Some(error),
+            Some(_) => self.bus.warn(error.to_string()),
+        }
     }
 }
 

@@ -144,8 +144,8 @@ async fn make(
     let (repository, sealing) = (new.repository.clone(), passphrase.clone());
     let recovery = tokio::task::spawn_blocking(move || RecoveryFile::seal(&location, repository.id(), &new.root, &identity, &sealing));
     let recovery = recovery.await.map_err(|e| Error::failed("seal the recovery file").because(e))??;
-    undo.0.push(places.recovery.clone());
     private_file(&places.recovery, recovery.to_text().as_bytes())?;
+    undo.0.push(places.recovery.clone());
 
     let written = template::write(&Template {
         folder: folder.to_owned(),
@@ -160,11 +160,15 @@ async fn make(
         paths: Vec::new(),
     });
     for (path, secret) in &written.secrets {
-        undo.0.push(path.clone());
+        if let Some(parent) = path.parent().filter(|parent| parent.symlink_metadata().is_err()) {
+            private_folder(parent)?;
+            undo.0.push(parent.to_owned());
+        }
         private_file(path, secret.expose().as_bytes())?;
+        undo.0.push(path.clone());
     }
-    undo.0.push(places.config.clone());
     private_file(&places.config, written.text.as_bytes())?;
+    undo.0.push(places.config.clone());
 
     let mut report = dry(places, job, findings);
     report.repository = new.repository.id().to_owned();

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::args::{Cli, ConfigVerb, Global, Verb};
 use crate::cli::output::Output;
 use crate::cli::progress::{JsonLines, Progress};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Kind, Result};
 use crate::observe::Bus;
 
 /// What every verb gets.
@@ -60,11 +60,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match start(cli, out, signal.clone()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            // A signal's own exit code for what it ended; words and hint stay, they know what was done and what was not.
             let error = match (error.kind(), signal.load(Ordering::Relaxed)) {
-                (Kind::OutcomeUnknown, _) | (_, 0) => error,
-                // Whatever broke because of the signal, the signal is what happened.
-                (_, 15) => Error::new(Kind::Terminated, "terminated; nothing was committed, what was begun was cleaned up"),
-                _ => Error::new(Kind::Interrupted, "interrupted; nothing was committed, what was begun was cleaned up"),
+                (Kind::Interrupted, 15) => error.with_kind(Kind::Terminated),
+                _ => error,
             };
             out.error(verb, &error);
             ExitCode::from(error.kind().exit_code())

@@ -250,10 +250,24 @@ impl RunNote {
 }
 
 impl Loaders for Opened {
-    fn loader(&self, name: &str, kind: &str) -> Result<Arc<dyn Loader>> {
-        let configured =
-            self.config.iter().flat_map(|c| &c.jobs).flat_map(|j| &j.sources).find(|s| s.name == name && s.kind.name() == kind);
-        sources::loader(name, kind, configured)
+    fn loader(&self, job: &JobName, name: &str, kind: &str, has_target: bool) -> Result<Arc<dyn Loader>> {
+        let configured = self.config.as_ref().and_then(|c| c.job(job.as_str()));
+        let source = configured.and_then(|j| j.source(name)).filter(|s| s.kind.name() == kind);
+        // What is only laid aside needs no place of its own.
+        let aside = matches!(kind, "environment" | "compose");
+        if source.is_none() && !has_target && !aside {
+            return Err(Error::new(
+                Kind::Preflight,
+                format!("the configuration has no source '{name}' ({kind}) for job {job}: where should it go?"),
+            )
+            .hint("say where: --target postgres://user@host for a database, --target FOLDER for files; or name other sources: --source"));
+        }
+        sources::loader(name, kind, source)
+    }
+
+    fn groups(&self, job: &JobName) -> Option<Vec<String>> {
+        let job = self.config.as_ref()?.job(job.as_str())?;
+        Some(job.groups().into_iter().map(|(name, _)| name.to_owned()).collect())
     }
 }
 

@@ -68,7 +68,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
             return Err(Error::new(Kind::Preflight, "nothing was changed: this needs a yes, and there is no terminal to ask at")
                 .hint(command_line(&args, &prepared.plan)));
         }
-        if !confirm("Do this?")? {
+        if !confirm("Do this?")? || shell.cancel.is_cancelled() {
             return Err(Error::new(Kind::Preflight, "nothing was changed"));
         }
     }
@@ -122,7 +122,7 @@ fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
         let _ = write!(line, " --source {source}");
     }
     if let Some(target) = &args.target {
-        let _ = write!(line, " --target '{}'", crate::config::postgres::masked_url(target).unwrap_or_else(|| target.clone()));
+        let _ = write!(line, " --target '{}'", crate::ops::restore::shown_target(target));
     }
     if args.in_place {
         line.push_str(" --in-place");
@@ -147,6 +147,9 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     let width = plan.sources.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for source in &plan.sources {
         let _ = writeln!(out, "  {:width$}  {}: {}", source.name, when(source.as_of, zone), duration(source.lost_seconds));
+    }
+    for warning in &plan.warnings {
+        let _ = writeln!(out, "  - {warning}");
     }
     if plan.spread_seconds >= 60 {
         let _ = writeln!(out, "  These lie {} apart.", duration(plan.spread_seconds));
@@ -294,6 +297,7 @@ mod tests {
                 },
             ],
             left_out: vec!["environment: --source environment".into()],
+            warnings: vec![],
             in_place: false,
             target: None,
             took_before: Some((370.0, at("2024-12-30T10:00:00Z"))),

@@ -18,7 +18,7 @@ pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let jobs = opened.known_jobs(args.job.as_deref()).await?;
     let standing = aftermath::standing(&opened.setup, &opened).await?;
     let restores = standing.into_iter().map(|(restore, kept)| StandingRestore { restore, kept }).collect();
-    let mut report = look::status(&opened.setup, &jobs, restores, max_age).await?;
+    let mut report = look::status(&opened.setup, &jobs, &opened, restores, max_age).await?;
     report.interrupted = opened.interrupted_runs();
     shell.out.result("status", &report, text);
     let stale = report.jobs.iter().any(|j| j.stale);
@@ -53,6 +53,9 @@ fn text(report: &StatusReport) -> String {
             _ => {
                 let _ = writeln!(out, "  NO GOOD SET: everything would be lost. Make one: drctl backup now {}", job.job);
             }
+        }
+        for group in job.groups_without_good.iter().filter(|_| job.newest_good.is_some()) {
+            let _ = writeln!(out, "  NO GOOD SET of the sources of group {group}: all of theirs would be lost");
         }
         if let Some(bad) = &job.newest_bad {
             let what = if bad.grade.is_none() { "failed its verification" } else { bad.state };

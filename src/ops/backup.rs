@@ -201,12 +201,16 @@ async fn attempt(
 ) -> Result<(Manifest, u64)> {
     let created = Created::default();
     let result = dump_and_commit(setup, job, sources, log, run, lease_epoch, &created).await;
-    match &result {
-        Err(error) if error.kind() == Kind::OutcomeUnknown => {}
-        Err(_) => remove(setup, &created).await,
-        Ok(_) => {}
+    match result {
+        Err(error) if error.kind() == Kind::OutcomeUnknown => Err(error),
+        Err(error) => {
+            remove(setup, &created).await;
+            // Whatever broke because of the signal, the signal is what happened, and here it is known that nothing was committed.
+            let cancelled = setup.cancel.is_cancelled();
+            Err(if cancelled { interrupted().context(format!("back up {}: nothing was committed", job.name)) } else { error })
+        }
+        done => done,
     }
-    result
 }
 
 async fn dump_and_commit(
@@ -249,7 +253,13 @@ async fn dump_and_commit(
     manifest.finished_at = setup.clock.now();
     manifest.lease_epoch = Some(lease_epoch);
     setup.bus.step("committing");
-    let committed = run.commit(log, manifest.clone(), |pending| note_pending(setup, &job.name, Some(pending))).await;
+    let committed = run
+        .commit(log, manifest.clone(), |pending| {
+            // Without the note only a hint for the next start is lost: the log itself settles the outcome.
+            note_pending(setup, &job.name, Some(pending)).unwrap_or_else(|e| setup.bus.warn(format!("not noted on this host: {e}")));
+            Ok(())
+        })
+        .await;
     if committed.as_ref().err().is_none_or(|e| e.kind() != Kind::OutcomeUnknown) {
         note_pending(setup, &job.name, None).unwrap_or_else(|e| setup.bus.warn(e.to_string()));
     }
@@ -316,6 +326,8 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
         }
     };
     outcome.entry.identity = session.identity();
+    // What was dumped before a second try stands for an earlier instant.
+    let mut earliest: Option<Timestamp> = None;
     for plan in session.artifacts() {
         let mut dumped = destination.dump(&name, session.as_mut(), &plan, context, !spec.allow_plaintext).await;
         // A database that went away in mid-dump is given one more chance, from the start (FAULTS 40).
@@ -326,12 +338,16 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
             context.bus.emit(Event::Retry { what: format!("{name}.{}", plan.name), error: error.to_string(), attempt: 2 });
             tokio::time::sleep(REACH_PAUSES[0]).await;
             dumped = match reach(spec, context, &mut outcome).await {
+                Ok(fresh) if fresh.identity() != outcome.entry.identity => {
+                    Err(Error::failed(format!("another server answers for {name} now: its data does not belong into this set")))
+                }
                 Ok(fresh) => {
+                    earliest = Some(earliest.map_or(session.as_of(), |at: Timestamp| at.min(session.as_of())));
                     session.close().await;
                     session = fresh;
                     destination.dump(&name, session.as_mut(), &plan, context, !spec.allow_plaintext).await
                 }
-                Err(error) => Err(error),
+                Err(_) => dumped,
             };
         }
         match dumped {
@@ -353,7 +369,7 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
             }
         }
     }
-    outcome.entry.as_of = session.as_of();
+    outcome.entry.as_of = earliest.map_or(session.as_of(), |at| at.min(session.as_of()));
     outcome.details.details = session.details();
     outcome.entry.problems.extend(session.problems().into_iter().map(|p| format!("{name}: {p}")));
     for warning in session.warnings() {

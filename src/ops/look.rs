@@ -12,6 +12,7 @@ use crate::model::record::Grade;
 use crate::model::{Artifact, Encryption, JobName, SetId, SetKind};
 use crate::ops::Setup;
 use crate::ops::details::Details;
+use crate::ops::restore::Loaders;
 use crate::ops::restore::journal::RestoreNote;
 use crate::pipeline::read::StoredArtifact;
 
@@ -247,6 +248,8 @@ pub struct JobStatus {
     pub newest_good: Option<SetLine>,
     /// Seconds since the content of the newest good set: what would be lost now.
     pub rpo_seconds: Option<i64>,
+    /// Groups of sources that have no good set at all.
+    pub groups_without_good: Vec<String>,
     /// A newer set that is not good, if there is one.
     pub newest_bad: Option<SetLine>,
     /// Whether the newest good set is older than allowed.
@@ -263,7 +266,13 @@ pub struct StandingRestore {
 }
 
 /// Status of the jobs; `max_age_seconds` makes a job stale.
-pub async fn status(setup: &Setup, jobs: &[JobName], restores: Vec<StandingRestore>, max_age_seconds: Option<i64>) -> Result<StatusReport> {
+pub async fn status(
+    setup: &Setup,
+    jobs: &[JobName],
+    loaders: &dyn Loaders,
+    restores: Vec<StandingRestore>,
+    max_age_seconds: Option<i64>,
+) -> Result<StatusReport> {
     let now = setup.clock.now();
     let sealed = setup.identities.recipients().is_empty();
     let mut report = StatusReport {
@@ -282,18 +291,27 @@ pub async fn status(setup: &Setup, jobs: &[JobName], restores: Vec<StandingResto
     for job in jobs {
         let log = setup.log(job).await?;
         report.findings.extend(log.state().findings().iter().map(|f| format!("{job}: {f}")));
-        report.jobs.push(job_status(&log, now, max_age_seconds));
+        report.jobs.push(job_status(&log, loaders.groups(job).as_deref(), now, max_age_seconds));
     }
     Ok(report)
 }
 
-fn job_status(log: &JobLog, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
+fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
     let live: Vec<&SetEntry> = log.state().live().collect();
     let good = live.iter().rev().find(|e| e.is_good() && e.grade(false).is_some());
-    let rpo_seconds = good.map(|entry| {
+    let age = |entry: &&SetEntry| {
         let oldest = entry.manifest.sources.iter().filter(|s| s.kind != super::backup::OWN_SOURCE).map(|s| s.as_of).min();
         now.as_second() - oldest.unwrap_or(entry.manifest.started_at).as_second()
-    });
+    };
+    // What would be lost is the worst of the groups: a fresh set of files does not stand for a stale database.
+    let in_log: Vec<String> = live.iter().map(|e| e.manifest.group.clone()).collect();
+    let mut names = groups.map_or(in_log, <[String]>::to_vec);
+    names.sort();
+    names.dedup();
+    let newest_of = |group: &String| live.iter().rev().find(|e| e.manifest.group == *group && e.is_good() && e.grade(false).is_some());
+    let ages: Option<Vec<i64>> = names.iter().map(|group| newest_of(group).map(age)).collect();
+    let rpo_seconds = ages.and_then(|ages| ages.into_iter().max());
+    let without: Vec<String> = names.into_iter().filter(|group| newest_of(group).is_none()).collect();
     let newest_bad = live.last().filter(|last| good.is_none_or(|good| good.number < last.number)).map(|e| SetLine::of(e));
     JobStatus {
         job: log.job().clone(),
@@ -302,6 +320,7 @@ fn job_status(log: &JobLog, now: Timestamp, max_age_seconds: Option<i64>) -> Job
         stored_bytes: live.iter().map(|e| e.manifest.stored_bytes()).sum(),
         newest_good: good.map(|e| SetLine::of(e)),
         rpo_seconds,
+        groups_without_good: without,
         newest_bad,
         stale: max_age_seconds.is_some_and(|max| rpo_seconds.is_none_or(|age| age > max)),
     }

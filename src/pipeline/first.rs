@@ -1,7 +1,8 @@
-//! The first error of several stages.
+//! The first error of several stages, and how a worker that ends badly makes the stage behind it stop.
 
 use std::sync::Mutex;
 
+use crossbeam_channel::Sender;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -29,5 +30,40 @@ impl FirstError {
     /// The first error, if there was one.
     pub fn take(&self) -> Option<Error> {
         self.error.lock().unwrap_or_else(|p| p.into_inner()).take()
+    }
+}
+
+/// A worker's line to the stage behind it. A worker that ends badly, by an error or a panic, says so when its line is dropped:
+/// otherwise that stage would wait for ever for the batch that never comes, while the other workers live on.
+pub struct Line<T> {
+    to: Sender<Option<T>>,
+    well: bool,
+}
+
+impl<T> Line<T> {
+    /// A line into `to`.
+    pub fn new(to: Sender<Option<T>>) -> Self {
+        Line { to, well: false }
+    }
+
+    /// Hands a batch over; `false` when the stage behind is gone and has told why.
+    pub fn send(&self, batch: T) -> bool {
+        self.to.send(Some(batch)).is_ok()
+    }
+
+    /// Ends the line: `work` is the worker's outcome, whose error is told before anyone stops because of it.
+    pub fn end(mut self, first: &FirstError, work: crate::error::Result<()>) {
+        match work {
+            Ok(()) => self.well = true,
+            Err(error) => first.set(error),
+        }
+    }
+}
+
+impl<T> Drop for Line<T> {
+    fn drop(&mut self) {
+        if !self.well {
+            let _ = self.to.send(None);
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::format::{Inspector, inspector};
 use crate::model::{Artifact, Facts, IndexPlace, Sha256};
 use crate::pipeline::codec::FrameDecoder;
-use crate::pipeline::first::FirstError;
+use crate::pipeline::first::{FirstError, Line};
 use crate::pipeline::index::{FrameEntry, Index};
 use crate::pipeline::objects::ObjectsReader;
 use crate::pipeline::plain::PlainSender;
@@ -148,13 +148,16 @@ impl StoredArtifact {
             let _ = token_back.try_send(());
         }
         let (to_workers, batches) = channel::bounded::<Batch>(workers);
-        let (to_order, done) = channel::bounded::<Done>(workers);
+        let (to_order, done) = channel::bounded::<Option<Done>>(workers);
         let ended = std::thread::scope(|scope| {
             let opener = scope.spawn(|| self.feed(runtime, &index, to_workers, tokens).unwrap_or_else(|e| first.set(e)));
             let mut stages = vec![opener];
             for _ in 0..workers {
-                let (batches, to_order) = (batches.clone(), to_order.clone());
-                stages.push(scope.spawn(move || self.decode(batches, to_order).unwrap_or_else(|e| first.set(e))));
+                let (batches, line) = (batches.clone(), Line::new(to_order.clone()));
+                stages.push(scope.spawn(move || {
+                    let work = self.decode(batches, &line);
+                    line.end(first, work);
+                }));
             }
             drop((batches, to_order));
             let mut order = Order { inspector: inspector(self.artifact.format), out, read_bytes };
@@ -166,7 +169,8 @@ impl StoredArtifact {
             ordered.map(|()| order.inspector)
         });
         match (first.take(), ended) {
-            (Some(error), _) | (None, Err(error)) => Err(error),
+            (Some(one), Err(other)) => Err(Error::first_of(one, other)),
+            (Some(error), Ok(_)) | (None, Err(error)) => Err(error),
             (None, Ok(inspector)) => {
                 let facts = inspector.finish().context(|| format!("walk {}", self.artifact.file))?;
                 if facts.totals != self.artifact.totals {
@@ -242,7 +246,7 @@ impl StoredArtifact {
     }
 
     /// Second stage: decompresses and compares hashes.
-    fn decode(&self, batches: channel::Receiver<Batch>, to_order: channel::Sender<Done>) -> Result<()> {
+    fn decode(&self, batches: channel::Receiver<Batch>, line: &Line<Done>) -> Result<()> {
         let mut decoder = FrameDecoder::new(self.artifact.codec)?;
         for batch in batches {
             let bytes: usize = batch.entries.iter().map(|f| f.plain_bytes as usize).sum();
@@ -260,7 +264,7 @@ impl StoredArtifact {
                 from += entry.stored_bytes as usize;
                 to += entry.plain_bytes as usize;
             }
-            if to_order.send(Done { number: batch.number, plain: plain.into() }).is_err() {
+            if !line.send(Done { number: batch.number, plain: plain.into() }) {
                 return Ok(());
             }
         }
@@ -285,10 +289,12 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
-    fn run(&mut self, done: channel::Receiver<Done>, token_back: channel::Sender<()>) -> Result<()> {
+    fn run(&mut self, done: channel::Receiver<Option<Done>>, token_back: channel::Sender<()>) -> Result<()> {
         let mut waiting: BTreeMap<u64, Bytes> = BTreeMap::new();
         let mut next = 0;
         for batch in done {
+            // A worker ended badly and has told why: dropping the channels stops all others.
+            let Some(batch) = batch else { return Ok(()) };
             waiting.insert(batch.number, batch.plain);
             while let Some(plain) = waiting.remove(&next) {
                 self.inspector.feed(&plain)?;
@@ -420,6 +426,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Without a seal the frame's own hash finds it, in a worker, with many batches still to come.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn f23_one_bad_frame_early_in_a_long_artifact_ends_the_read() {
+        let (memory, written) = store(spec(Codec::Zstd { level: 1 }, Sealing::None), sample(48 << 20), true).await;
+        let artifact = artifact(written.unwrap());
+        let key = format!("jobs/j/sets/x/{}", artifact.file);
+        let mut bad = whole::read(memory.as_ref(), &key).await.unwrap().to_vec();
+        bad[300_000] ^= 1;
+        memory.overwrite(&key, bad.into());
+        let none = Identities::default();
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), read(&memory, &artifact, &none)).await;
+        assert_eq!(ended.expect("the read hangs").unwrap_err().kind(), Kind::Corrupt);
     }
 
     #[tokio::test(flavor = "multi_thread")]

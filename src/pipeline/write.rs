@@ -14,7 +14,7 @@ use crate::format::{Inspector, inspector};
 use crate::model::artifact::Chunker;
 use crate::model::{ArtifactFormat, Codec, Encryption, Facts, IndexPlace, Object, PlainDigest, Sha256};
 use crate::pipeline::codec::{FrameDecoder, FrameEncoder};
-use crate::pipeline::first::FirstError;
+use crate::pipeline::first::{FirstError, Line};
 use crate::pipeline::frame::{FrameCutter, chunker};
 use crate::pipeline::index::{FrameEntry, IndexWriter};
 use crate::pipeline::plain::{Plain, PlainReceiver};
@@ -132,7 +132,7 @@ fn write_blocking(spec: &WriteSpec, input: PlainReceiver, target: &Target, count
         let _ = token_back.try_send(());
     }
     let (to_workers, batches) = channel::bounded::<Batch>(workers);
-    let (to_sealer, done) = channel::bounded::<Done>(workers);
+    let (to_sealer, done) = channel::bounded::<Option<Done>>(workers);
     let mut sealer = Sealer::start(spec, target)?;
 
     let facts = std::thread::scope(|scope| {
@@ -142,8 +142,11 @@ fn write_blocking(spec: &WriteSpec, input: PlainReceiver, target: &Target, count
         });
         let mut stages = Vec::new();
         for _ in 0..workers {
-            let (batches, to_sealer) = (batches.clone(), to_sealer.clone());
-            stages.push(scope.spawn(move || encode(spec, batches, to_sealer).unwrap_or_else(|e| first.set(e))));
+            let (batches, line) = (batches.clone(), Line::new(to_sealer.clone()));
+            stages.push(scope.spawn(move || {
+                let work = encode(spec, batches, &line);
+                line.end(first, work);
+            }));
         }
         drop((batches, to_sealer));
         sealer.run(done, token_back).unwrap_or_else(|e| first.set(e));
@@ -230,7 +233,7 @@ impl Cutter {
 }
 
 /// Second stage: hashes, compresses, checks.
-fn encode(spec: &WriteSpec, batches: channel::Receiver<Batch>, to_sealer: channel::Sender<Done>) -> Result<()> {
+fn encode(spec: &WriteSpec, batches: channel::Receiver<Batch>, line: &Line<Done>) -> Result<()> {
     let mut encoder = FrameEncoder::new(spec.codec)?;
     let mut decoder = FrameDecoder::new(spec.codec)?;
     let mut scratch: Vec<u8> = Vec::new();
@@ -253,7 +256,7 @@ fn encode(spec: &WriteSpec, batches: channel::Receiver<Batch>, to_sealer: channe
             }
             entries.push(FrameEntry { plain_bytes: frame.len() as u32, stored_bytes: length as u32, sha256: Sha256::of(frame) });
         }
-        if to_sealer.send(Done { number: batch.number, entries, stored }).is_err() {
+        if !line.send(Done { number: batch.number, entries, stored }) {
             return Ok(());
         }
     }
@@ -294,10 +297,12 @@ impl Sealer {
         Ok(Sealer { out, file, index: IndexWriter::default(), digest: PlainDigest::default(), plain_bytes: 0, compressed_bytes: 0 })
     }
 
-    fn run(&mut self, done: channel::Receiver<Done>, token_back: channel::Sender<()>) -> Result<()> {
+    fn run(&mut self, done: channel::Receiver<Option<Done>>, token_back: channel::Sender<()>) -> Result<()> {
         let mut waiting: BTreeMap<u64, Done> = BTreeMap::new();
         let mut next = 0;
         for batch in done {
+            // A worker ended badly and has told why: dropping the channels stops all others.
+            let Some(batch) = batch else { return Ok(()) };
             waiting.insert(batch.number, batch);
             while let Some(batch) = waiting.remove(&next) {
                 for entry in &batch.entries {
@@ -362,4 +367,55 @@ fn write_beside(spec: &WriteSpec, target: &Target, index: &IndexWriter, length: 
     let objects = encoder.finish().and_then(SealWriter::finish).map_err(failed)?.finish()?;
     let object = objects.into_iter().next().ok_or_else(|| Error::failed("the index was not stored"))?;
     Ok(IndexPlace::Beside { object, length, sha256 })
+}
+
+#[cfg(all(test, feature = "failpoints"))]
+mod tests {
+    use super::*;
+    use crate::pipeline::plain;
+    use crate::pipeline::split::OBJECT_BYTES;
+    use crate::store::memory::MemoryStore;
+
+    /// I15: a frame that was damaged behind the compressor is found before it is stored, and the run ends, also when the workers
+    /// are the slow part and the source has more to say.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn i15_a_frame_damaged_behind_the_compressor_ends_the_run() {
+        fail::cfg("pipeline::damage", "200*off->1*return->off").unwrap();
+        let memory = Arc::new(MemoryStore::default());
+        let (sender, receiver) = plain::channel();
+        let sinks = vec![Sink { name: "m".into(), store: memory.clone() }];
+        let spec = WriteSpec {
+            base: "s.a.raw".into(),
+            prefix: "jobs/j/sets/x/".into(),
+            format: ArtifactFormat::Raw,
+            codec: Codec::Zstd { level: 12 },
+            sealing: Sealing::None,
+            decode_check: true,
+            object_bytes: OBJECT_BYTES,
+        };
+        let failed = CancellationToken::new();
+        let writing = write(spec, receiver, sinks, Created::default(), Arc::default(), failed.clone());
+        let feeding = async {
+            let sending = async {
+                for at in 0..96u64 {
+                    let block: Vec<u8> = (0..1u64 << 20).map(|i| (i.wrapping_mul(at * 2 + 0x9e37_79b9) >> 13) as u8).collect();
+                    if sender.data(block.into()).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = failed.cancelled() => {}
+                () = sending => {}
+            }
+            drop(sender);
+        };
+        let both = async { tokio::join!(writing, feeding) };
+        let (written, ()) = tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("the run hangs");
+        fail::remove("pipeline::damage");
+        let error = written.unwrap_err();
+        assert!(error.to_string().contains("check a compressed frame"), "{error}");
+        assert!(crate::store::whole::list_all(memory.as_ref(), "").await.unwrap().is_empty());
+    }
 }

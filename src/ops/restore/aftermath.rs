@@ -64,7 +64,10 @@ pub fn ways_on(note: &RestoreNote) -> String {
     let id = &note.restore;
     match note.phase {
         Phase::Loading | Phase::Switching => format!("drctl restore --undo {id}"),
-        Phase::InPlace => format!("drctl restore {} --in-place --no-safety-set", note.set),
+        Phase::InPlace => {
+            let sources: Vec<String> = note.sources.iter().map(|(name, _)| format!(" --source {name}")).collect();
+            format!("drctl restore {}{} --in-place --no-safety-set", note.set, sources.concat())
+        }
         Phase::Switched => format!("drctl restore --undo {id}   or   drctl restore --finish {id}"),
         Phase::Undone | Phase::Finished | Phase::Discarded => format!("drctl restore --finish {id}"),
     }
@@ -73,7 +76,10 @@ pub fn ways_on(note: &RestoreNote) -> String {
 fn parts(state: &Arc<StateFile>, note: &RestoreNote, loaders: &dyn Loaders) -> Result<Vec<(Arc<dyn Loader>, SourceJournal)>> {
     note.sources
         .iter()
-        .map(|(name, kind)| Ok((loaders.loader(name, kind)?, SourceJournal::new(state.clone(), &note.restore, name))))
+        .map(|(name, kind)| {
+            let loader = loaders.loader(note.set.job(), name, kind, note.target.is_some())?;
+            Ok((loader, SourceJournal::open(state.clone(), &note.restore, name)?))
+        })
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! What a restore did, kept in the state file so that another process can finish, undo or clean up.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -100,29 +101,39 @@ impl RestoreNote {
     }
 }
 
-/// The journal of one source of one restore.
+/// The journal of one source of one restore. What was noted is read once, at the start: a state file that cannot be read is an
+/// error then, never an empty journal.
 pub struct SourceJournal {
     state: Arc<StateFile>,
     restore: String,
     source: String,
+    noted: Mutex<BTreeMap<String, Value>>,
 }
 
 impl SourceJournal {
     /// Opens the journal of `source` in restore `restore`.
-    pub fn new(state: Arc<StateFile>, restore: &str, source: &str) -> Self {
-        SourceJournal { state, restore: restore.to_owned(), source: source.to_owned() }
+    pub fn open(state: Arc<StateFile>, restore: &str, source: &str) -> Result<Self> {
+        let noted = state.journal_all(restore, source)?.into_iter().collect();
+        Ok(SourceJournal { state, restore: restore.to_owned(), source: source.to_owned(), noted: Mutex::new(noted) })
+    }
+
+    fn noted(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Value>> {
+        self.noted.lock().unwrap_or_else(|p| p.into_inner())
     }
 }
 
 #[async_trait]
 impl Journal for SourceJournal {
     async fn note(&self, key: &str, value: Value) -> Result<()> {
-        let (state, restore, source, key) = (self.state.clone(), self.restore.clone(), self.source.clone(), key.to_owned());
-        let noted = tokio::task::spawn_blocking(move || state.journal_note(&restore, &source, &key, &value));
-        noted.await.map_err(|e| Error::failed("the journal broke down").because(e))?
+        let (state, restore, source) = (self.state.clone(), self.restore.clone(), self.source.clone());
+        let (key_text, kept) = (key.to_owned(), value.clone());
+        let noting = tokio::task::spawn_blocking(move || state.journal_note(&restore, &source, &key_text, &value));
+        noting.await.map_err(|e| Error::failed("the journal broke down").because(e))??;
+        self.noted().insert(key.to_owned(), kept);
+        Ok(())
     }
 
     fn get(&self, key: &str) -> Option<Value> {
-        self.state.journal_get(&self.restore, &self.source, key).ok().flatten()
+        self.noted().get(key).cloned()
     }
 }

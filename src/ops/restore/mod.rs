@@ -12,13 +12,18 @@ pub mod run;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::model::JobName;
 use crate::ops::choose::Wanted;
 use crate::source::load::Loader;
 
 /// Gives the loader for a source of a set: from the configuration by its name, or for a target by its kind.
 pub trait Loaders: Send + Sync {
-    /// A loader for the source `name` of kind `kind`. [`crate::error::Kind::Config`] when nothing is known of it.
-    fn loader(&self, name: &str, kind: &str) -> Result<Arc<dyn Loader>>;
+    /// A loader for the source `name` of kind `kind` of `job`. Without a target only a source that is configured for that job will
+    /// do: [`crate::error::Kind::Preflight`] otherwise, as nobody said where to.
+    fn loader(&self, job: &JobName, name: &str, kind: &str, has_target: bool) -> Result<Arc<dyn Loader>>;
+
+    /// Names of the groups that the configuration has for a job; `None` when it knows nothing of the job.
+    fn groups(&self, job: &JobName) -> Option<Vec<String>>;
 }
 
 /// What was asked for.
@@ -47,4 +52,31 @@ pub fn new_restore_id() -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let bits: u64 = rand::rng().random();
     (0..8).map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize % 32])).collect()
+}
+
+/// A target as it may be shown and kept: a URL without its password.
+pub fn shown_target(target: &str) -> String {
+    match crate::config::postgres::masked_url(target) {
+        Some(masked) => masked,
+        // A URL that cannot be read may hold a password anywhere.
+        None => match target.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://***"),
+            None => target.to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown_target;
+
+    #[test]
+    fn a_target_is_never_shown_with_its_password() {
+        for target in
+            ["postgres://u:hunter2@h/d", "postgres://u:hunter2@/d?host=/sock", "postgres://h/d?password=hunter2", "x://u:hunter2@["]
+        {
+            assert!(!shown_target(target).contains("hunter2"), "{}", shown_target(target));
+        }
+        assert_eq!(shown_target("/srv/new"), "/srv/new");
+    }
 }

@@ -27,80 +27,118 @@ pub struct Picked<'a> {
     pub picks: Vec<Pick<'a>>,
     /// `environment: --source environment`.
     pub left_out: Vec<String>,
+    /// Worth knowing before saying yes.
+    pub warnings: Vec<String>,
 }
 
-/// Chooses. [`Kind::NoSuchSet`] when there is nothing as asked for.
-pub fn pick<'a>(log: &'a JobLog, options: &RestoreOptions, now: Timestamp) -> Result<Picked<'a>> {
-    let entries = match &options.wanted {
-        Wanted::Set(_) => vec![choose::set(log, &options.wanted, None, now, &options.zone)?],
-        Wanted::Date(text) => {
-            let when = When::parse(text, now)?;
-            if options.sources.is_empty() { by_group(log, &when, options)? } else { by_source(log, &when, options)? }
-        }
+/// Chooses. [`Kind::NoSuchSet`] when there is nothing as asked for. `groups` are those of the configuration, where it knows the job.
+pub fn pick<'a>(log: &'a JobLog, options: &RestoreOptions, groups: Option<&[String]>, now: Timestamp) -> Result<Picked<'a>> {
+    let mut picked = Picked { picks: Vec::new(), left_out: Vec::new(), warnings: Vec::new() };
+    let chosen = match (&options.wanted, options.sources.is_empty()) {
+        (Wanted::Set(_), true) => all_of(vec![choose::set(log, &options.wanted, None, now, &options.zone)?], &mut picked),
+        (Wanted::Set(_), false) => named(choose::set(log, &options.wanted, None, now, &options.zone)?, options)?,
+        (Wanted::Date(text), true) => all_of(by_group(log, &When::parse(text, now)?, options, groups, &mut picked)?, &mut picked),
+        (Wanted::Date(text), false) => by_source(log, &When::parse(text, now)?, options)?,
     };
-    for name in &options.sources {
-        if !entries.iter().any(|e| has(&e.manifest, name)) {
-            return Err(no_such_source(&entries, name));
+    for (entry, source) in chosen {
+        match picked.picks.iter_mut().find(|p| p.entry.number == entry.number) {
+            Some(pick) => pick.sources.push(source),
+            None => picked.picks.push(Pick { entry, sources: vec![source] }),
         }
     }
-    let mut picked = Picked { picks: Vec::new(), left_out: Vec::new() };
-    let mut seen: Vec<&str> = Vec::new();
-    // A source that stands in several of the sets comes from the newest.
-    let mut newest_first = entries.clone();
-    newest_first.sort_by_key(|e| std::cmp::Reverse(e.number));
-    let mut wanted: Vec<(u64, String)> = Vec::new();
-    for entry in newest_first {
-        for source in entry.manifest.sources.iter().filter(|s| s.kind != OWN_SOURCE || options.sources.contains(&s.name)) {
-            if seen.contains(&source.name.as_str()) {
-                continue;
-            }
-            seen.push(&source.name);
-            let asked = if options.sources.is_empty() {
-                DATA_KINDS.contains(&source.kind.as_str())
-            } else {
-                options.sources.contains(&source.name)
-            };
-            if !has(&entry.manifest, &source.name) {
-                picked.left_out.push(format!("{}: nothing of it is in this set", source.name));
-            } else if asked {
-                wanted.push((entry.number, source.name.clone()));
-            } else {
-                picked.left_out.push(format!("{0}: --source {0}", source.name));
-            }
-        }
-    }
-    for entry in &entries {
-        let mut sources: Vec<String> = wanted.iter().filter(|(number, _)| *number == entry.number).map(|(_, name)| name.clone()).collect();
+    for pick in &mut picked.picks {
         // Databases before files: these are quick to exchange once those are ready.
-        sources.sort_by_key(|name| entry.manifest.source(name).is_some_and(|s| s.kind == "files"));
-        if !sources.is_empty() {
-            picked.picks.push(Pick { entry, sources });
-        }
+        let manifest = &pick.entry.manifest;
+        pick.sources.sort_by_key(|name| manifest.source(name).is_some_and(|s| s.kind == "files"));
     }
     if picked.picks.is_empty() {
-        let set = entries.first().map(|e| e.id().to_string()).unwrap_or_default();
-        return Err(Error::new(Kind::NoSuchSet, format!("{set} holds no database and no files"))
+        return Err(Error::new(Kind::NoSuchSet, "the set holds no database and no files")
             .hint(format!("name what to restore: {}", picked.left_out.join(", "))));
     }
     Ok(picked)
 }
 
+/// A set and the name of a source to take from it.
+type Chosen<'a> = (&'a SetEntry, String);
+
+/// Databases and files of these sets; a source that stands in several comes from the newest.
+fn all_of<'a>(entries: Vec<&'a SetEntry>, picked: &mut Picked<'a>) -> Vec<Chosen<'a>> {
+    let mut newest_first: Vec<&SetEntry> = entries.clone();
+    newest_first.sort_by_key(|e| std::cmp::Reverse(e.number));
+    let mut owner: Vec<(&str, u64)> = Vec::new();
+    for entry in newest_first {
+        for source in entry.manifest.sources.iter().filter(|s| has(&entry.manifest, &s.name)) {
+            if !owner.iter().any(|(name, _)| *name == source.name) {
+                owner.push((&source.name, entry.number));
+            }
+        }
+    }
+    let mut chosen = Vec::new();
+    for entry in entries {
+        for source in entry.manifest.sources.iter().filter(|s| s.kind != OWN_SOURCE) {
+            let owned = owner.iter().find(|(name, _)| *name == source.name);
+            match owned {
+                None => picked.left_out.push(format!("{}: nothing of it is in this set", source.name)),
+                Some((_, number)) if *number != entry.number => {}
+                Some(_) if DATA_KINDS.contains(&source.kind.as_str()) => chosen.push((entry, source.name.clone())),
+                Some(_) => picked.left_out.push(format!("{0}: --source {0}", source.name)),
+            }
+        }
+    }
+    chosen
+}
+
+/// The named sources of one set.
+fn named<'a>(entry: &'a SetEntry, options: &RestoreOptions) -> Result<Vec<Chosen<'a>>> {
+    let missing = options.sources.iter().find(|name| !has(&entry.manifest, name));
+    match missing {
+        Some(name) => Err(no_such_source(&[entry], name)),
+        None => Ok(options.sources.iter().map(|name| (entry, name.clone())).collect()),
+    }
+}
+
 /// The set that the date means, and the newest of each other group that joins it.
-fn by_group<'a>(log: &'a JobLog, when: &When, options: &RestoreOptions) -> Result<Vec<&'a SetEntry>> {
+fn by_group<'a>(
+    log: &'a JobLog,
+    when: &When,
+    options: &RestoreOptions,
+    groups: Option<&[String]>,
+    picked: &mut Picked<'a>,
+) -> Result<Vec<&'a SetEntry>> {
     let state = log.state();
-    let first = select::choose(state, None, when, &options.zone)?;
     let joining = select::joining(when, &options.zone);
+    let known: Vec<&str> = select::groups(state).into_iter().collect();
+    // A bare date means the main group's own set of that day where there is such a group, never another's alone.
+    let first = match known.iter().find(|g| **g == MAIN_GROUP) {
+        Some(main) => select::choose(state, Some(main), when, &options.zone)?,
+        None => select::choose(state, None, when, &options.zone)?,
+    };
     let mut entries = vec![first];
-    for group in select::groups(state).into_iter().filter(|group| *group != first.manifest.group) {
-        if let Ok(entry) = select::choose(state, Some(group), &joining, &options.zone) {
-            entries.push(entry);
+    for group in known.into_iter().filter(|group| *group != first.manifest.group) {
+        if groups.is_some_and(|configured| !configured.iter().any(|g| g == group)) {
+            picked.left_out.push(format!("group {group}: it is not in the configuration any more; its sets go by their ids"));
+            continue;
+        }
+        match select::choose(state, Some(group), &joining, &options.zone) {
+            Ok(entry) => {
+                let apart = (entry.id().at().as_second() - first.id().at().as_second()).abs();
+                if apart >= 86_400 {
+                    picked.warnings.push(format!("{} lies {} days from {}", entry.id(), apart / 86_400, first.id()));
+                }
+                entries.push(entry);
+            }
+            Err(error) => picked.left_out.push(format!("group {group}: {error}")),
         }
     }
     Ok(entries)
 }
 
+/// The group of all sources without a schedule of their own.
+const MAIN_GROUP: &str = crate::config::MAIN_GROUP;
+
 /// For sources that were named: the newest set in which each is whole, be it partial in others.
-fn by_source<'a>(log: &'a JobLog, when: &When, options: &RestoreOptions) -> Result<Vec<&'a SetEntry>> {
+fn by_source<'a>(log: &'a JobLog, when: &When, options: &RestoreOptions) -> Result<Vec<Chosen<'a>>> {
+    let live: Vec<&SetEntry> = log.state().live().collect();
     let candidates = |name: &str| -> Vec<&'a SetEntry> {
         let fits = |e: &&SetEntry| {
             let whole = e.manifest.source(name).is_some_and(|s| s.problems.is_empty()) && has(&e.manifest, name);
@@ -109,20 +147,21 @@ fn by_source<'a>(log: &'a JobLog, when: &When, options: &RestoreOptions) -> Resu
         log.state().live().filter(fits).collect()
     };
     let joining = select::joining(when, &options.zone);
-    let mut entries: Vec<&SetEntry> = Vec::new();
-    let mut strict = false;
-    let mut missing = None;
+    let (mut chosen, mut strict, mut missing) = (Vec::new(), false, None);
     for name in &options.sources {
+        if !live.iter().any(|e| e.manifest.source(name).is_some()) {
+            live.last().map_or(Ok(()), |newest| Err(no_such_source(&[newest], name)))?;
+        }
         let among = format!(" with source {name} whole");
         match select::choose_among(candidates(name), &among, when, &options.zone) {
             Ok(entry) => {
                 strict = true;
-                entries.push(entry);
+                chosen.push((entry, name.clone()));
             }
             Err(error) => {
                 // Another source of the same restore may be of this day; then this one joins it.
                 match select::choose_among(candidates(name), &among, &joining, &options.zone) {
-                    Ok(entry) => entries.push(entry),
+                    Ok(entry) => chosen.push((entry, name.clone())),
                     Err(_) => return Err(error),
                 }
                 missing.get_or_insert(error);
@@ -132,9 +171,8 @@ fn by_source<'a>(log: &'a JobLog, when: &When, options: &RestoreOptions) -> Resu
     match missing {
         Some(error) if !strict => Err(error),
         _ => {
-            entries.sort_by_key(|e| std::cmp::Reverse(e.number));
-            entries.dedup_by_key(|e| e.number);
-            Ok(entries)
+            chosen.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.number));
+            Ok(chosen)
         }
     }
 }

@@ -32,9 +32,11 @@ pub struct RestorePlan {
     pub spread_seconds: i64,
     /// Sources of the set that are left out, with what brings them in.
     pub left_out: Vec<String>,
+    /// Worth knowing before saying yes.
+    pub warnings: Vec<String>,
     /// Over the live data.
     pub in_place: bool,
-    /// Into another place.
+    /// Into another place, without its password.
     pub target: Option<String>,
     /// Seconds the last restore of this job took on this host, and when that was.
     pub took_before: Option<(f64, Timestamp)>,
@@ -95,7 +97,7 @@ pub struct Work {
 /// Chooses the sets and asks every loader. Changes nothing.
 pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &RestoreOptions, restore: &str) -> Result<Prepared> {
     let now = setup.clock.now();
-    let picked = pick(log, options, now)?;
+    let picked = pick(log, options, loaders.groups(log.job()).as_deref(), now)?;
     let (mut work, mut sources) = (Vec::new(), Vec::new());
     for pick in &picked.picks {
         let manifest = &pick.entry.manifest;
@@ -103,7 +105,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         setup.bus.step(format!("reading the details of {}", manifest.set));
         let details = Details::read(setup, &setup.sinks[0].store, manifest).await?;
         for source in pick.sources.iter().filter_map(|name| manifest.source(name)) {
-            let loader = loaders.loader(&source.name, &source.kind)?;
+            let loader = loaders.loader(log.job(), &source.name, &source.kind, options.target.is_some())?;
             let request = request(manifest, &details, source, options, restore)?;
             let load = loader.plan(&request, &setup.context(restore)).await?;
             sources.push(SourcePlan {
@@ -128,7 +130,8 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         sources,
         left_out: picked.left_out,
         in_place: options.in_place,
-        target: options.target.clone(),
+        target: options.target.as_deref().map(super::shown_target),
+        warnings: picked.warnings,
         took_before: super::run::took_before(setup, log.job()),
         sets,
     };

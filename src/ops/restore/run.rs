@@ -106,7 +106,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         sources: work.iter().map(|w| (w.request.source.clone(), w.kind.clone())).collect(),
         target: plan.target.clone(),
         in_place: plan.in_place,
-        phase: if plan.in_place { Phase::InPlace } else { Phase::Loading },
+        phase: Phase::Loading,
         process: Process::this(),
         started_at: setup.clock.now(),
         switched_at: None,
@@ -138,12 +138,26 @@ async fn load_and_switch(
     started: std::time::Instant,
 ) -> Result<RestoreReport> {
     note.save(state)?;
-    let loaded = match while_holding(setup, log, holds, load_all(setup, state, work, plan.in_place)).await {
+    let mut loaded = match plan.in_place {
+        true => while_holding(setup, log, holds, check_all(setup, work)).await,
+        false => Ok(()),
+    };
+    if plan.in_place && loaded.is_ok() {
+        note.phase = Phase::InPlace;
+        loaded = note.save(state);
+    }
+    let loaded = match loaded {
+        Ok(()) => while_holding(setup, log, holds, load_all(setup, state, work)).await,
+        Err(error) => Err(error),
+    };
+    // The last moment at which a signal leaves everything as it was: the switch itself is not broken off.
+    let loaded = loaded.and_then(|loaded| if setup.cancel.is_cancelled() { Err(interrupted()) } else { Ok(loaded) });
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             discard(setup, state, work, note).await;
             let error = hold::explain(log, &note.set, error).await;
-            return Err(if plan.in_place { half_in_place(error) } else { error });
+            return Err(if note.phase == Phase::InPlace { half_in_place(error) } else { error });
         }
     };
     switch_all(setup, state, work, note).await?;
@@ -157,7 +171,7 @@ async fn load_and_switch(
 
     let (mut kept, mut aside) = (Vec::new(), Vec::new());
     for item in work {
-        let journal = SourceJournal::new(state.clone(), &plan.restore, &item.request.source);
+        let journal = SourceJournal::open(state.clone(), &plan.restore, &item.request.source)?;
         match item.loader.kept(&journal, &setup.context(&plan.restore)).await {
             Ok(lines) if is_aside(&item.kind) => aside.extend(lines),
             Ok(lines) => kept.extend(lines),
@@ -189,24 +203,27 @@ async fn load_and_switch(
 
 /// A failure while the live data may have been overwritten in part.
 fn half_in_place(error: Error) -> Error {
-    error.hint("the live data may be overwritten in part: restore this set or the safety set again with --in-place --no-safety-set")
+    error.context("the live data may be overwritten in part").hint("restore this set or the safety set again: drctl status shows the line")
 }
 
 type Counts = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// Loads and counts every source; in place, everything is read and checked once before the first byte is loaded.
-async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], in_place: bool) -> Result<Vec<Counts>> {
-    if in_place {
-        for item in work {
-            for artifact in &item.request.artifacts {
-                setup.bus.step(format!("checking all of {} before anything is touched", artifact.artifact.file));
-                read(setup, item, artifact, None, CancellationToken::new()).await?;
-            }
+/// Reads and checks everything once, before the first byte is loaded over live data.
+async fn check_all(setup: &Setup, work: &[Work]) -> Result<()> {
+    for item in work {
+        for artifact in &item.request.artifacts {
+            setup.bus.step(format!("checking all of {} before anything is touched", artifact.artifact.file));
+            read(setup, item, artifact, None, CancellationToken::new()).await?;
         }
     }
+    Ok(())
+}
+
+/// Loads and counts every source.
+async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Result<Vec<Counts>> {
     let mut all = Vec::new();
     for item in work {
-        let journal = SourceJournal::new(state.clone(), &item.request.restore, &item.request.source);
+        let journal = SourceJournal::open(state.clone(), &item.request.restore, &item.request.source)?;
         let mut counts = Counts::new();
         for artifact in &item.request.artifacts {
             load_one(setup, item, artifact, &journal).await.context(|| format!("load {}", artifact.artifact.file))?;
@@ -214,7 +231,12 @@ async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], in_place
         }
         for artifact in &item.request.artifacts {
             setup.bus.step(format!("counting {}.{}", item.request.source, artifact.name));
-            let found = item.loader.count(&item.request, artifact, &journal, &setup.context(&item.request.restore)).await?;
+            let context = setup.context(&item.request.restore);
+            let found = tokio::select! {
+                biased;
+                () = setup.cancel.cancelled() => return Err(interrupted()),
+                found = item.loader.count(&item.request, artifact, &journal, &context) => found?,
+            };
             compare(&artifact.facts, &found).context(|| format!("count {}.{}", item.request.source, artifact.name))?;
             counts.insert(artifact.name.clone(), found.totals);
         }
@@ -300,18 +322,19 @@ pub fn compare(dumped: &Facts, found: &Facts) -> Result<()> {
 
 /// Switches source after source. When one fails, those before it are switched back: a restore takes place whole or not at all.
 async fn switch_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mut RestoreNote) -> Result<()> {
+    // Read before anything is touched: a journal that cannot be read must not be met half way.
+    let journals = work.iter().map(|item| SourceJournal::open(state.clone(), &note.restore, &item.request.source));
+    let journals = journals.collect::<Result<Vec<_>>>()?;
     note.phase = Phase::Switching;
     note.save(state)?;
     let context = setup.context(&note.restore);
     for (at, item) in work.iter().enumerate() {
         setup.bus.step(format!("switching {}", item.request.source));
         fail::fail_point!("restore::before-switch");
-        let journal = SourceJournal::new(state.clone(), &note.restore, &item.request.source);
-        let Err(error) = item.loader.switch(&item.request, &journal, &context).await else { continue };
+        let Err(error) = item.loader.switch(&item.request, &journals[at], &context).await else { continue };
         let error = error.context(format!("switch {}", item.request.source));
-        for done in work[..=at].iter().rev() {
-            let journal = SourceJournal::new(state.clone(), &note.restore, &done.request.source);
-            if let Err(again) = done.loader.undo(&journal, &context).await {
+        for (done, journal) in work[..=at].iter().zip(&journals).rev() {
+            if let Err(again) = done.loader.undo(journal, &context).await {
                 setup.bus.warn(format!("{} could not be switched back: {again}", done.request.source));
                 return Err(error.hint(format!("the restore is half done: drctl restore --undo {}", note.restore)));
             }
@@ -326,7 +349,7 @@ async fn switch_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: 
 /// What was live for a moment and was switched back may hold writes of that moment: it stays until `--finish`.
 async fn keep_what_was_live(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mut RestoreNote) -> Result<()> {
     for item in work {
-        let journal = SourceJournal::new(state.clone(), &note.restore, &item.request.source);
+        let journal = SourceJournal::open(state.clone(), &note.restore, &item.request.source)?;
         let kept = item.loader.kept(&journal, &setup.context(&note.restore)).await.unwrap_or_default();
         if note.phase == Phase::Discarded && !kept.is_empty() {
             note.phase = Phase::Undone;
@@ -340,8 +363,11 @@ async fn keep_what_was_live(setup: &Setup, state: &Arc<StateFile>, work: &[Work]
 async fn discard(setup: &Setup, state: &Arc<StateFile>, work: &[Work], note: &mut RestoreNote) {
     let mut clean = true;
     for item in work {
-        let journal = SourceJournal::new(state.clone(), &note.restore, &item.request.source);
-        if let Err(error) = item.loader.discard(&journal, &setup.context(&note.restore)).await {
+        let discarded = match SourceJournal::open(state.clone(), &note.restore, &item.request.source) {
+            Ok(journal) => item.loader.discard(&journal, &setup.context(&note.restore)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = discarded {
             clean = false;
             setup.bus.warn(format!("{}: what was loaded stays for now: {error}", item.request.source));
         }
