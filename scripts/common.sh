@@ -70,7 +70,7 @@ stop_postgres() {
 # The program: $DRCTL_BIN, or built from this source.
 build_drctl() {
   if [ -z "${DRCTL_BIN:-}" ]; then
-    say "building drctl (release)"
+    say "building drctl (release); the first time takes some minutes"
     (cd "$ROOT" && cargo build --release --quiet --bin drctl) || die "it does not build"
     DRCTL_BIN=${CARGO_TARGET_DIR:-$ROOT/target}/release/drctl
   fi

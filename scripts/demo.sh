@@ -13,7 +13,6 @@ own_surroundings "$demo"
 trap 'status=$?; stop_postgres "$demo/server" || true; [ $status = 0 ] || say "the demo broke off (exit $status); its files: $demo"' EXIT
 
 title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-show() { printf '$ %s\n' "$*"; "$@"; }
 drctl() { printf '$ drctl %s\n' "$*"; "$DRCTL_BIN" "$@"; }
 sql() { psql -X -q -v ON_ERROR_STOP=1 "$@"; }
 
@@ -62,7 +61,8 @@ drctl backup now
 drctl list
 
 title "Lose everything"
-show psql -X postgres -c "DROP DATABASE shop"
+printf '$ psql -c "DROP DATABASE shop"\n'
+psql -X postgres -c "DROP DATABASE shop"
 if psql -X shop -c "SELECT 1" > /dev/null 2>&1; then die "the database is still there"; fi
 echo "the database is gone"
 
@@ -95,6 +95,7 @@ chmod +x "$demo/start" "$demo/stop"
 title "Where everything lies, and what to type next"
 cat <<TEXT
 Configuration, repository, keys and recovery file: $demo/shop
+Passphrase of the recovery file:                   $demo/passphrase
 The throwaway server, stopped now:                 $demo/server
 
 Look around in it:
