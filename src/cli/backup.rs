@@ -139,7 +139,11 @@ fn text(ran: &Ran, now: Timestamp) -> String {
     let _ = writeln!(
         out,
         "{} {}: {} artifacts{counts}, {} → {} in {}, {}",
-        if report.problems.is_empty() { "ok" } else { "PARTIAL" },
+        match report.state {
+            "complete" => "ok",
+            "suspect" => "SUSPECT",
+            _ => "PARTIAL",
+        },
         report.set,
         report.artifacts.len(),
         bytes(report.plain_bytes),

@@ -6,7 +6,7 @@ use crate::cli::open::Opened;
 use crate::error::Result;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::details::Details;
-use crate::ops::verify::{held, while_holding};
+use crate::ops::verify::{held, let_go, while_holding};
 use crate::ops::{cat, look};
 
 /// Writes an artifact, or one file of it, to standard output.
@@ -28,9 +28,7 @@ pub async fn run(shell: &Shell, args: CatArgs) -> Result<u8> {
         }
     };
     let (written, hold) = while_holding(setup, &mut log, hold, writing).await;
-    if let Some(hold) = hold {
-        hold.release(&mut log).await?;
-    }
+    let_go(setup, &mut log, hold).await;
     match written {
         Ok(()) => Ok(0),
         Err(error) => Err(crate::catalog::hold::explain(&mut log, &manifest.set, error).await),

@@ -72,9 +72,7 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
             return Err(gone);
         }
     }
-    if let Some(held) = held {
-        held.release(log).await?;
-    }
+    let_go(setup, log, held).await;
     let mut report = VerifyReport {
         set: set.clone(),
         grade,
@@ -96,9 +94,14 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
             finished_at: setup.clock.now(),
             store: sink.name.clone(),
         };
-        let appended = hold::prove(log, proof).await?;
-        report.record = Some(appended.number);
-        setup.bus.emit(Event::Recorded { record: "proof".into(), number: appended.number });
+        match hold::prove(log, proof).await {
+            Ok(appended) => {
+                report.record = Some(appended.number);
+                setup.bus.emit(Event::Recorded { record: "proof".into(), number: appended.number });
+            }
+            Err(error) if takes_no_bytes(&error) => setup.bus.warn(format!("this proof is not in the log: {error}")),
+            Err(error) => return Err(error),
+        }
     }
     report.elapsed_seconds = started.elapsed().as_secs_f64();
     setup.bus.emit(Event::RunFinished {
@@ -119,7 +122,30 @@ pub async fn held(setup: &Setup, log: &mut JobLog, set: &SetId) -> Result<Option
         hold::check_readable(log, set).await?;
         return Ok(None);
     }
-    Hold::acquire(log, set, HOLD).await.map(Some)
+    match Hold::acquire(log, set, HOLD).await {
+        // A store that takes no more bytes must still give those it has: on that day most of all.
+        Err(error) if takes_no_bytes(&error) => {
+            setup.bus.warn(format!("reading without a hold, so a prune elsewhere may delete the set meanwhile: {error}"));
+            hold::check_readable(log, set).await?;
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+/// Whether a store is read-only or full.
+fn takes_no_bytes(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Denied | Kind::Full)
+}
+
+/// Ends a hold. That it cannot be ended now is said: it ends by itself.
+pub async fn let_go(setup: &Setup, log: &mut JobLog, held: Option<Hold>) {
+    if let Some(held) = held {
+        let set = held.set.clone();
+        if let Err(error) = held.release(log).await {
+            setup.bus.warn(format!("the hold on {set} ends by itself: {error}"));
+        }
+    }
 }
 
 /// Runs `work` and renews the hold meanwhile. `work` is not stopped when the hold cannot be renewed: the log is read again after it.

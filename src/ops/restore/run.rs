@@ -16,7 +16,7 @@ use crate::ops::Setup;
 use crate::ops::dump::interrupted;
 use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal};
 use crate::ops::restore::plan::{Prepared, RestorePlan, Work};
-use crate::ops::verify::{held, while_holding};
+use crate::ops::verify::{held, let_go, while_holding};
 use crate::pipeline::plain;
 use crate::pipeline::read::StoredArtifact;
 use crate::source::load::LoadArtifact;
@@ -120,18 +120,12 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
             discard(setup, &state, &work, &mut note).await;
             let error = hold::explain(log, &manifest.set, error).await;
             let error = if plan.in_place { half_in_place(error) } else { error };
-            if let Some(held) = held {
-                let _ = held.release(log).await;
-            }
+            let_go(setup, log, held).await;
             return Err(finish_event(setup, &note, started, error));
         }
     };
     let switched = switch_all(setup, &state, &work, &mut note).await;
-    if let Some(held) = held
-        && let Err(error) = held.release(log).await
-    {
-        setup.bus.warn(format!("the hold on {} ends by itself: {error}", manifest.set));
-    }
+    let_go(setup, log, held).await;
     if let Err(error) = switched {
         return Err(finish_event(setup, &note, started, error));
     }
