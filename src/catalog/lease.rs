@@ -67,7 +67,7 @@ impl Lease {
         length: Duration,
         is_gone: impl FnOnce(&Holder) -> bool,
     ) -> Result<Lease> {
-        let what = || format!("take the lease of job {job}");
+        let what = || format!("take the lease of job {job} in {}", repository.location());
         let now = repository.store().server_date().await.map_err(|e| e.context(what()))?;
         let newest = newest(repository, job).await.map_err(|e| e.context(what()))?;
         if let Some((_, Some(file))) = &newest

@@ -371,7 +371,7 @@ impl JobLog {
 
     /// The server's date.
     pub async fn server_date(&self) -> Result<Timestamp> {
-        self.repository.store().server_date().await.map_err(|e| e.context("ask the store for its date"))
+        self.repository.store().server_date().await.map_err(|e| e.context(format!("ask {} for its date", self.repository.location())))
     }
 
     /// A key at hand that may append `body` at the head (rule 4).

@@ -186,7 +186,11 @@ fn text(ran: &Ran, now: Timestamp) -> String {
     let _ = writeln!(
         out,
         "{} {}: {}{counts}, {} → {} in {}, {}",
-        if report.problems.is_empty() { "ok" } else { "PARTIAL" },
+        match (report.state, report.problems.is_empty()) {
+            ("suspect", _) => "SUSPECT",
+            (_, true) => "ok",
+            _ => "PARTIAL",
+        },
         report.set,
         count(report.artifacts.len() as u64, "artifact"),
         bytes(report.plain_bytes),

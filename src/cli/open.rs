@@ -198,7 +198,11 @@ impl Opened {
         let text = crate::config::show::redacted_yaml(config);
         let mut list = Vec::new();
         for source in job.sources.iter().filter(|s| s.group() == group) {
-            list.push(SourceSpec { source: sources::source(source)?, allow_plaintext: source.allow_plaintext });
+            list.push(SourceSpec {
+                source: sources::source(source)?,
+                allow_empty: sources::allows_empty(source),
+                allow_plaintext: source.allow_plaintext,
+            });
         }
         Ok(JobSpec {
             name: job.name.clone(),

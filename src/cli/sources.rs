@@ -49,6 +49,17 @@ pub fn loader(name: &str, kind: &str, configured: Option<&SourceConfig>) -> Resu
     })
 }
 
+/// Whether the configuration says that the source may be empty.
+pub fn allows_empty(config: &SourceConfig) -> bool {
+    match &config.kind {
+        SourceKind::Files(files) => files.allow_empty,
+        SourceKind::Command(command) => command.allow_empty,
+        SourceKind::Postgres(postgres) => postgres.allow_empty,
+        // Nothing found is an error of these.
+        SourceKind::Environment(_) | SourceKind::Compose(_) => false,
+    }
+}
+
 fn files_settings(config: &FilesConfig) -> FilesSettings {
     FilesSettings {
         paths: config.paths.clone(),

@@ -408,6 +408,7 @@ mod tests {
             maintenance_database: "postgres".into(),
             globals: true,
             role_passwords: true,
+            allow_empty: false,
             lock_wait_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
             client_folders: vec![],

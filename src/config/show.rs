@@ -228,6 +228,7 @@ fn postgres_view(c: &PostgresConfig, secrets: Secrets) -> Vec<(&'static str, Vie
         ("maintenance_database", text(&c.maintenance_database)),
         ("globals", flag(c.globals)),
         ("role_passwords", flag(c.role_passwords)),
+        ("allow_empty", flag(c.allow_empty)),
         ("lock_wait_timeout", span(Some(c.lock_wait_timeout))),
         ("connect_timeout", span(Some(c.connect_timeout))),
         ("client_folders", View::List(c.client_folders.iter().map(|p| path_view(p)).collect())),

@@ -341,6 +341,8 @@ pub struct PostgresConfig {
     pub globals: bool,
     /// Dump the roles' password hashes too.
     pub role_passwords: bool,
+    /// A database may be empty that was not empty before.
+    pub allow_empty: bool,
     /// Longest wait for a table's lock.
     pub lock_wait_timeout: Duration,
     /// Longest wait for a connection.

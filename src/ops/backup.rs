@@ -51,11 +51,11 @@ pub struct BackupOptions {
 pub struct BackupReport {
     /// The set.
     pub set: SetId,
-    /// `complete` or `partial`.
+    /// `complete`, `partial` or `suspect`.
     pub state: &'static str,
     /// Sources of the job that were not asked for: without them the set is no whole restore point.
     pub left_out: Vec<String>,
-    /// What is missing, a sentence each.
+    /// What is missing or odd, a sentence each.
     pub problems: Vec<String>,
     /// Worth knowing.
     pub warnings: Vec<String>,
@@ -243,6 +243,7 @@ async fn dump_and_commit(
 
     let left_out = left_out(job, sources);
     let mut manifest = describe(setup, job, &run, started_at, outcomes, &left_out, &destination).await?;
+    judge(&mut manifest, previous_good(log, &run), sources);
     let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
     manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
     check_uploaded(setup, &manifest).await?;
@@ -496,6 +497,36 @@ async fn describe(
         guide,
         stores: setup.sinks.iter().map(|s| s.name.clone()).collect(),
     })
+}
+
+/// The newest good set of the run's group.
+fn previous_good<'a>(log: &'a JobLog, run: &Run) -> Option<&'a Manifest> {
+    let good = log.state().live().rev().find(|entry| entry.is_good() && entry.manifest.group == run.group());
+    good.map(|entry| entry.manifest.as_ref())
+}
+
+/// A whole set in which something is empty that was not empty before is suspect: kept and told, but no date means it (FAULTS 66).
+fn judge(manifest: &mut Manifest, previous: Option<&Manifest>, sources: &[SourceSpec]) {
+    /// What an artifact is counted by, where that can be none.
+    const COUNTED: [&str; 2] = ["files", "tables"];
+    let (Some(previous), SetState::Complete) = (previous, &manifest.state) else { return };
+    let mut reasons = Vec::new();
+    for artifact in &manifest.artifacts {
+        let allowed = sources.iter().any(|s| s.source.name() == artifact.source && s.allow_empty);
+        let Some(before) = previous.artifacts.iter().find(|a| a.file == artifact.file).filter(|_| !allowed) else { continue };
+        for total in COUNTED {
+            let count = |a: &Artifact| a.totals.get(total).copied();
+            if let (Some(0), Some(had @ 1..)) = (count(artifact), count(before)) {
+                reasons.push(format!(
+                    "{}: {} is empty, {} had {had} {total}; if that is as it should be, set `allow_empty: true`",
+                    artifact.source, artifact.file, previous.set
+                ));
+            }
+        }
+    }
+    if !reasons.is_empty() {
+        manifest.state = SetState::Suspect { reasons };
+    }
 }
 
 /// Grade `uploaded`: every store has every object at our size, and our checksum where the store keeps one.

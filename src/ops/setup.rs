@@ -79,6 +79,8 @@ impl Setup {
 /// A source of a job.
 #[derive(Clone)]
 pub struct SourceSpec {
+    /// Whether the source may come out empty where it was not before (FAULTS 66).
+    pub allow_empty: bool,
     /// The source.
     pub source: Arc<dyn Source>,
     /// Artifacts that hold secrets by nature may be stored in clear: an explicit choice for this source.

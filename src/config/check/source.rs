@@ -139,6 +139,7 @@ fn postgres(scope: &Scope<'_>, name: &str, raw: &RawPostgres) -> Option<Postgres
         maintenance_database,
         globals: raw.globals.unwrap_or(true),
         role_passwords: raw.role_passwords.unwrap_or(true),
+        allow_empty: raw.allow_empty.unwrap_or(false),
         lock_wait_timeout: scope.duration("lock_wait_timeout", raw.lock_wait_timeout.as_ref()).unwrap_or(Duration::from_secs(300)),
         connect_timeout: scope.duration("connect_timeout", raw.connect_timeout.as_ref()).unwrap_or(Duration::from_secs(10)),
         client_folders: scope.paths("client_folders", &raw.client_folders),

@@ -67,6 +67,8 @@ pub struct RawPostgres {
     pub globals: Option<bool>,
     /// Dump the roles' password hashes too (default true; managed servers refuse it).
     pub role_passwords: Option<bool>,
+    /// A database without tables is no reason for suspicion where the set before had some (default false).
+    pub allow_empty: Option<bool>,
     /// Longest wait for a table's lock (default 5m).
     pub lock_wait_timeout: Option<String>,
     /// Longest wait for a connection (default 10s).

@@ -1,0 +1,321 @@
+//! Rows of the fault matrix through the built program: what is said, the exit code, and that nothing stored earlier is harmed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+#[path = "support/cli.rs"]
+mod cli;
+#[path = "support/shop.rs"]
+mod shop;
+#[path = "support/postgres.rs"]
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cli::{Home, Ran};
+use shop::Shop;
+use support::Server;
+
+const FILES: &str = "jobs:\n  - job: shop\n    sources:\n      - files: { paths: [data] }\n";
+
+fn files() -> Home {
+    let home = Home::new();
+    home.write("data/a.txt", "a");
+    home.init(FILES);
+    home
+}
+
+/// Keys of the repository without leases.
+fn stored(home: &Home) -> Vec<String> {
+    home.files("drctl-repository").into_iter().filter(|f| !f.contains("/lease/")).collect()
+}
+
+#[test]
+fn f62_mistakes_in_the_configuration_are_named_with_their_line_and_nothing_runs() {
+    let home = files();
+    let good = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let line = |text: &str, of: &str| text.lines().enumerate().filter(|(_, l)| l.contains(of)).last().unwrap().0 + 1;
+    let before = stored(&home);
+
+    let unknown = good.replace("files: { paths", "files: { pahts");
+    home.write("drctl.yaml", &unknown);
+    let ran = home.run(&["backup", "now"]);
+    assert_eq!(ran.code, 2, "{}", ran.all());
+    assert!(
+        ran.err.contains(&format!("drctl.yaml:{}:", line(&unknown, "pahts"))) && ran.err.contains("did you mean 'paths'"),
+        "{}",
+        ran.err
+    );
+
+    let twice =
+        good.replace("      - files: { paths: [data] }", "      - files: { paths: [data] }\n      - files: { paths: [data] } # second");
+    home.write("drctl.yaml", &twice);
+    let ran = home.run(&["config", "check"]);
+    assert_eq!(ran.code, 2, "{}", ran.all());
+    assert!(ran.err.contains(&format!("drctl.yaml:{}:", line(&twice, "second"))) && ran.err.contains("name"), "{}", ran.err);
+
+    let both = unknown.replace("job: shop", "job: Shop!");
+    home.write("drctl.yaml", &both);
+    let ran = home.run(&["list"]);
+    assert!(ran.err.matches("drctl.yaml:").count() >= 2, "all mistakes at once: {}", ran.err);
+
+    home.write("drctl.yaml", &good);
+    for secret in ["drctl-keys/identity.txt", "drctl-keys/signing.key"] {
+        std::fs::set_permissions(home.path(secret), PermissionsExt::from_mode(0o640)).unwrap();
+        let ran = home.run(&["backup", "now"]);
+        assert_eq!(ran.code, 2, "{secret}: {}", ran.all());
+        assert!(ran.err.contains(secret) && ran.err.contains("chmod 600"), "{secret}: {}", ran.err);
+        std::fs::set_permissions(home.path(secret), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    assert_eq!(stored(&home), before);
+    let none = Home::new().run(&["backup", "now"]);
+    assert_eq!(none.code, 2, "{}", none.all());
+    assert!(none.err.contains("drctl init"), "{}", none.err);
+}
+
+#[test]
+fn f30_f42_f45_f66_what_can_be_wrong_with_a_database_and_what_may_change() {
+    let shop = Shop::new();
+    let jobs = |postgres: &str| format!("jobs:\n  - job: shop\n    timezone: UTC\n    sources:\n      - {postgres}\n");
+    shop.set_jobs(&jobs(&shop.postgres("")));
+    let good = shop.backup();
+    let before = stored(&shop.home);
+
+    // F30: no pg_dump.
+    std::fs::create_dir(shop.home.path("empty")).unwrap();
+    shop.set_jobs(&jobs(&shop.postgres(", client_folders: [empty]")));
+    for args in [&["backup", "now"][..], &["backup", "--dry-run"]] {
+        let ran = shop.run(args);
+        assert_eq!(ran.code, 4, "{args:?}: {}", ran.all());
+        assert!(
+            ran.err.contains("there is no pg_dump in") && ran.err.contains("hint: apt-get install postgresql-client-15"),
+            "{}",
+            ran.err
+        );
+    }
+
+    // F42: a wrong password.
+    shop.set_jobs(&jobs(&shop.postgres("")));
+    shop.home.write("pg-password", "wrong");
+    let failures = || shop.server.log().matches("password authentication failed").count();
+    let tried = failures();
+    let ran = shop.run(&["backup", "now"]);
+    assert_eq!(ran.code, 4, "{}", ran.all());
+    assert!(ran.err.contains("password authentication failed") && ran.err.contains("hint: "), "{}", ran.err);
+    assert!(failures() - tried <= 2, "no lockout storm: {} tries", failures() - tried);
+    shop.home.write("pg-password", support::PASSWORD);
+
+    assert_eq!(stored(&shop.home), before);
+    shop.home.ok(&["verify", &good]);
+}
+
+#[test]
+fn f39_a_server_that_is_down_is_unreachable_and_the_other_sources_still_run() {
+    let server = std::sync::Arc::new(Server::start());
+    let shop = Shop::on(server);
+    let good = shop.backup();
+    shop.server.crash();
+    let alone = shop.run(&["backup", "now", "--source", "postgres"]);
+    assert_eq!(alone.code, 8, "{}", alone.all());
+    assert!(alone.err.contains("127.0.0.1") && alone.err.contains("refused"), "{}", alone.err);
+    assert_eq!(shop.home.sets(), [good.as_str()]);
+    let partial = shop.run(&["backup", "now"]);
+    assert_eq!(partial.code, 3, "{}", partial.all());
+    assert!(partial.out.contains("PARTIAL") && partial.out.contains("! postgres: "), "{}", partial.out);
+    // A partial set is not what a date means, but its whole sources can be had by its id.
+    let newest = shop.home.newest();
+    assert_eq!(shop.home.json(&["show", "latest"])["result"]["set"]["set"], good.as_str());
+    let status = shop.home.ok(&["status"]);
+    assert!(status.out.contains("newer, not good") && status.out.contains(&newest), "{}", status.out);
+    shop.home.ok(&["restore", &newest, "--source", "uploads", "--target", "there", "--yes"]);
+    let down = shop.run(&["restore", "latest", "--dry-run"]);
+    assert_eq!(down.code, 8, "{}", down.all());
+    shop.server.start_again();
+    shop.backup();
+    shop.home.ok(&["verify", "--all"]);
+}
+
+#[test]
+fn f45_f66_new_and_empty_databases_are_in_the_next_set() {
+    let server = std::sync::Arc::new(Server::start());
+    let shop = Shop::on(server);
+    let all = shop.postgres("").replace(&format!("[{}]", shop.database), "all");
+    shop.set_jobs(&format!("jobs:\n  - job: shop\n    sources:\n      - {all}\n"));
+    let first = shop.backup();
+    shop.server.sql("postgres", "CREATE DATABASE newcomer");
+    shop.server.sql("newcomer", "CREATE TABLE t AS SELECT 1 AS i");
+    shop.server.sql("postgres", "CREATE DATABASE hollow");
+    let second = shop.backup();
+    let names = |set: &str| -> Vec<String> {
+        let shown = shop.home.json(&["show", set]);
+        let artifacts = shown["result"]["artifacts"].as_array().unwrap().clone();
+        artifacts.iter().filter(|a| a["source"] == "postgres").map(|a| a["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(!names(&first).contains(&"newcomer".to_owned()));
+    for name in ["globals", "newcomer", "hollow", "postgres", &shop.database] {
+        assert!(names(&second).contains(&name.to_owned()), "{name}: {:?}", names(&second));
+    }
+    let diff = shop.home.ok(&["diff", &first, &second]);
+    assert!(diff.out.contains("postgres.newcomer: new"), "{}", diff.out);
+    // One that lost its tables is not what a date means, unless that is said to be right.
+    shop.server.sql("newcomer", "DROP TABLE t");
+    let emptied = shop.run(&["backup", "now"]);
+    assert_eq!(emptied.code, 3, "{}", emptied.all());
+    assert!(emptied.out.contains("SUSPECT") && emptied.out.contains("newcomer") && emptied.out.contains("had 1 tables"), "{}", emptied.out);
+    assert_eq!(shop.home.json(&["show", "latest"])["result"]["set"]["set"], second.as_str());
+    // An empty database is a whole artifact and comes back as one.
+    shop.home.ok(&["verify"]);
+    shop.server.sql("postgres", "DROP DATABASE hollow");
+    shop.home.ok(&["restore", "latest", "--yes"]);
+    assert_eq!(shop.server.sql("hollow", "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "0");
+    assert_eq!(shop.server.sql("newcomer", "SELECT i FROM t"), "1");
+}
+
+#[test]
+fn f66_nothing_found_where_there_was_something_makes_no_good_set_unless_it_is_allowed() {
+    let home = files();
+    home.ok(&["backup", "now"]);
+    std::fs::remove_file(home.path("data/a.txt")).unwrap();
+    let good = home.newest();
+    let ran = home.run(&["backup", "now"]);
+    assert_eq!(ran.code, 3, "{}", ran.all());
+    assert!(ran.out.contains("SUSPECT") && ran.out.contains("had 1 files") && ran.out.contains("allow_empty"), "{}", ran.all());
+    // A date still means the set that holds something.
+    assert_eq!(home.json(&["show", "latest"])["result"]["set"]["set"], good.as_str());
+    assert!(home.ok(&["list"]).out.contains("suspect"));
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &text.replace("paths: [data] }", "paths: [data], allow_empty: true }"));
+    home.ok(&["backup", "now"]);
+    home.ok(&["verify"]);
+}
+
+/// Runs a shell line in a mount namespace of its own, as root; `None` where that is not allowed.
+fn in_namespace(home: &Home, script: &str) -> Option<Ran> {
+    let can = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|s| s.success());
+    if !can {
+        eprintln!("SKIPPED full and read-only stores: no mount namespaces here");
+        return None;
+    }
+    let inner = home.command(&["list"]);
+    let mut command = Command::new("unshare");
+    command.args(["-m", "bash", "-c", script]).current_dir(home.path("")).env_clear();
+    for (name, value) in inner.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command.env("DRCTL", env!("CARGO_BIN_EXE_drctl"));
+    Some(Ran::of(command.output().unwrap()))
+}
+
+#[test]
+fn f12_a_full_store_fails_the_run_and_harms_nothing() {
+    let home = files();
+    home.ok(&["backup", "now"]);
+    let good = home.newest();
+    std::fs::write(home.path("big.bin"), noise(6 << 20)).unwrap();
+    // The repository on a file system of 4 MiB, and data that does not fit.
+    let script = format!(
+        "mount -t tmpfs -o size=4m none /mnt && cp -a drctl-repository/. /mnt/ && mount --bind /mnt drctl-repository || exit 99
+         mv big.bin data/
+         \"$DRCTL\" backup now; echo \"code $?\"
+         find drctl-repository -type f | grep -v lease | sort; \"$DRCTL\" verify {good}; echo \"verify $?\"
+         rm data/big.bin; \"$DRCTL\" backup now; echo \"again $?\""
+    );
+    let Some(ran) = in_namespace(&home, &script) else { return };
+    assert!(ran.out.contains("code 1\n"), "{}", ran.all());
+    assert!(ran.err.contains("no space left") || ran.err.contains("No space left"), "{}", ran.err);
+    assert!(ran.err.contains("hint: "), "{}", ran.err);
+    assert!(ran.out.contains("verify 0\n") && ran.out.contains("again 0\n"), "{}", ran.all());
+    let listed: Vec<&str> =
+        ran.out.lines().skip_while(|l| *l != "code 1").skip(1).take_while(|l| l.starts_with("drctl-repository")).collect();
+    let left: Vec<&&str> =
+        listed.iter().filter(|f| f.contains("/sets/") && !f.contains(good.split('/').nth(1).unwrap().split_once('T').unwrap().1)).collect();
+    assert!(left.is_empty(), "objects of the failed run: {left:?}");
+    assert!(!listed.iter().any(|f| f.contains(".drctl-tmp/")), "temporary files: {listed:?}");
+}
+
+/// Bytes that do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut out = Vec::with_capacity(length);
+    while out.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out
+}
+
+#[test]
+fn f11_f13_a_read_only_store_is_said_and_can_still_be_read() {
+    let home = files();
+    home.ok(&["backup", "now"]);
+    let script = "mount --bind drctl-repository drctl-repository && mount -o remount,bind,ro drctl-repository || exit 99
+         \"$DRCTL\" backup now; echo \"code $?\"
+         \"$DRCTL\" list; echo \"list $?\"
+         \"$DRCTL\" verify; echo \"verify $?\"
+         \"$DRCTL\" cat latest files --path \"$PWD/data/a.txt\"; echo \" cat $?\"
+         \"$DRCTL\" restore latest --target back --yes; echo \"restore $?\"; find back -type f";
+    let Some(ran) = in_namespace(&home, script) else { return };
+    assert!(ran.out.contains("code 1\n"), "{}", ran.all());
+    assert!(ran.err.to_lowercase().contains("read-only file system") && ran.err.contains("drctl-repository"), "{}", ran.err);
+    for word in ["list 0\n", "verify 0\n", "a cat 0\n", "restore 0\n", "data/a.txt"] {
+        assert!(ran.out.contains(word), "{word}: {}", ran.all());
+    }
+}
+
+/// State that cannot be written: the backup runs and says what was not recorded; a restore that could not be undone is refused.
+#[test]
+fn f11_a_state_folder_that_cannot_be_written_does_not_stop_a_backup() {
+    let mut home = files();
+    home.write("no-folder", "a file");
+    let blocked = home.path("no-folder").display().to_string();
+    home.env("STATE_DIRECTORY", &blocked);
+    let ran = home.ok(&["backup", "now"]);
+    assert!(ran.err.contains("not recorded"), "{}", ran.err);
+    home.ok(&["list"]);
+    let restore = home.run(&["restore", "latest", "--yes"]);
+    assert_eq!(restore.code, 4, "{}", restore.all());
+    assert!(restore.err.contains("STATE_DIRECTORY"), "{}", restore.err);
+}
+
+/// Few descriptors, little memory: success or a clear error, never a hang.
+#[test]
+fn f15_limits_end_in_success_or_a_clear_error() {
+    let home = files();
+    std::fs::write(home.path("data/noise.bin"), noise(3 << 20)).unwrap();
+    for index in 0..200 {
+        home.write(&format!("data/many/{index}"), "x");
+    }
+    home.ok(&["backup", "now"]);
+    let good = home.newest();
+    for limit in ["-n 64", "-n 24", "-n 14", "-v 400000", "-v 150000", "-u 5000 -n 40"] {
+        for verb in ["backup now", "verify", "list"] {
+            let begun = Instant::now();
+            let mut command = Command::new("bash");
+            let inner = home.command(&["list"]);
+            command.args(["-c", &format!("ulimit {limit}; exec timeout -s KILL 60 \"$DRCTL\" {verb}")]);
+            command.current_dir(home.path("")).env_clear().env("DRCTL", env!("CARGO_BIN_EXE_drctl"));
+            for (name, value) in inner.get_envs() {
+                if let Some(value) = value {
+                    command.env(name, value);
+                }
+            }
+            let ran = Ran::of(command.output().unwrap());
+            println!("ulimit {limit}: {verb}: {} in {:?}: {}", ran.code, begun.elapsed(), ran.err.lines().last().unwrap_or_default());
+            assert!(begun.elapsed() < Duration::from_secs(55), "ulimit {limit}: {verb} hangs: {}", ran.all());
+            assert!(
+                ran.code == 0 || ran.err.contains("error") || ran.err.contains("memory"),
+                "ulimit {limit}: {verb}: {} {}",
+                ran.code,
+                ran.all()
+            );
+        }
+    }
+    home.ok(&["verify", &good]);
+    home.ok(&["backup", "now"]);
+    home.ok(&["verify", "--all"]);
+}
