@@ -65,14 +65,22 @@ async fn a_whole_server_is_dumped_and_counted() {
     );
     server.sql("postgres", "alter role app in database shop set search_path = \"$user\", public");
     server.sql("postgres", "create database closed allow_connections false");
+    server.sql("postgres", "create database shop_drctl_old_7k3q9xyz allow_connections false");
+    server.sql("postgres", "create database shop_drctl_7k3q9xyz");
     let (context, _) = listening("r1");
     let source = PostgresSource::new("postgres", server.settings());
     let preflight = source.preflight(&context).await.unwrap();
     assert!(preflight.summary.starts_with("PostgreSQL ") && preflight.summary.contains("2 databases"), "{}", preflight.summary);
-    assert_eq!(preflight.warnings, ["Database closed is not dumped: it accepts no connections."]);
+    let missing = "Database closed is not dumped: it accepts no connections.";
+    let (loading, kept) = (
+        "Database shop_drctl_7k3q9xyz is not dumped: a restore is loading it.",
+        "Database shop_drctl_old_7k3q9xyz is not dumped: a restore keeps it aside.",
+    );
+    assert_eq!(preflight.warnings, [loading, kept, missing]);
 
     let before = jiff::Timestamp::now();
     let mut session = source.open(&context).await.unwrap();
+    assert_eq!((session.problems(), session.warnings()), (vec![missing.to_owned()], vec![loading.to_owned(), kept.to_owned()]));
     assert!(session.identity()["system_identifier"].parse::<u64>().is_ok());
     let plans = session.artifacts();
     let names: Vec<_> = plans.iter().map(|p| (p.name.as_str(), p.format, p.secret)).collect();
@@ -101,7 +109,7 @@ async fn a_whole_server_is_dumped_and_counted() {
     assert_eq!(shop["publications"], serde_json::json!(["pub"]));
     assert_eq!(details["databases"][0]["empty"], true);
     let skipped: Vec<_> = details["skipped_databases"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
-    assert_eq!(skipped, ["closed", "template0", "template1"]);
+    assert_eq!(skipped, ["closed", "shop_drctl_7k3q9xyz", "shop_drctl_old_7k3q9xyz", "template0", "template1"]);
     // The password shows nowhere: not in what is told, nor at the server, nor in the details.
     assert!(!details.to_string().contains("canary"));
     assert!(!server.log().contains("canary"));
@@ -326,6 +334,56 @@ async fn a_role_that_may_not_read_is_refused_before_the_dump() {
 }
 
 #[tokio::test]
+async fn what_pg_dump_says_although_it_ends_well_is_kept() {
+    let server = database("remarks", SHOP);
+    let subscription = "create subscription s connection 'host=127.0.0.1 port=1 dbname=x' publication p with (connect = false)";
+    server.sql("remarks", &format!("{subscription}; alter subscription s set (slot_name = none)"));
+    server.sql(
+        "remarks",
+        "create table a (i int primary key, j int); create table b (i int primary key, j int references a); \
+        alter table a add foreign key (j) references b; create role remarker login password 'remarker-pw' in role pg_read_all_data; \
+        select lo_unlink(oid) from pg_largeobject_metadata",
+    );
+    let settings = PostgresSettings { user: "remarker".into(), password: Some(Secret::new("remarker-pw")), ..server.named(&["remarks"]) };
+    let context = context("remarks");
+    let mut session = PostgresSource::new("postgres", settings).open(&context).await.unwrap();
+    let before = session.warnings().len();
+    for _ in 0..2 {
+        dump(session.as_mut(), &plan("remarks"), &context).await.unwrap().facts.unwrap();
+        assert_eq!(session.problems(), ["pg_dump of remarks: subscriptions not dumped because current user is not a superuser"]);
+        assert_eq!(session.warnings().len(), before, "{:?}", session.warnings());
+    }
+    server.sql("remarks", "drop subscription s");
+    let script = "echo 'pg_dump: warning: something odd' >&2; exec $REAL \"$@\"";
+    let fake = fake_tools(&[(
+        "pg_dump",
+        &format!("REAL={}\n[ \"$1\" = --version ] && exec $REAL --version\n{script}", bin().join("pg_dump").display()),
+    )]);
+    let settings = PostgresSettings { client_folders: vec![fake.path().to_owned(), bin()], ..server.named(&["remarks"]) };
+    let mut session = PostgresSource::new("postgres", settings).open(&context).await.unwrap();
+    dump(session.as_mut(), &plan("remarks"), &context).await.unwrap();
+    assert_eq!((session.problems(), session.warnings()), (vec![], vec!["pg_dump of remarks: something odd".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_replica_with_unlogged_tables_is_dumped_without_their_rows() {
+    let primary = Server::start();
+    primary.sql("postgres", "create database rep");
+    primary.sql("rep", SHOP);
+    primary.sql("rep", "create unlogged table \"Fast\" (a int); insert into \"Fast\" values (1)");
+    let replica = primary.replica();
+    let context = context("replica");
+    let warning = "Database rep is dumped from a replica, which has no rows of its unlogged tables: public.\"Fast\".".to_owned();
+    let source = PostgresSource::new("postgres", replica.named(&["rep"]));
+    assert!(source.preflight(&context).await.unwrap().warnings.contains(&warning));
+    let mut session = source.open(&context).await.unwrap();
+    let dumped = dump(session.as_mut(), &plan("rep"), &context).await.unwrap();
+    let facts = dumped.facts.unwrap();
+    assert_eq!((facts.totals["tables"], facts.totals["rows"], dumped.end.expected_totals["tables"]), (3, 1003, 3));
+    assert_eq!(session.warnings(), [warning]);
+}
+
+#[tokio::test]
 async fn cancel_ends_the_dump_and_its_process() {
     let server = database("cancelled", SHOP);
     let mut context = context("cancelled");
@@ -354,7 +412,13 @@ async fn no_secret_shows_in_the_arguments_or_environment_of_a_child() {
     let dumped = dump_with(&server, "canary", &script, |_| {}).await.unwrap();
     assert_eq!(dumped.facts.unwrap().totals["rows"], 1003);
     let seen = std::fs::read_to_string(&file).unwrap();
-    assert!(seen.contains("--dbname=") && seen.contains("PGPASSFILE=") && seen.contains("PGAPPNAME=drctl/fake"), "{seen}");
+    assert!(
+        seen.contains("--dbname=")
+            && seen.contains("keepalives_idle=30")
+            && seen.contains("PGPASSFILE=")
+            && seen.contains("PGAPPNAME=drctl/fake"),
+        "{seen}"
+    );
     assert!(!seen.contains("canary:") && !seen.contains("canary\\:"), "{seen}");
     let passfile = seen.lines().find_map(|l| l.strip_prefix("PGPASSFILE=")).unwrap();
     assert!(!std::path::Path::new(passfile).exists(), "the password file must be gone with the session");

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 #[path = "support/postgres.rs"]
 mod support;
-use support::{Dumped, PASSWORD, Server, bin, context, dump_all, fake_tools, listening};
+use support::{Dumped, PASSWORD, Server, bin, context, dump_all, fake_tools, listening, shared};
 
 /// A journal in memory. From its `fails_at`th note on it fails *before* noting: as if the process had died there.
 #[derive(Default)]
@@ -550,6 +550,228 @@ async fn f67_a_database_of_any_name_comes_back() {
         assert_eq!(server.sql(name, "select count(*) from \"T. \"\"x\""), "2", "{name}");
     }
     assert_eq!(loader.finish(&journal, &context("finish")).await.unwrap().len(), names.len());
+}
+
+/// Databases whose name begins so.
+fn named(server: &Server, name: &str) -> Vec<String> {
+    let query = format!(
+        "select datname || case when datallowconn then '' else ' closed' end from pg_database where datname ~ '^{name}(_drctl_|$)' order by 1"
+    );
+    server.sql("postgres", &query).lines().map(str::to_owned).collect()
+}
+
+/// A set of one small database of the shared server, without the globals.
+async fn small(server: &Server, name: &str, sql: &str) -> Set {
+    server.sql("postgres", &format!("create database {name}"));
+    server.sql(name, "create table t (a int); insert into t values (1)");
+    server.sql(name, sql);
+    without_globals(Set::of(server.named(&[name])).await)
+}
+
+fn without_globals(mut set: Set) -> Set {
+    set.dumped.remove(0);
+    set.request.artifacts.remove(0);
+    set
+}
+
+#[tokio::test]
+async fn in_place_keeps_the_live_database_when_the_new_one_cannot_be_made() {
+    let server = shared();
+    let mut set = small(&server, "inplace", "").await;
+    set.request.in_place = true;
+    set.request.details["databases"][0]["collate"] = serde_json::json!("de_XX.UTF-8");
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert!(plan.refusals.len() == 1 && plan.refusals[0].contains("needs locale de_XX.UTF-8"), "{plan:?}");
+    set.load(&loader, &journal, &context).await.unwrap_err();
+    loader.discard(&journal, &context).await.unwrap();
+    assert_eq!(named(&server, "inplace"), ["inplace"]);
+    assert_eq!(server.sql("inplace", "select a from t"), "1");
+    // Whatever the load died of, another try brings the database.
+    set.request.details["databases"][0]["collate"] = serde_json::json!("C.UTF-8");
+    assert!(loader.plan(&set.request, &context).await.unwrap().refusals.is_empty());
+    for note in 0..20 {
+        let dying = TestJournal::default().dying_at(note);
+        let died = set.load(&loader, &dying, &context).await.is_err();
+        let again = dying.reopened();
+        let dying = again.dying_at(2);
+        let _ = set.load(&loader, &dying, &context).await;
+        let again = dying.reopened();
+        set.load(&loader, &again, &context).await.unwrap_or_else(|e| panic!("died at note {note}: {e}"));
+        assert_eq!((named(&server, "inplace"), server.sql("inplace", "select a from t").as_str()), (vec!["inplace".to_owned()], "1"));
+        if !died {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_undo_or_a_load_in_place_that_cannot_be_done_leaves_the_live_database_open() {
+    let server = Server::start_with("max_prepared_transactions = 5");
+    server.sql("postgres", "create database shop");
+    server.sql("shop", "create table t (a int)");
+    let mut set = Set::of(server.named(&["shop"])).await;
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    set.load_and_switch(&loader, &journal).await;
+    server.sql("shop", "begin; insert into t values (1); prepare transaction 'held'");
+    let error = loader.undo(&journal, &context).await.unwrap_err();
+    assert!(error.to_string().contains("prepared transactions hold it"), "{error}");
+    assert_eq!(databases(&server), ["shop", "shop_drctl_old_7k3q closed"], "open, nothing renamed");
+    set.request.in_place = true;
+    set.request.restore = "8k3q".into();
+    let second = TestJournal::default();
+    set.load(&loader, &second, &context).await.unwrap_err();
+    loader.discard(&second, &context).await.unwrap();
+    assert_eq!(databases(&server), ["shop", "shop_drctl_old_7k3q closed"], "open, not dropped");
+    server.sql("shop", "rollback prepared 'held'");
+    // Both databases of one undo are opened again when one of them cannot be closed, and a cancel is such a reason.
+    context.cancel.cancel();
+    assert_eq!(loader.undo(&journal, &context).await.unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(databases(&server), ["shop", "shop_drctl_old_7k3q closed"]);
+    loader.undo(&journal, &support::context("restore")).await.unwrap();
+    assert_eq!(databases(&server), ["shop", "shop_drctl_undone_7k3q closed"]);
+}
+
+#[tokio::test]
+async fn an_undo_out_of_order_or_at_another_server_is_refused() {
+    let server = shared();
+    let mut set = small(&server, "stacked", "").await;
+    server.sql("stacked", "insert into t values (99)");
+    let loader = PostgresLoader::new(server.settings());
+    let (first, second, context) = (TestJournal::default(), TestJournal::default(), context("undo"));
+    set.load_and_switch(&loader, &first).await;
+    set.request.restore = "8k3q".into();
+    set.load_and_switch(&loader, &second).await;
+    let before = named(&server, "stacked");
+    let error = loader.undo(&first, &context).await.unwrap_err();
+    assert!(error.to_string().contains("is now called stacked_drctl_old_8k3q"), "{error}");
+    assert!(error.hint_text().unwrap().contains("undo that one first"));
+    assert_eq!(named(&server, "stacked"), before);
+    let other = Server::start();
+    other.sql("postgres", "create database stacked");
+    let error = PostgresLoader::new(other.settings()).undo(&second, &context).await.unwrap_err();
+    assert!(error.to_string().contains("the restore went to server "), "{error}");
+    // In order both can be undone.
+    assert_eq!(loader.undo(&second, &context).await.unwrap().len(), 1);
+    assert_eq!(loader.undo(&first, &context).await.unwrap().len(), 1);
+    assert_eq!(server.sql("stacked", "select max(a) from t"), "99");
+    assert_eq!(loader.finish(&second, &context).await.unwrap().len(), 1);
+    // Dropped by someone else: said, not taken for done.
+    server.sql("postgres", "drop database stacked_drctl_undone_7k3q");
+    let journal = TestJournal::default();
+    set.load_and_switch(&loader, &journal).await;
+    server.sql("postgres", "drop database stacked");
+    assert!(loader.undo(&journal, &context).await.unwrap_err().to_string().contains("not on this server any more"));
+}
+
+#[tokio::test]
+async fn a_template_and_a_database_with_a_subscription_come_back_and_can_be_finished() {
+    let server = shared();
+    let subscription = "create subscription sub connection 'host=127.0.0.1 port=1 dbname=x' publication p with (connect = false)";
+    let mut set = small(&server, "subscribed", subscription).await;
+    server.sql("postgres", "alter database subscribed is_template true");
+    set.request.details["databases"][0]["template"] = true.into();
+    let (loader, journal) = (PostgresLoader::new(server.settings()), TestJournal::default());
+    let (context, heard) = listening("restore");
+    set.load_and_switch(&loader, &journal).await;
+    let lines = loader.finish(&journal, &context).await.unwrap();
+    assert!(lines[0].starts_with("dropped database subscribed_drctl_old_7k3q, "), "{lines:?}");
+    assert_eq!(named(&server, "subscribed"), ["subscribed"]);
+    assert_eq!(server.sql("postgres", "select datistemplate from pg_database where datname = 'subscribed'"), "t");
+    assert_eq!(server.sql("subscribed", "select subname from pg_subscription"), "sub");
+    assert!(heard.text().contains("left their replication slots at their publishers: sub"), "{}", heard.text());
+    // One that was never switched in goes too.
+    let journal = TestJournal::default();
+    set.load(&loader, &journal, &context).await.unwrap();
+    loader.discard(&journal, &context).await.unwrap();
+    assert_eq!(named(&server, "subscribed"), ["subscribed"]);
+    set.request.in_place = true;
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert!(plan.refusals.len() == 1 && plan.refusals[0].contains("has subscriptions (sub)"), "{plan:?}");
+    server.sql("subscribed", "alter subscription sub set (slot_name = none); drop subscription sub");
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_create_databases_can_restore_its_own() {
+    let server = shared();
+    server.sql("postgres", "create role lim login createdb password 'limited'");
+    let set = small(&server, "limited", "alter table t owner to lim").await;
+    server.sql("postgres", "alter database limited owner to lim");
+    let mut set = Set { request: LoadRequest { details: Set::of(server.named(&["limited"])).await.request.details, ..set.request }, ..set };
+    let settings = PostgresSettings { user: "lim".into(), password: Some(drctl::model::Secret::new("limited")), ..server.settings() };
+    let (loader, journal, context) = (PostgresLoader::new(settings), TestJournal::default(), context("restore"));
+    assert_eq!(loader.plan(&set.request, &context).await.unwrap().refusals, Vec::<String>::new());
+    set.load_and_switch(&loader, &journal).await;
+    assert_eq!(named(&server, "limited"), ["limited", "limited_drctl_old_7k3q closed"]);
+    loader.finish(&journal, &context).await.unwrap();
+    assert_eq!(named(&server, "limited"), ["limited"]);
+    server.sql("postgres", "alter role postgres set allow_in_place_tablespaces = on");
+    server.sql("postgres", "create tablespace fast location ''");
+    set.request.details["databases"][0]["tablespace"] = "fast".into();
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert!(plan.refusals.len() == 1 && plan.refusals[0].contains("GRANT CREATE ON TABLESPACE \"fast\" TO \"lim\""), "{plan:?}");
+    server.sql("postgres", "grant create on tablespace fast to lim");
+    assert_eq!(loader.plan(&set.request, &context).await.unwrap().refusals, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn no_content_of_a_dump_shows_in_an_error() {
+    let server = shared();
+    let subscription =
+        "create subscription sub connection 'host=127.0.0.1 port=1 dbname=x password=subsecret' publication p with (connect = false)";
+    let mut set = small(&server, "telling", subscription).await;
+    server.sql("postgres", "create role telling login createdb password 'telling'; alter database telling owner to telling");
+    set.request.details["databases"][0]["owner"] = "telling".into();
+    server.sql("telling", "alter table t owner to telling; alter subscription sub set (slot_name = none); drop subscription sub");
+    let settings = PostgresSettings { user: "telling".into(), password: Some(drctl::model::Secret::new("telling")), ..server.settings() };
+    let (loader, context) = (PostgresLoader::new(settings), context("restore"));
+    let error = set.load(&loader, &TestJournal::default(), &context).await.unwrap_err();
+    let text = format!("{error:?} {error}");
+    assert!(text.contains("pg_restore: error: could not execute query: ERROR:"), "{text}");
+    assert!(!text.contains("subsecret") && !text.contains("Command was"), "{text}");
+    assert_eq!(named(&server, "telling"), ["telling"]);
+    // What cannot be loaded under its name is refused by the plan and by the load.
+    let loader = PostgresLoader::new(server.settings());
+    let long = "x".repeat(64);
+    set.request.target = Some(format!("postgres://postgres@127.0.0.1:{}/{long}", server.port));
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert!(plan.refusals.iter().any(|r| r.contains("has 64 bytes: PostgreSQL takes 63")), "{plan:?}");
+    let error = set.load(&loader, &TestJournal::default(), &context).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("has 64 bytes"), "{error}");
+    set.request.target = None;
+    let extension = serde_json::json!({ "name": "timescaledb", "version": "2.11", "schema": "public" });
+    set.request.details["databases"][0]["extensions"].as_array_mut().unwrap().push(extension);
+    let plan = loader.plan(&set.request, &context).await.unwrap();
+    assert!(plan.refusals.iter().any(|r| r.contains("uses TimescaleDB 2.11, which drctl cannot load yet")), "{plan:?}");
+    let error = set.load(&loader, &TestJournal::default(), &context).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("TimescaleDB 2.11"), "{error}");
+    assert_eq!(named(&server, "telling"), ["telling"]);
+}
+
+#[tokio::test]
+async fn a_load_ends_with_its_limits_and_a_switch_with_its_run() {
+    let server = shared();
+    let set = small(&server, "slow", "").await;
+    let script = format!("[ \"$1\" = --version ] && exec {} --version; exec sleep 600", bin().join("pg_restore").display());
+    let fake = fake_tools(&[("pg_restore", &script)]);
+    let hanging = PostgresSettings { client_folders: vec![fake.path().to_owned()], ..server.settings() };
+    let short = Some(Duration::from_millis(500));
+    let cases = [
+        (PostgresSettings { load_idle_timeout: short, ..hanging.clone() }, "for 0.5 s"),
+        (PostgresSettings { load_total_timeout: short, ..hanging }, "not done within 0.5 s"),
+    ];
+    for (settings, want) in cases {
+        let error = set.load(&PostgresLoader::new(settings), &TestJournal::default(), &context("restore")).await.unwrap_err();
+        assert!(error.to_string().contains(want), "{error}");
+        assert_eq!(named(&server, "slow"), ["slow"]);
+    }
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    set.load(&loader, &journal, &context).await.unwrap();
+    context.cancel.cancel();
+    assert_eq!(loader.switch(&set.request, &journal, &context).await.unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(named(&server, "slow"), ["slow", "slow_drctl_7k3q"], "open, nothing renamed");
+    loader.discard(&journal, &context).await.unwrap();
+    assert_eq!(named(&server, "slow"), ["slow"], "a cancelled run still cleans up");
 }
 
 /// `cargo test --test postgres_load -- --ignored --nocapture`

@@ -36,7 +36,11 @@ pub struct Command {
     pub(super) folder: Option<PathBuf>,
     pub(super) secrets: Vec<Secret>,
     pub(super) limits: Limits,
+    pub(super) keep_stderr: Option<KeepLine>,
 }
+
+/// Whether a line of standard error is kept, given whether the one before it was.
+pub type KeepLine = fn(line: &str, after_kept: bool) -> bool;
 
 impl Command {
     /// `what` names the child in errors: `pg_dump of shop`. `program` is best an absolute path (see [`super::lookup`]).
@@ -49,7 +53,14 @@ impl Command {
             folder: None,
             secrets: Vec::new(),
             limits: Limits::default(),
+            keep_stderr: None,
         }
+    }
+
+    /// Which lines of its standard error may be kept and shown; all, unless said.
+    pub fn keep_stderr(mut self, keep: KeepLine) -> Self {
+        self.keep_stderr = Some(keep);
+        self
     }
 
     /// Adds one argument. Every user of the machine can read it: never a secret.

@@ -15,7 +15,7 @@ mod read;
 mod run;
 mod stderr;
 
-pub use command::{Command, Limits};
+pub use command::{Command, KeepLine, Limits};
 pub use run::{Failure, Finished, Input, Reason, human_bytes};
 pub use stderr::Redactor;
 

@@ -188,7 +188,7 @@ impl Run {
                 .map_err(failed)?;
         }
         let progress = Arc::new(Progress::default());
-        let tail = Arc::new(Mutex::new(Tail::new(Redactor::new(&command.secrets))));
+        let tail = Arc::new(Mutex::new(Tail::new(Redactor::new(&command.secrets), command.keep_stderr)));
         let (pump_done, pumped) = oneshot::channel();
         let (drain_done, drained) = oneshot::channel();
         let seen = progress.clone();

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use crate::model::Secret;
+use crate::process::KeepLine;
 
 /// Lines kept (FAULTS 26).
 const LINES: usize = 20;
@@ -65,11 +66,13 @@ pub(super) struct Tail {
     lines: VecDeque<Vec<u8>>,
     open: Vec<u8>,
     redactor: Redactor,
+    wanted: Option<KeepLine>,
+    last_wanted: bool,
 }
 
 impl Tail {
-    pub(super) fn new(redactor: Redactor) -> Self {
-        Tail { lines: VecDeque::new(), open: Vec::new(), redactor }
+    pub(super) fn new(redactor: Redactor, wanted: Option<KeepLine>) -> Self {
+        Tail { lines: VecDeque::new(), open: Vec::new(), redactor, wanted, last_wanted: true }
     }
 
     /// Bytes kept of a line before redaction: enough to see a secret that begins before the cut as a whole.
@@ -80,7 +83,8 @@ impl Tail {
     fn push(&mut self, bytes: &[u8]) {
         // Lines of a flood that cannot be among the last ones are not looked at.
         let mut start = 0;
-        if bytes.len() > LINES * LINE_BYTES
+        if self.wanted.is_none()
+            && bytes.len() > LINES * LINE_BYTES
             && let Some(at) = memchr::memrchr_iter(b'\n', bytes).nth(LINES)
         {
             self.open.clear();
@@ -104,15 +108,23 @@ impl Tail {
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
+        self.last_wanted = self.wants(&line);
+        if !self.last_wanted {
+            return;
+        }
         if self.lines.len() == LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
     }
 
+    fn wants(&self, line: &[u8]) -> bool {
+        self.wanted.is_none_or(|wanted| wanted(&String::from_utf8_lossy(line), self.last_wanted))
+    }
+
     /// The lines, oldest first.
     pub(super) fn lines(&self) -> Vec<String> {
-        let open = (!self.open.iter().all(u8::is_ascii_whitespace)).then_some(&self.open);
+        let open = (!self.open.iter().all(u8::is_ascii_whitespace) && self.wants(&self.open)).then_some(&self.open);
         let all: Vec<&Vec<u8>> = self.lines.iter().chain(open).collect();
         let last = all.len().saturating_sub(LINES);
         all[last..].iter().map(|line| self.show(line)).collect()
@@ -154,7 +166,7 @@ mod tests {
 
     fn tail_of(secrets: &[&str], pieces: &[&[u8]]) -> Vec<String> {
         let secrets: Vec<Secret> = secrets.iter().map(|s| Secret::new(*s)).collect();
-        let mut tail = Tail::new(Redactor::new(&secrets));
+        let mut tail = Tail::new(Redactor::new(&secrets), None);
         for piece in pieces {
             tail.push(piece);
         }
@@ -176,6 +188,15 @@ mod tests {
         let lines = tail_of(&[], &[b"half a li", text.as_bytes()]);
         assert_eq!(lines.len(), 20);
         assert_eq!(lines[19], "line 99999");
+    }
+
+    #[test]
+    fn unwanted_lines_neither_show_nor_push_out_others() {
+        let mut tail =
+            Tail::new(Redactor::default(), Some(|line, after_kept| line.starts_with('+') || (after_kept && line.starts_with('.'))));
+        let flood: String = (0..10_000).map(|i| format!("secret {i}\n")).collect();
+        tail.push(format!("+ a\n. b\n{flood}. secret\n+ c\nsecret").as_bytes());
+        assert_eq!(tail.lines(), ["+ a", ". b", "+ c"]);
     }
 
     #[test]

@@ -86,6 +86,27 @@ impl Server {
         server
     }
 
+    /// A replica of it that has all that it has now.
+    pub fn replica(&self) -> Server {
+        let folder = tempfile::Builder::new().prefix("drctl-test-pg-").tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let home = folder.path().join("pg");
+        std::fs::create_dir(&home).unwrap();
+        if rustix::process::geteuid().is_root() {
+            run(Command::new("chown").arg("postgres:postgres").arg(&home));
+        }
+        let mut copy = as_server(&bin().join("pg_basebackup"));
+        copy.current_dir(&home).args(["-R", "-X", "stream", "-c", "fast", "-h", "127.0.0.1", "-U", "postgres", "-p"]);
+        run(copy.arg(self.port.to_string()).arg("-D").arg(home.join("data")).env("PGPASSWORD", PASSWORD));
+        let server = Server { folder, port: free_port() };
+        let file = home.join("data/postgresql.auto.conf");
+        let settings = std::fs::read_to_string(&file).unwrap();
+        let own = format!("port={}\nunix_socket_directories='{}'\n", server.port, home.display());
+        std::fs::write(&file, format!("{settings}\n{own}")).unwrap();
+        server.pg_ctl(&["start", "-w", "-l", &home.join("log").display().to_string()]);
+        server
+    }
+
     fn home(&self) -> PathBuf {
         self.folder.path().join("pg")
     }

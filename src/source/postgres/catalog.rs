@@ -108,10 +108,10 @@ select jsonb_build_object(
 )::text
 from pg_database d join pg_tablespace t on t.oid = d.dattablespace order by d.datname";
 
-/// Tables whose rows pg_dump writes, without those of extensions (of which it writes some). Alias `c` is the table, `n` its schema.
+/// Tables whose rows pg_dump writes, without those of extensions (of which it writes some). A replica has nothing of unlogged tables. Alias `c` is the table, `n` its schema.
 const TABLES: &str = "
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind = 'r' and c.relpersistence <> 't' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+where c.relkind = 'r' and c.relpersistence <> 't' and not (c.relpersistence = 'u' and pg_is_in_recovery()) and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and not exists (select from pg_depend x where x.deptype = 'e'
     and ((x.classid = 'pg_class'::regclass and x.objid = c.oid) or (x.classid = 'pg_namespace'::regclass and x.objid = n.oid)))";
 
@@ -125,7 +125,9 @@ select jsonb_build_object(
   'owners', (select coalesce(jsonb_agg(distinct pg_get_userbyid(o.refobjid)), '[]') from pg_shdepend o
       where o.dbid = (select oid from pg_database where datname = current_database())
         and o.refclassid = 'pg_authid'::regclass and o.deptype in ('o', 'a')),
-  'large_objects', (select count(*) from pg_largeobject_metadata)
+  'large_objects', (select count(*) from pg_largeobject_metadata),
+  'unlogged', (select coalesce(jsonb_agg(format('%I.%I', n.nspname, c.relname) order by 1), '[]') from pg_class c
+      join pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r' and c.relpersistence = 'u' and pg_is_in_recovery())
 )::text";
 
 /// What only a connection to the database itself can tell.
@@ -136,6 +138,8 @@ pub(super) struct Inside {
     subscriptions: Vec<String>,
     owners: BTreeSet<String>,
     pub(super) large_objects: u64,
+    /// Unlogged tables of a replica, whose rows it does not have.
+    pub(super) unlogged: Vec<String>,
 }
 
 /// A table: oid, schema, name.

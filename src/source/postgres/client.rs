@@ -156,8 +156,11 @@ impl Drop for Private {
 
 /// A database as an argument: a connection string, since a bare name that holds `=` or starts with `postgres:` would be taken for one.
 pub(super) fn database_argument(database: &str) -> String {
-    format!("--dbname=dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
+    format!("--dbname=dbname='{}' {KEEPALIVES}", database.replace('\\', "\\\\").replace('\'', "\\'"))
 }
+
+/// A network that died is noticed within a minute or so.
+const KEEPALIVES: &str = "keepalives_idle=30 keepalives_interval=10 keepalives_count=3 tcp_user_timeout=60000";
 
 const PREFIX: &str = "drctl-pg-";
 
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn f67_a_database_name_is_never_taken_for_something_else() {
-        assert_eq!(database_argument("a'b\\ =c"), "--dbname=dbname='a\\'b\\\\ =c'");
+        assert_eq!(database_argument("a'b\\ =c"), format!("--dbname=dbname='a\\'b\\\\ =c' {KEEPALIVES}"));
     }
 
     #[test]

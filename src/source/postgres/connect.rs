@@ -57,7 +57,11 @@ pub(super) async fn connect(settings: &PostgresSettings, database: &str, applica
             ChannelBinding::Prefer => config::ChannelBinding::Prefer,
             ChannelBinding::Require => config::ChannelBinding::Require,
         })
-        .connect_timeout(settings.connect_timeout);
+        .connect_timeout(settings.connect_timeout)
+        .keepalives_idle(Duration::from_secs(30))
+        .keepalives_interval(Duration::from_secs(10))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(60));
     if let Some(password) = password(settings) {
         config.password(password.expose());
     }
@@ -198,8 +202,8 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 /// SQLSTATE classes and codes: PostgreSQL manual, appendix A.
 fn kind_of(code: &SqlState) -> Kind {
     match code.code() {
-        // Shutting down, starting up, too many connections: later tries may succeed.
-        "57P01" | "57P02" | "57P03" | "53300" => Kind::Unreachable,
+        // Shutting down, starting up, too many connections, in the way of a replica's recovery: later tries may succeed.
+        "40001" | "57P01" | "57P02" | "57P03" | "53300" => Kind::Unreachable,
         "53100" => Kind::Full,
         // No such database, and permission denied.
         "3D000" | "42501" => Kind::Preflight,
@@ -274,6 +278,15 @@ mod tests {
         assert_eq!(find("db", "u").expose(), "s:e\\c:r et");
         assert_eq!(find("x", "y").expose(), "last");
         assert!(in_passfile("short:line", &["short", "line", "", ""]).is_none());
+    }
+
+    #[test]
+    fn what_may_work_later_is_said_to_be_retryable() {
+        for (code, kind) in
+            [("40001", Kind::Unreachable), ("57P01", Kind::Unreachable), ("42501", Kind::Preflight), ("42601", Kind::Failed)]
+        {
+            assert_eq!(kind_of(&SqlState::from_code(code)), kind, "{code}");
+        }
     }
 
     #[test]

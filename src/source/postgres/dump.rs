@@ -41,6 +41,7 @@ pub(super) struct PostgresSession {
     pub(super) surroundings: serde_json::Value,
     pub(super) role_passwords: bool,
     pub(super) warnings: Vec<String>,
+    pub(super) problems: Vec<String>,
     pub(super) as_of: Timestamp,
     pub(super) dumped: bool,
 }
@@ -135,7 +136,8 @@ impl PostgresSession {
         let tail: Arc<Mutex<Tail>> = Arc::default();
         let kept = tail.clone();
         let watch = move |bytes: &[u8]| kept.lock().unwrap_or_else(|p| p.into_inner()).push(bytes);
-        self.send(command, out, context, watch).await?;
+        let finished = self.send(command, out, context, watch).await?;
+        self.heed(&what, &finished.stderr);
         let ended = memchr::memmem::find(&tail.lock().unwrap_or_else(|p| p.into_inner()).0, GLOBALS_END).is_some();
         if !ended {
             return Err(Error::corrupt(format!("{what} exited 0, but its output is cut short: the line that ends it is missing")));
@@ -160,7 +162,8 @@ impl PostgresSession {
         for pattern in &self.settings.exclude_table_data {
             command = command.arg(format!("--exclude-table-data={pattern}"));
         }
-        self.send(command, out, context, |_| {}).await?;
+        let finished = self.send(command, out, context, |_| {}).await?;
+        self.heed(&what, &finished.stderr);
         // A table that was there before the dump began and still is must be in it; one that was dropped meanwhile need not.
         let after = self.table_oids(name).await.unwrap_or_else(|_| before.clone());
         let mut expected_totals = BTreeMap::new();
@@ -170,10 +173,37 @@ impl PostgresSession {
         Ok(DumpEnd { exit_status: Some(0), tool: Some(self.pg_dump.tool.clone()), consistency: Consistency::Snapshot, expected_totals })
     }
 
+    /// What a tool said although it ended well.
+    fn heed(&mut self, what: &str, stderr: &[String]) {
+        for (line, missing) in remarks(stderr) {
+            let into = if missing { &mut self.problems } else { &mut self.warnings };
+            let line = format!("{what}: {line}");
+            // A dump that is repeated says it again.
+            if !into.contains(&line) {
+                into.push(line);
+            }
+        }
+    }
+
     async fn table_oids(&self, database: &str) -> Result<BTreeSet<u32>> {
         let connection = connect(&self.settings, database, &self.application).await?;
         Ok(catalog::tables(&connection).await?.into_iter().map(|(oid, ..)| oid).collect())
     }
+}
+
+/// The warnings in what a tool said, each with whether something is missing for it. Details and hints follow their warning.
+fn remarks(stderr: &[String]) -> Vec<(String, bool)> {
+    let mut found: Vec<(String, bool)> = Vec::new();
+    for line in stderr {
+        // `pg_dump: warning: …`, and from the server `WARNING:  …`.
+        let words = line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest);
+        if words.starts_with("warning:") || line.starts_with("WARNING:") || line.contains("not dumped") {
+            found.push((words.trim_start_matches("warning:").trim().to_owned(), line.contains("not dumped")));
+        } else if let (Some((last, _)), Some(detail)) = (found.last_mut(), words.strip_prefix("detail:")) {
+            last.push_str(&format!(" ({})", detail.trim()));
+        }
+    }
+    found
 }
 
 /// Why a dump failed, as far as its words and the server's state tell.
@@ -271,6 +301,10 @@ impl Session for PostgresSession {
         self.warnings.clone()
     }
 
+    fn problems(&self) -> Vec<String> {
+        self.problems.clone()
+    }
+
     fn as_of(&self) -> Timestamp {
         self.as_of
     }
@@ -303,6 +337,22 @@ mod tests {
             assert_eq!(explain(failed(&[line]), None, false).kind(), kind, "{line}");
         }
         assert_eq!(explain(failed(&[]), None, true).kind(), Kind::Unreachable);
+    }
+
+    #[test]
+    fn warnings_of_a_dump_that_ended_well_are_kept() {
+        let lines = [
+            "pg_dump: last built-in OID is 16383",
+            "pg_dump: warning: there are circular foreign-key constraints on this table:",
+            "pg_dump: detail: a",
+            "pg_dump: hint: You might want to use --disable-triggers.",
+            "pg_dump: warning: subscriptions not dumped because current user is not a superuser",
+        ];
+        let want = [
+            ("there are circular foreign-key constraints on this table: (a)".to_owned(), false),
+            ("subscriptions not dumped because current user is not a superuser".to_owned(), true),
+        ];
+        assert_eq!(remarks(&lines.map(str::to_owned)), want);
     }
 
     #[test]

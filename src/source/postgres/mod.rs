@@ -20,6 +20,7 @@ use catalog::{Database, Server};
 use client::{Client, Private};
 use connect::{Connection, connect};
 use dump::PostgresSession;
+use load::{Beside, beside};
 
 pub use load::PostgresLoader;
 pub use settings::{ChannelBinding, Databases, PostgresSettings, SslMode};
@@ -32,8 +33,45 @@ fn application(context: &RunContext) -> String {
     format!("drctl/{}", context.run)
 }
 
+/// The databases to dump, and those that are not with the reason.
+type Chosen = (Vec<Database>, Vec<(String, Refused)>);
+
 /// A database that is not dumped, and why.
 type Skipped = (String, String);
+
+/// Why a database is left out when all are to be dumped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Closed,
+    Template,
+    Beside(Beside),
+}
+
+impl Refused {
+    fn why(self) -> &'static str {
+        match self {
+            Refused::Closed => "it accepts no connections",
+            Refused::Template => "it is a template",
+            Refused::Beside(Beside::Loading) => "a restore is loading it",
+            Refused::Beside(Beside::Kept) => "a restore keeps it aside",
+        }
+    }
+
+    fn of(database: &Database) -> Option<Refused> {
+        match beside(&database.name) {
+            Some(Beside::Loading) => Some(Refused::Beside(Beside::Loading)),
+            Some(Beside::Kept) if !database.allow_connections => Some(Refused::Beside(Beside::Kept)),
+            _ if database.template => Some(Refused::Template),
+            _ => (!database.allow_connections).then_some(Refused::Closed),
+        }
+    }
+}
+
+fn without_unlogged(database: &Database, inside: &catalog::Inside) -> Option<String> {
+    let (name, tables) = (database.name.escape_debug(), inside.unlogged.join(", ").replace(char::is_control, "?"));
+    let any = !inside.unlogged.is_empty();
+    any.then(|| format!("Database {name} is dumped from a replica, which has no rows of its unlogged tables: {tables}."))
+}
 
 /// A PostgreSQL server as a source.
 pub struct PostgresSource {
@@ -52,6 +90,8 @@ struct Found {
     role_passwords: bool,
     superuser: bool,
     warnings: Vec<String>,
+    /// For what of the settings' wish the backup will not be whole.
+    problems: Vec<String>,
 }
 
 impl PostgresSource {
@@ -74,11 +114,15 @@ impl PostgresSource {
         let why = format!("the server, PostgreSQL {}", server.version);
         let pg_dump = client::find(settings, "pg_dump", major, &why, &context.cancel).await?;
         let pg_dumpall = client::find(settings, "pg_dumpall", major, &why, &context.cancel).await?;
-        let (databases, skipped) = self.choose(catalog::databases(&connection).await?)?;
+        let (databases, refused) = self.choose(catalog::databases(&connection).await?)?;
         // Every cluster has the two templates; a warning in every run would only teach people to skip warnings. Details name them.
-        let worth_saying = skipped.iter().filter(|(name, _)| !matches!(name.as_str(), "template0" | "template1"));
-        let mut warnings: Vec<String> =
-            worth_saying.map(|(name, why)| format!("Database {} is not dumped: {why}.", name.escape_debug())).collect();
+        let (mut warnings, mut problems) = (Vec::new(), Vec::new());
+        for (name, why) in refused.iter().filter(|(name, _)| !matches!(name.as_str(), "template0" | "template1")) {
+            let line = format!("Database {} is not dumped: {}.", name.escape_debug(), why.why());
+            // Someone's data that nobody could read: the set is not whole without it.
+            if *why == Refused::Closed { &mut problems } else { &mut warnings }.push(line);
+        }
+        let skipped = refused.into_iter().map(|(name, why)| (name, why.why().to_owned())).collect();
         let readable = connection
             .query_one("select has_table_privilege('pg_authid', 'SELECT'), rolsuper from pg_roles where rolname = current_user", &[])
             .await;
@@ -87,27 +131,18 @@ impl PostgresSource {
         if !role_passwords {
             warnings.push(format!("Role {} may not read the passwords of roles: the globals are dumped without them.", settings.user));
         }
-        Ok(Found { connection, server, pg_dump, pg_dumpall, databases, skipped, role_passwords, superuser, warnings })
+        Ok(Found { connection, server, pg_dump, pg_dumpall, databases, skipped, role_passwords, superuser, warnings, problems })
     }
 
     /// The databases to dump, and those that are not, with the reason.
-    fn choose(&self, all: Vec<Database>) -> Result<(Vec<Database>, Vec<Skipped>)> {
-        let refused = |database: &Database| {
-            if !database.allow_connections {
-                Some("it accepts no connections")
-            } else if database.template {
-                Some("it is a template")
-            } else {
-                None
-            }
-        };
+    fn choose(&self, all: Vec<Database>) -> Result<Chosen> {
         match &self.settings.databases {
             Databases::All => {
                 let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
                 for database in all {
-                    match refused(&database) {
+                    match Refused::of(&database) {
                         None => chosen.push(database),
-                        Some(why) => skipped.push((database.name, why.to_owned())),
+                        Some(why) => skipped.push((database.name, why)),
                     }
                 }
                 Ok((chosen, skipped))
@@ -119,12 +154,11 @@ impl PostgresSource {
                             .hint(format!("there are: {}", all.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")))
                     };
                     let database = all.iter().find(|d| d.name == *name).ok_or_else(missing)?;
-                    match refused(database) {
-                        Some(why) if !database.allow_connections => {
-                            Err(Error::new(Kind::Preflight, format!("database {} cannot be dumped: {why}", name.escape_debug())))
-                        }
-                        _ => Ok(database.clone()),
+                    if !database.allow_connections {
+                        let why = Refused::Closed.why();
+                        return Err(Error::new(Kind::Preflight, format!("database {} cannot be dumped: {why}", name.escape_debug())));
                     }
+                    Ok(database.clone())
                 };
                 Ok((names.iter().map(found).collect::<Result<_>>()?, Vec::new()))
             }
@@ -152,6 +186,7 @@ impl Source for PostgresSource {
                 return Err(Error::new(Kind::Preflight, format!("role {user} cannot dump database {name}: it {why}"))
                     .hint(format!("as a superuser: GRANT pg_read_all_data TO \"{user}\"; ALTER ROLE \"{user}\" BYPASSRLS")));
             }
+            found.warnings.extend(without_unlogged(database, &inside));
             if inside.large_objects > 0 && !found.superuser {
                 found.warnings.push(format!(
                     "Database {name} has {} large objects; role {user} is no superuser and must have been granted SELECT on each.",
@@ -168,6 +203,7 @@ impl Source for PostgresSource {
             found.databases.len(),
             crate::process::human_bytes(bytes)
         );
+        found.warnings.extend(found.problems);
         Ok(Preflight { warnings: found.warnings, summary })
     }
 
@@ -176,7 +212,8 @@ impl Source for PostgresSource {
         let mut found = self.find(context).await?;
         for database in &mut found.databases {
             let connection = connect(&self.settings, &database.name, &application(context)).await?;
-            catalog::look_inside(&connection, database).await?;
+            let inside = catalog::look_inside(&connection, database).await?;
+            found.warnings.extend(without_unlogged(database, &inside));
         }
         let surroundings = catalog::surroundings(&found.connection).await?;
         Ok(Box::new(PostgresSession {
@@ -192,6 +229,7 @@ impl Source for PostgresSource {
             surroundings,
             role_passwords: found.role_passwords,
             warnings: found.warnings,
+            problems: found.problems,
             as_of,
             dumped: false,
         }))

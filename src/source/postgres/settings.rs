@@ -9,6 +9,7 @@ use crate::config::postgres::SYSTEM_ROOTS;
 pub use crate::config::typed::ChannelBinding;
 use crate::error::{Error, Kind, Result};
 use crate::model::Secret;
+use crate::process::Limits;
 
 /// Which databases are dumped. Asked anew in every run (FAULTS 45).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +97,17 @@ pub struct PostgresSettings {
     pub idle_timeout: Option<Duration>,
     /// Longest time for one dump.
     pub total_timeout: Option<Duration>,
+    /// Longest time in which a load takes no bytes: pg_restore takes none while it builds indexes and checks foreign keys.
+    pub load_idle_timeout: Option<Duration>,
+    /// Longest time for one load.
+    pub load_total_timeout: Option<Duration>,
+}
+
+impl PostgresSettings {
+    /// When to give up on pg_restore.
+    pub(super) fn load_limits(&self) -> Limits {
+        Limits { idle: self.load_idle_timeout, total: self.load_total_timeout, ..Limits::default() }
+    }
 }
 
 impl Default for PostgresSettings {
@@ -119,6 +131,8 @@ impl Default for PostgresSettings {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Some(Duration::from_secs(30 * 60)),
             total_timeout: None,
+            load_idle_timeout: Some(Duration::from_secs(24 * 60 * 60)),
+            load_total_timeout: None,
         }
     }
 }

@@ -37,6 +37,8 @@ use globals::Globals;
 use state::{Entry, Phase, State, name_beside};
 use steps::Steps;
 
+pub(super) use state::{Beside, beside};
+
 /// Largest globals artifact; a role takes some 300 bytes.
 const GLOBALS_LIMIT: usize = 64 * 1024 * 1024;
 
@@ -150,16 +152,18 @@ impl PostgresLoader {
         let connection = server::administer(&place.settings, &application(context), &[]).await?;
         let have = catalog::roles(&connection).await?;
         let mut state = self.state(request, journal)?;
+        state.tie_to(&catalog::server(&connection).await?, &place.settings.address())?;
         // Noted before they are made: after a crash those that exist by then are known to be ours.
         state.roles.extend(globals.roles().filter(|role| !have.contains(*role) && !role.starts_with("pg_")).map(str::to_owned));
         state.write(journal).await?;
         for role in state.roles.iter().filter(|role| !have.contains(*role)) {
-            server::run(&connection, &format!("create role {role}"), &format!("CREATE ROLE {}", super::connect::ident(role))).await?;
+            let sql = format!("CREATE ROLE {}", super::connect::ident(role));
+            server::run_until(&connection, &format!("create role {role}"), &sql, &context.cancel).await?;
         }
         for sql in globals.sql_for(&state.roles) {
             // Only the first words are told: the statement may hold a password's hash.
             let what = sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
-            server::run(&connection, &format!("load the globals ({what})"), &sql).await?;
+            server::run_until(&connection, &format!("load the globals ({what})"), &sql, &context.cancel).await?;
         }
         if !state.roles.is_empty() {
             context.bus.step(format!("created roles {}", state.roles.iter().cloned().collect::<Vec<_>>().join(", ")));
@@ -183,6 +187,9 @@ impl PostgresLoader {
         let missing = || Error::new(Kind::Preflight, format!("the set's details hold no properties of database {}", artifact.name));
         let database = recorded.database(&artifact.name).ok_or_else(missing)?;
         let place = self.place(request.target.as_deref())?;
+        if let Some(why) = plan::cannot_load(database, &place.live_name(&artifact.name)) {
+            return Err(Error::new(Kind::Preflight, why));
+        }
         // Before anything is made: what is missing here must leave nothing behind.
         let why = "the dump";
         let pg_restore = client::find(&place.settings, "pg_restore", recorded.tool_major(request), why, &context.cancel).await?;
@@ -200,6 +207,8 @@ impl PostgresLoader {
             .command(&place.settings, &pg_restore, &format!("pg_restore into {new}"), &application(context))
             .arg("--exit-on-error")
             .arg(database_argument(&new))
+            .keep_stderr(tells_no_content)
+            .limits(place.settings.load_limits())
             // Thousands of small statements need not each wait for the disk: the switch commits synchronously, and with it all before.
             .env("PGOPTIONS", "-c synchronous_commit=off");
         let ended = Arc::new(AtomicBool::new(false));
@@ -244,6 +253,13 @@ fn entry(request: &LoadRequest, artifact: &LoadArtifact, place: &Place) -> Entry
 
 fn broke_off() -> Error {
     Error::corrupt("the artifact broke off: what was read of it is bad or incomplete")
+}
+
+/// Which lines of pg_restore's standard error may be shown. The failed command, the line of it that is quoted and the context hold rows and
+/// the passwords of subscriptions; so do details that show a row or a key. Whatever is not known to be harmless is dropped.
+fn tells_no_content(line: &str, after_kept: bool) -> bool {
+    let detail = line.starts_with("DETAIL:") && !line.contains("Failing row") && !line.contains("Key (");
+    line.starts_with("pg_restore:") || (after_kept && (detail || line.starts_with("HINT:")))
 }
 
 /// Gives the archive to pg_restore; on a blocking thread.
@@ -337,5 +353,32 @@ impl Loader for PostgresLoader {
             Some(steps) => steps.kept().await,
             None => Ok(Vec::new()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tells_no_content;
+
+    #[test]
+    fn what_pg_restore_says_is_shown_without_rows_and_statements() {
+        let text = "pg_restore: while PROCESSING TOC:\n\
+            pg_restore: from TOC entry 3360; 6100 16386 SUBSCRIPTION sub postgres\n\
+            pg_restore: error: could not execute query: ERROR:  must be superuser\n\
+            DETAIL:  The server says why.\nHINT:  Ask someone.\n\
+            Command was: CREATE SUBSCRIPTION sub CONNECTION 'password=secret'\nHINT: secret\n\
+            pg_restore: error: COPY failed for table \"t\": ERROR:  new row violates check\n\
+            DETAIL:  Failing row contains (secret\n  secret).\n\
+            CONTEXT:  COPY t, line 1: \"secret\"\nLINE 1: secret\n          ^\n";
+        let mut kept = true;
+        let shown: Vec<&str> = text
+            .lines()
+            .filter(|line| {
+                kept = tells_no_content(line, kept);
+                kept
+            })
+            .collect();
+        assert_eq!(shown.len(), 6, "{shown:?}");
+        assert!(!shown.join("").contains("secret"));
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::Result;
 use crate::model::ArtifactFormat;
 use crate::process::human_bytes;
@@ -11,10 +13,25 @@ use crate::source::load::{LoadPlan, LoadRequest};
 use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client;
 use crate::source::postgres::connect::{Connection, pg_error};
+use crate::source::postgres::load::properties::DEFAULT_TABLESPACE;
 use crate::source::postgres::load::{Place, Recorded, state};
 
 /// Rooms for what grows while it is loaded: sorting for indexes, WAL.
 const ROOM_PERCENT: u64 = 110;
+
+/// Why a database cannot be loaded under this name, whatever the server.
+pub(super) fn cannot_load(recorded: &Database, live: &str) -> Option<String> {
+    if live.len() > state::NAME_BYTES {
+        // PostgreSQL would cut it and take another name than was asked for.
+        return Some(format!("the name of database {live} has {} bytes: PostgreSQL takes {}", live.len(), state::NAME_BYTES));
+    }
+    let timescale = recorded.extensions.iter().find(|e| e.name == "timescaledb")?;
+    Some(format!(
+        "database {} uses TimescaleDB {}, which drctl cannot load yet: run its dump through pg_restore by hand, into a database with that \
+         version of the extension, between timescaledb_pre_restore() and timescaledb_post_restore()",
+        recorded.name, timescale.version
+    ))
+}
 
 pub(super) struct Planner<'a> {
     pub(super) request: &'a LoadRequest,
@@ -29,6 +46,7 @@ struct Live {
     size_bytes: Option<u64>,
     connections: i64,
     slots: Vec<String>,
+    subscriptions: Vec<String>,
 }
 
 impl Planner<'_> {
@@ -177,10 +195,43 @@ impl Planner<'_> {
 
     async fn live(&self, name: &str) -> Result<Live> {
         let query = "select (select count(*) from pg_stat_activity where datname = $1),
-            (select coalesce(array_agg(slot_name::text), '{}') from pg_replication_slots where database = $1)";
+            (select coalesce(array_agg(slot_name::text), '{}') from pg_replication_slots where database = $1),
+            (select coalesce(array_agg(subname::text order by 1), '{}') from pg_subscription
+               where subdbid = (select oid from pg_database where datname = $1))";
         let row = self.connection.query_one(query, &[&name]).await.map_err(|e| pg_error(format!("look at database {name}"), &e))?;
         let size_bytes = super::server::size(self.connection, name).await;
-        Ok(Live { size_bytes, connections: row.get(0), slots: row.get(1) })
+        Ok(Live { size_bytes, connections: row.get(0), slots: row.get(1), subscriptions: row.get(2) })
+    }
+
+    /// Asked as CREATE DATABASE asks, by a setting that only this connection has: the list of collations knows what initdb saw only.
+    async fn locales(&mut self, source: &str, recorded: &Database) -> Result<()> {
+        for locale in BTreeSet::from([&recorded.collate, &recorded.ctype]) {
+            match self.connection.query("select set_config('lc_time', $1, false)", &[locale]).await {
+                Ok(_) => {}
+                Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => self.refuse(format!(
+                    "database {source} needs locale {locale}, which the target's server does not have: install it there (locale-gen) and restart the server"
+                )),
+                Err(error) => return Err(pg_error(format!("ask whether the server has locale {locale}"), &error)),
+            }
+        }
+        self.connection.batch_execute("RESET lc_time").await.map_err(|e| pg_error("reset lc_time", &e))
+    }
+
+    async fn tablespace(&mut self, name: &str, live: &str) -> Result<()> {
+        if name == DEFAULT_TABLESPACE {
+            return Ok(());
+        }
+        let query = "select has_tablespace_privilege(oid, 'CREATE') from pg_tablespace where spcname = $1";
+        let row = self.connection.query_opt(query, &[&name]).await.map_err(|e| pg_error("look for the tablespace", &e))?;
+        match row.map(|row| row.get::<_, bool>(0)) {
+            Some(true) => {}
+            Some(false) => self.refuse(format!(
+                "role {user} may not make database {live} in tablespace {name}: GRANT CREATE ON TABLESPACE \"{name}\" TO \"{user}\"",
+                user = self.place.settings.user
+            )),
+            None => self.plan.warnings.push(format!("Tablespace {name} is missing: database {live} is made in the default one.")),
+        }
+        Ok(())
     }
 
     async fn database(&mut self, source: &str, live: &str, existing: &[Database]) -> Result<()> {
@@ -188,6 +239,10 @@ impl Planner<'_> {
             self.refuse(format!("the set's details hold no properties of database {source}"));
             return Ok(());
         };
+        if let Some(why) = cannot_load(&recorded, live) {
+            self.refuse(why);
+        }
+        self.locales(source, &recorded).await?;
         let restore = &self.request.restore;
         let made = [restore.clone(), format!("old_{restore}"), format!("undone_{restore}")];
         for name in made.map(|suffix| state::name_beside(live, &suffix)) {
@@ -195,15 +250,7 @@ impl Planner<'_> {
                 self.refuse(format!("database {name} exists already: an earlier restore left it"));
             }
         }
-        if recorded.tablespace != "pg_default" {
-            let query = "select count(*) from pg_tablespace where spcname = $1";
-            let row = self.connection.query_one(query, &[&recorded.tablespace]).await.map_err(|e| pg_error("list tablespaces", &e))?;
-            if row.get::<_, i64>(0) == 0 {
-                self.plan
-                    .warnings
-                    .push(format!("Tablespace {} is missing: database {live} is made in the default one.", recorded.tablespace));
-            }
-        }
+        self.tablespace(&recorded.tablespace, live).await?;
         if let Some(old) = existing.iter().find(|e| e.name == live) {
             let found = self.live(live).await?;
             let size = found.size_bytes.or(old.size_bytes).map_or("size unknown".to_owned(), human_bytes);
@@ -217,6 +264,10 @@ impl Planner<'_> {
                     format!("database {live}: {size} live, kept as {}{connections}", state::name_beside(live, &format!("old_{restore}")))
                 }
             });
+            if self.request.in_place && !found.subscriptions.is_empty() {
+                let names = found.subscriptions.join(", ");
+                self.refuse(format!("database {live} has subscriptions ({names}), which in place would be lost: drop them first"));
+            }
             if !found.slots.is_empty() {
                 let slots = found.slots.join(", ");
                 match self.request.in_place {

@@ -15,6 +15,9 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
+/// Where databases are made that say nothing else.
+pub(super) const DEFAULT_TABLESPACE: &str = "pg_default";
+
 /// What the target has; the rest is left out.
 pub(super) struct Target {
     pub(super) major: u32,
@@ -40,7 +43,8 @@ pub(super) fn create_sql(name: &str, database: &Database, target: &Target) -> St
     if target.roles.contains(&database.owner) {
         sql.push_str(&format!(" OWNER {}", ident(&database.owner)));
     }
-    if target.tablespaces.contains(&database.tablespace) {
+    // The default one may be used by everyone, but named by those only who were granted CREATE on it.
+    if database.tablespace != DEFAULT_TABLESPACE && target.tablespaces.contains(&database.tablespace) {
         sql.push_str(&format!(" TABLESPACE {}", ident(&database.tablespace)));
     }
     sql
@@ -49,8 +53,8 @@ pub(super) fn create_sql(name: &str, database: &Database, target: &Target) -> St
 /// Statements that put the recorded properties on database `name`; they may be repeated.
 pub(super) fn property_sql(name: &str, database: &Database, target: &Target) -> Vec<String> {
     let name = ident(name);
-    let mut sql =
-        vec![format!("ALTER DATABASE {name} CONNECTION LIMIT {}", database.connection_limit), format!("ALTER DATABASE {name} RESET ALL")];
+    let mut sql = vec![format!("ALTER DATABASE {name} CONNECTION LIMIT {} IS_TEMPLATE {}", database.connection_limit, database.template)];
+    sql.push(format!("ALTER DATABASE {name} RESET ALL"));
     sql.extend(database.settings.iter().filter_map(|s| Some(format!("ALTER DATABASE {name} SET {}", assignment(s)?))));
     for (role, settings) in database.role_settings.iter().filter(|(role, _)| target.roles.contains(*role)) {
         let role = ident(role);
@@ -149,9 +153,12 @@ pub(super) fn differences(recorded: &Database, found: &Database, target: &Target
     compare("character type", recorded.ctype.clone(), found.ctype.clone());
     if target.major >= 15 {
         compare("locale provider", recorded.provider.clone(), found.provider.clone());
-        compare("locale", format!("{:?}", recorded.locale), format!("{:?}", found.locale));
+        if !same_locale(recorded, found) {
+            compare("locale", format!("{:?}", recorded.locale), format!("{:?}", found.locale));
+        }
     }
     compare("connection limit", recorded.connection_limit.to_string(), found.connection_limit.to_string());
+    compare("being a template", recorded.template.to_string(), found.template.to_string());
     compare("comment", format!("{:?}", recorded.comment), format!("{:?}", found.comment));
     // Values of settings may be secrets: only their names are shown.
     let names =
@@ -173,6 +180,21 @@ pub(super) fn differences(recorded: &Database, found: &Database, target: &Target
         }
     }
     lines
+}
+
+/// PostgreSQL 16 and later keep an ICU locale as a language tag: `de_DE@collation=phonebook` becomes `de-DE-u-co-phonebk`.
+fn same_locale(recorded: &Database, found: &Database) -> bool {
+    let tag = |locale: &Option<String>| locale.as_ref().map(|l| l.replace('_', "-").to_lowercase());
+    if recorded.provider != "icu" {
+        return recorded.locale == found.locale;
+    }
+    match (tag(&recorded.locale), tag(&found.locale)) {
+        (Some(want), Some(have)) => match want.split_once('@') {
+            Some((language, _)) => have == want || have == language || have.starts_with(&format!("{language}-u-")),
+            None => have == want,
+        },
+        (want, have) => want == have,
+    }
 }
 
 /// Who may do what. By whom it was granted is left out: what a superuser grants counts as granted by the owner, and a role may be a
@@ -209,11 +231,15 @@ mod tests {
     fn databases_are_made_as_they_were() {
         let mut db = database();
         let want = "CREATE DATABASE \"n\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8' LOCALE_PROVIDER libc \
-                    OWNER \"app\" TABLESPACE \"pg_default\"";
+                    OWNER \"app\"";
         assert_eq!(create_sql("n", &db, &target(15)), want);
         assert!(!create_sql("n", &db, &target(14)).contains("PROVIDER"));
         (db.provider, db.locale) = ("icu".into(), Some("de-DE".into()));
-        (db.owner, db.tablespace) = ("gone".into(), "fast".into());
+        (db.owner, db.tablespace) = ("app".into(), "fast".into());
+        let mut with_fast = target(16);
+        with_fast.tablespaces.insert("fast".into());
+        assert!(create_sql("n", &db, &with_fast).ends_with("OWNER \"app\" TABLESPACE \"fast\""));
+        db.owner = "gone".into();
         let sql = create_sql("n", &db, &target(16));
         assert!(sql.ends_with("LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'"), "{sql}");
     }
@@ -236,7 +262,7 @@ mod tests {
             grant("app", Some("gone"), "CREATE", false),
         ]);
         let want = [
-            "ALTER DATABASE \"n\" CONNECTION LIMIT 7",
+            "ALTER DATABASE \"n\" CONNECTION LIMIT 7 IS_TEMPLATE false",
             "ALTER DATABASE \"n\" RESET ALL",
             "ALTER DATABASE \"n\" SET \"search_path\" TO '$user', 'public', 'a\"b'",
             "ALTER DATABASE \"n\" SET \"app\".\"key\" TO 'it''s=x'",
@@ -250,6 +276,24 @@ mod tests {
             "SET SESSION AUTHORIZATION \"ro\"; GRANT CONNECT ON DATABASE \"n\" TO PUBLIC; RESET SESSION AUTHORIZATION",
         ];
         assert_eq!(property_sql("n", &db, &target(15)), want);
+    }
+
+    #[test]
+    fn an_icu_locale_is_the_same_in_the_words_of_a_later_server() {
+        let cases = [
+            ("icu", "de_DE", "de-DE", true),
+            ("icu", "de-DE", "de-DE", true),
+            ("icu", "de_DE@collation=phonebook", "de-DE-u-co-phonebk", true),
+            ("icu", "de_DE@collation=phonebook", "de-AT-u-co-phonebk", false),
+            ("icu", "de", "fr", false),
+            ("builtin", "C_UTF8", "C-UTF8", false),
+        ];
+        for (provider, was, is, same) in cases {
+            let (mut want, mut have) = (database(), database());
+            (want.provider, want.locale) = (provider.into(), Some(was.into()));
+            (have.provider, have.locale) = (provider.into(), Some(is.into()));
+            assert_eq!(differences(&want, &have, &target(17)).is_empty(), same, "{was} {is}");
+        }
     }
 
     #[test]

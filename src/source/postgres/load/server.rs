@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::source::postgres::connect::{Connection, connect, ident, pg_error};
 use crate::source::postgres::settings::PostgresSettings;
 
 /// How long to wait for connections to a database to end once they were told to.
 const EMPTY_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a statement under way may take once the run was cancelled: one that is left alone may come true after its clean-up.
+const AFTER_CANCEL: Duration = Duration::from_secs(10);
 
 /// Databases of the server: oid, name, whether they accept connections.
 pub(super) struct Databases(BTreeMap<u32, (String, bool)>);
@@ -55,6 +59,33 @@ pub(super) async fn administer(settings: &PostgresSettings, application: &str, b
 
 pub(super) async fn run(connection: &Connection, what: &str, sql: &str) -> Result<()> {
     connection.batch_execute(sql).await.map_err(|e| pg_error(what, &e))
+}
+
+fn cancelled(what: &str) -> Error {
+    Error::new(Kind::Interrupted, format!("{what}: the run was cancelled"))
+}
+
+/// Like [`run`], but ends with the run.
+pub(super) async fn run_until(connection: &Connection, what: &str, sql: &str, cancel: &CancellationToken) -> Result<()> {
+    if cancel.is_cancelled() {
+        return Err(cancelled(what));
+    }
+    let mut running = std::pin::pin!(run(connection, what, sql));
+    tokio::select! {
+        result = &mut running => result,
+        () = cancel.cancelled() => {
+            let _ = tokio::time::timeout(AFTER_CANCEL, running).await;
+            Err(cancelled(what))
+        }
+    }
+}
+
+/// Like [`empty`], but ends with the run.
+pub(super) async fn empty_until(connection: &Connection, name: &str, cancel: &CancellationToken) -> Result<()> {
+    tokio::select! {
+        result = empty(connection, name) => result,
+        () = cancel.cancelled() => Err(cancelled(&format!("end the connections to database {name}"))),
+    }
 }
 
 /// Lets new connections in or not.
@@ -117,18 +148,69 @@ pub(super) async fn atomically(connection: &Connection, what: &str, statements: 
     }
 }
 
-/// Drops a database if it is there under this name *and* oid.
-pub(super) async fn drop_database(connection: &Connection, name: &str, oid: Option<u32>) -> Result<bool> {
+/// Drops a database if it is there under this name *and* oid. One that cannot be dropped is left as open as it was.
+///
+/// `Some` when it was dropped: with the subscriptions in it, which left their replication slots at their publishers.
+pub(super) async fn drop_database(
+    connection: &Connection,
+    settings: &PostgresSettings,
+    application: &str,
+    name: &str,
+    oid: Option<u32>,
+) -> Result<Option<Vec<String>>> {
     let databases = Databases::ask(connection).await?;
-    let Some(found) = databases.oid_of(name) else { return Ok(false) };
+    let Some(found) = databases.oid_of(name) else { return Ok(None) };
     if oid.is_some_and(|oid| oid != found) {
         return Err(Error::failed(format!("database {name} is not the one that this restore made or moved; it stays")));
     }
-    set_open(connection, name, false).await?;
-    empty(connection, name).await?;
-    let what = format!("drop database {name}");
-    run(connection, &what, &format!("DROP DATABASE {}", ident(name))).await?;
-    Ok(true)
+    let query =
+        "select datistemplate, (select coalesce(array_agg(subname::text order by 1), '{}') from pg_subscription where subdbid = d.oid)
+        from pg_database d where oid = $1";
+    let row = connection.query_one(query, &[&found]).await.map_err(|e| pg_error(format!("look at database {name}"), &e))?;
+    let (template, subscriptions): (bool, Vec<String>) = (row.get(0), row.get(1));
+    let dropping = async {
+        if template {
+            run(connection, &format!("make database {name} no template"), &template_sql(name, false)).await?;
+        }
+        set_open(connection, name, false).await?;
+        empty(connection, name).await?;
+        if !subscriptions.is_empty() {
+            // They can be dropped from within only.
+            set_open(connection, name, true).await?;
+            drop_subscriptions(&connect(settings, name, application).await?, name, &subscriptions).await?;
+            set_open(connection, name, false).await?;
+            empty(connection, name).await?;
+        }
+        run(connection, &format!("drop database {name}"), &format!("DROP DATABASE {}", ident(name))).await
+    };
+    if let Err(error) = dropping.await {
+        // The first error is the one that counts.
+        if template {
+            let _ = run(connection, "", &template_sql(name, true)).await;
+        }
+        let _ = set_open(connection, name, databases.is_open(found)).await;
+        return Err(error);
+    }
+    Ok(Some(subscriptions))
+}
+
+fn template_sql(name: &str, template: bool) -> String {
+    format!("ALTER DATABASE {} IS_TEMPLATE {template}", ident(name))
+}
+
+/// A database with a subscription cannot be dropped. The slot at the publisher stays: the database that takes this one's place may use it.
+async fn drop_subscriptions(inside: &Connection, database: &str, subscriptions: &[String]) -> Result<()> {
+    for subscription in subscriptions {
+        let name = ident(subscription);
+        for sql in [
+            format!("ALTER SUBSCRIPTION {name} DISABLE"),
+            format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
+            format!("DROP SUBSCRIPTION {name}"),
+        ] {
+            run(inside, &format!("drop subscription {subscription} of database {database}"), &sql).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Size in bytes.

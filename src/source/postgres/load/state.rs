@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
 use crate::source::load::Journal;
+use crate::source::postgres::catalog::Server;
 
 /// Longest name of a database in bytes (`NAMEDATALEN` - 1 as PostgreSQL is built everywhere).
-const NAME_BYTES: usize = 63;
+pub(super) const NAME_BYTES: usize = 63;
 
 /// `<database>_drctl_<suffix>`, shortened to what PostgreSQL takes; names that are cut get part of a hash, so that no two become one.
 pub(super) fn name_beside(database: &str, suffix: &str) -> String {
@@ -23,6 +24,28 @@ pub(super) fn name_beside(database: &str, suffix: &str) -> String {
         room -= 1;
     }
     format!("{}_{hash}{tail}", &database[..room])
+}
+
+/// What a restore calls a database that is not live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::source::postgres) enum Beside {
+    /// Being loaded.
+    Loading,
+    /// Kept aside after a switch or an undo.
+    Kept,
+}
+
+/// What a database is by its name, if a restore gave it that name.
+pub(in crate::source::postgres) fn beside(name: &str) -> Option<Beside> {
+    // As restores are named: eight of Crockford's letters and digits.
+    let is_id = |id: &str| id.len() == 8 && id.bytes().all(|b| b"0123456789abcdefghjkmnpqrstvwxyz".contains(&b));
+    let (database, suffix) = name.rsplit_once("_drctl_")?;
+    let kept = suffix.strip_prefix("old_").or_else(|| suffix.strip_prefix("undone_"));
+    match kept {
+        _ if database.is_empty() => None,
+        Some(id) => is_id(id).then_some(Beside::Kept),
+        None => is_id(suffix).then_some(Beside::Loading),
+    }
 }
 
 /// How far one database has come. What was really done is asked of the server, by oid: a step is noted before it is done.
@@ -75,6 +98,9 @@ pub(super) struct State {
     pub(super) restore: String,
     /// The server, when it is not the one of the settings: a URL without password.
     pub(super) target: Option<String>,
+    /// Which server it really was; absent where it does not tell.
+    #[serde(default)]
+    pub(super) system_identifier: Option<String>,
     pub(super) entries: Vec<Entry>,
     /// Roles that were missing and are made here.
     pub(super) roles: BTreeSet<String>,
@@ -90,6 +116,19 @@ impl State {
 
     pub(super) async fn write(&self, journal: &dyn Journal) -> Result<()> {
         journal.note(KEY, serde_json::json!(self)).await
+    }
+
+    /// Ties the restore to the server that answers; fails when it is another than the restore began with.
+    pub(super) fn tie_to(&mut self, server: &Server, address: &str) -> Result<()> {
+        match (&self.system_identifier, &server.system_identifier) {
+            (None, is) => self.system_identifier.clone_from(is),
+            (Some(was), Some(is)) if was != is => {
+                return Err(Error::new(Kind::Preflight, format!("the restore went to server {was}, {address} is server {is}"))
+                    .hint("give the address of the server that was restored to"));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(super) fn of_source(&self, name: &str) -> Option<usize> {
@@ -117,5 +156,24 @@ mod tests {
         let (short_a, short_b) = (name_beside(&a, "undone_0123456789abcdef"), name_beside(&b, "undone_0123456789abcdef"));
         assert!(short_a.len() <= 63 && short_a.ends_with("_drctl_undone_0123456789abcdef"));
         assert_ne!(short_a, short_b);
+    }
+
+    #[test]
+    fn names_that_restores_gave_are_known() {
+        let id = "7k3q9xyz";
+        assert_eq!(beside(&name_beside("shop", id)), Some(Beside::Loading));
+        assert_eq!(beside(&name_beside("a_drctl_b", &format!("old_{id}"))), Some(Beside::Kept));
+        assert_eq!(beside(&name_beside(&"x".repeat(63), &format!("undone_{id}"))), Some(Beside::Kept));
+        for other in [
+            "shop",
+            "shop_drctl_",
+            "shop_drctl_7k3q",
+            "shop_drctl_7k3q9xyu",
+            "shop_drctl_7k3q9xyz_",
+            "_drctl_7k3q9xyz",
+            "shop_drctl_old_7k3q",
+        ] {
+            assert_eq!(beside(other), None, "{other}");
+        }
     }
 }

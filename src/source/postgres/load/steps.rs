@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::properties::{Target, create_sql, differences, property_sql};
-use super::server::{self, Databases, administer, atomically, drop_database, empty, open_sql, rename_sql, run, set_open};
+use super::server::{self, Databases, administer, atomically, open_sql, rename_sql, run, set_open};
 use super::state::{Entry, Phase, State};
 use crate::error::{Error, Result};
 use crate::process::human_bytes;
@@ -26,12 +26,13 @@ pub(super) struct Steps<'a> {
 impl<'a> Steps<'a> {
     pub(super) async fn open(
         settings: PostgresSettings,
-        state: State,
+        mut state: State,
         journal: &'a dyn Journal,
         context: &'a RunContext,
     ) -> Result<Steps<'a>> {
         let busy: Vec<&str> = state.entries.iter().map(|e| e.live.as_str()).collect();
         let connection = administer(&settings, &application(context), &busy).await?;
+        state.tie_to(&catalog::server(&connection).await?, &settings.address())?;
         Ok(Steps { settings, state, connection, journal, context })
     }
 
@@ -47,11 +48,31 @@ impl<'a> Steps<'a> {
         self.state.enter(at, phase, self.journal).await
     }
 
+    async fn run(&self, what: &str, sql: &str) -> Result<()> {
+        server::run_until(&self.connection, what, sql, &self.context.cancel).await
+    }
+
+    async fn empty(&self, name: &str) -> Result<()> {
+        server::empty_until(&self.connection, name, &self.context.cancel).await
+    }
+
+    /// Not ended by a cancel: it cleans up.
+    async fn drop_database(&self, name: &str, oid: Option<u32>) -> Result<bool> {
+        let dropped = server::drop_database(&self.connection, &self.settings, &application(self.context), name, oid).await?;
+        if let Some(subscriptions) = dropped.as_ref().filter(|s| !s.is_empty()) {
+            self.context.bus.warn(format!(
+                "Subscriptions of database {name}, which was dropped, left their replication slots at their publishers: {}.",
+                subscriptions.join(", ")
+            ));
+        }
+        Ok(dropped.is_some())
+    }
+
     fn in_phase(&self, phases: &[Phase]) -> Vec<usize> {
         (0..self.state.entries.len()).filter(|at| phases.contains(&self.state.entries[*at].phase)).collect()
     }
 
-    /// Makes the empty database beside; in place, drops the live one first. What an earlier try of this restore left goes.
+    /// Makes the empty database beside; in place, drops the live one once the new one is there. What an earlier try of this restore left goes.
     pub(super) async fn make(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
         let entry = self.state.entries[at].clone();
         if matches!(entry.phase, Phase::Switching | Phase::Switched | Phase::Undoing | Phase::Undone | Phase::Finished) {
@@ -63,24 +84,31 @@ impl<'a> Steps<'a> {
             return Err(Error::failed(format!("database {} exists already and is not of this restore", entry.new)));
         }
         self.state.entries[at].phase = Phase::Loading;
-        if entry.in_place && entry.old_oid.is_none() {
+        let mut leftover = entry.new_oid;
+        if entry.in_place && before.name_of(entry.new_oid) == Some(&entry.live) {
+            // An earlier try came as far as giving the new one its name: that is the live one now.
+            self.state.entries[at].old_oid = leftover.take();
+        } else if entry.in_place && entry.old_oid.is_none() {
             self.state.entries[at].old_oid = before.oid_of(&entry.live);
         }
         self.state.write(self.journal).await?;
-        drop_database(&self.connection, &entry.new, entry.new_oid).await?;
+        self.drop_database(&entry.new, leftover).await?;
+        if self.state.entries[at].new_oid.take().is_some() {
+            self.state.write(self.journal).await?;
+        }
+        self.context.bus.step(format!("loading into database {}", entry.new));
+        let sql = create_sql(&entry.new, database, target);
+        self.run(&format!("create database {}", entry.new), &sql).await?;
+        self.state.entries[at].new_oid = Databases::ask(&self.connection).await?.oid_of(&entry.new);
+        self.state.write(self.journal).await?;
+        // Only now: a server that cannot make the new one must not lose the live one for it.
         if entry.in_place
             && let Some(old) = self.state.entries[at].old_oid
         {
             self.context.bus.step(format!("dropping database {}", entry.live));
-            // An earlier try may have come as far as giving the new one its name.
-            let tried = before.name_of(entry.new_oid) == Some(&entry.live);
-            drop_database(&self.connection, &entry.live, if tried { entry.new_oid } else { Some(old) }).await?;
+            self.drop_database(&entry.live, Some(old)).await?;
         }
-        self.context.bus.step(format!("loading into database {}", entry.new));
-        let sql = create_sql(&entry.new, database, target);
-        run(&self.connection, &format!("create database {}", entry.new), &sql).await?;
-        self.state.entries[at].new_oid = Databases::ask(&self.connection).await?.oid_of(&entry.new);
-        self.state.write(self.journal).await
+        Ok(())
     }
 
     /// The load ended well. In place this is also where the new database takes its name.
@@ -88,7 +116,7 @@ impl<'a> Steps<'a> {
         if self.state.entries[at].in_place {
             self.dress(at, database, target).await?;
             let (new, live) = (self.state.entries[at].new.clone(), self.state.entries[at].live.clone());
-            empty(&self.connection, &new).await?;
+            self.empty(&new).await?;
             atomically(&self.connection, &format!("rename database {new}"), &[rename_sql(&new, &live)], &[new]).await?;
         }
         self.enter(at, Phase::Loaded).await
@@ -100,7 +128,7 @@ impl<'a> Steps<'a> {
         for sql in property_sql(new, database, target) {
             // Values of settings may be secrets: only the first words are told.
             let what = sql.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-            run(&self.connection, &format!("put the recorded properties on database {new} ({what})"), &sql).await?;
+            self.run(&format!("put the recorded properties on database {new} ({what})"), &sql).await?;
         }
         let all = catalog::databases(&self.connection).await?;
         let found = all.iter().find(|d| d.name == *new).ok_or_else(|| Error::failed(format!("database {new} is gone")))?;
@@ -169,11 +197,11 @@ impl<'a> Steps<'a> {
             if old.is_some() {
                 self.context.bus.step(format!("closing database {}", entry.live));
                 set_open(&self.connection, &entry.live, false).await?;
-                empty(&self.connection, &entry.live).await?;
+                self.empty(&entry.live).await?;
                 statements.push(rename_sql(&entry.live, &entry.old));
                 closed.push(entry.live.clone());
             }
-            empty(&self.connection, &entry.new).await?;
+            self.empty(&entry.new).await?;
             closed.push(entry.new.clone());
             statements.push(rename_sql(&entry.new, &entry.live));
             statements.push(open_sql(&entry.live, true));
@@ -187,14 +215,16 @@ impl<'a> Steps<'a> {
     /// Lets connections back into live databases that were closed for a switch that did not happen.
     async fn reopen(&mut self, which: &[usize]) -> Result<()> {
         let databases = Databases::ask(&self.connection).await?;
+        let mut result = Ok(());
         for &at in which {
             let entry = &self.state.entries[at];
             let Some(old) = entry.old_oid.filter(|_| entry.phase == Phase::Switching && entry.old_open) else { continue };
             if databases.name_of(Some(old)) == Some(&entry.live) && !databases.is_open(old) {
-                set_open(&self.connection, &entry.live, true).await?;
+                // One that fails must not keep the others closed.
+                result = result.and(set_open(&self.connection, &entry.live, true).await);
             }
         }
-        Ok(())
+        result
     }
 
     /// Whether the new database has the live name, whatever the journal says.
@@ -205,7 +235,7 @@ impl<'a> Steps<'a> {
     pub(super) async fn discard_one(&mut self, at: usize) -> Result<()> {
         let entry = self.state.entries[at].clone();
         self.reopen(&[at]).await?;
-        drop_database(&self.connection, &entry.new, entry.new_oid).await?;
+        self.drop_database(&entry.new, entry.new_oid).await?;
         self.enter(at, Phase::Discarded).await
     }
 
@@ -242,11 +272,52 @@ impl<'a> Steps<'a> {
         if let Some(entry) = self.state.entries.iter().find(|e| e.phase == Phase::Finished) {
             return Err(Error::failed(format!("the restore of database {} is finished: what was kept aside is dropped", entry.live)));
         }
-        let (mut statements, mut closed, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         let databases = Databases::ask(&self.connection).await?;
-        for at in self.in_phase(&[Phase::Switching, Phase::Switched, Phase::Undoing]) {
+        let waiting = self.in_phase(&[Phase::Switching, Phase::Switched, Phase::Undoing]);
+        // All are looked at before one is touched.
+        for &at in &waiting {
+            self.can_be_undone(&self.state.entries[at], &databases)?;
+        }
+        let mut closed = Vec::new();
+        let lines = match self.put_back(&waiting, &databases, &mut closed).await {
+            Ok(lines) => lines,
+            Err(error) => {
+                // The service must not stay down for an undo that did not happen.
+                if let Err(also) = self.reopen_new(&closed).await {
+                    self.context.bus.warn(format!("A database may still be closed: {also}."));
+                }
+                return Err(error);
+            }
+        };
+        for at in self.in_phase(&[Phase::Undoing]) {
+            self.enter(at, Phase::Undone).await?;
+        }
+        Ok(lines)
+    }
+
+    /// An undo that would do nothing or the wrong thing is refused; its entry stays as it is.
+    fn can_be_undone(&self, entry: &Entry, databases: &Databases) -> Result<()> {
+        let live = &entry.live;
+        match databases.name_of(entry.new_oid) {
+            Some(name) if name == live => {
+                if entry.old_oid.is_some() && databases.name_of(entry.old_oid) != Some(&entry.old) {
+                    return Err(Error::failed(format!("database {} is not there any more: nothing to put back", entry.old)));
+                }
+                Ok(())
+            }
+            Some(name) if name == entry.undone || (name == entry.new && entry.phase == Phase::Switching) => Ok(()),
+            Some(name) => Err(Error::failed(format!("what this restore made of database {live} is now called {name}"))
+                .hint("a later restore replaced it: undo that one first")),
+            None => Err(Error::failed(format!("what this restore made of database {live} is not on this server any more"))
+                .hint("nothing was changed; what it kept aside is still there: look at the server's databases")),
+        }
+    }
+
+    async fn put_back(&mut self, waiting: &[usize], databases: &Databases, closed: &mut Vec<usize>) -> Result<Vec<String>> {
+        let (mut statements, mut emptied, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        for &at in waiting {
             let entry = self.state.entries[at].clone();
-            if !Self::is_live(&entry, &databases) {
+            if !Self::is_live(&entry, databases) {
                 // Never switched in, or already put back.
                 let back = databases.name_of(entry.new_oid) == Some(&entry.undone);
                 if back {
@@ -258,14 +329,12 @@ impl<'a> Steps<'a> {
                 }
                 continue;
             }
-            if entry.old_oid.is_some() && databases.name_of(entry.old_oid) != Some(&entry.old) {
-                return Err(Error::failed(format!("database {} is not there any more: nothing to put back", entry.old)));
-            }
             self.enter(at, Phase::Undoing).await?;
             self.context.bus.step(format!("closing database {}", entry.live));
+            closed.push(at);
             set_open(&self.connection, &entry.live, false).await?;
-            empty(&self.connection, &entry.live).await?;
-            closed.push(entry.live.clone());
+            self.empty(&entry.live).await?;
+            emptied.push(entry.live.clone());
             statements.push(rename_sql(&entry.live, &entry.undone));
             if entry.old_oid.is_some() {
                 statements.push(rename_sql(&entry.old, &entry.live));
@@ -273,16 +342,22 @@ impl<'a> Steps<'a> {
             }
             lines.push(undone_line(&entry));
         }
-        if let Err(error) = atomically(&self.connection, "put the old databases back", &statements, &closed).await {
-            for name in &closed {
-                let _ = set_open(&self.connection, name, true).await;
-            }
-            return Err(error);
-        }
-        for at in self.in_phase(&[Phase::Undoing]) {
-            self.enter(at, Phase::Undone).await?;
-        }
+        atomically(&self.connection, "put the old databases back", &statements, &emptied).await?;
         Ok(lines)
+    }
+
+    /// Lets connections back into databases that were closed for an undo that did not happen.
+    async fn reopen_new(&mut self, closed: &[usize]) -> Result<()> {
+        let databases = Databases::ask(&self.connection).await?;
+        let closed: Vec<usize> = closed.iter().copied().filter(|at| Self::is_live(&self.state.entries[*at], &databases)).collect();
+        let mut result = Ok(());
+        for &at in &closed {
+            result = result.and(set_open(&self.connection, &self.state.entries[at].live, true).await);
+        }
+        for at in closed {
+            self.enter(at, Phase::Switched).await?;
+        }
+        result
     }
 
     /// Name and oid of what an entry keeps aside.
@@ -306,7 +381,7 @@ impl<'a> Steps<'a> {
             let entry = self.state.entries[at].clone();
             if let Some((name, oid)) = Self::aside(&entry) {
                 let size = server::size(&self.connection, name).await.map_or(String::new(), |bytes| format!(", {}", human_bytes(bytes)));
-                if drop_database(&self.connection, name, Some(oid)).await? {
+                if self.drop_database(name, Some(oid)).await? {
                     lines.push(format!("dropped database {name}{size}"));
                 }
             }
