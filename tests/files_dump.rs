@@ -305,7 +305,7 @@ async fn a_stopped_run_stops_the_walk() {
 #[tokio::test]
 async fn what_a_restore_left_is_not_backed_up_again() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("x.drctl-old-7k3q")).unwrap();
+    std::fs::create_dir(dir.path().join("x.drctl-old-7k3q9xz0")).unwrap();
     std::fs::write(dir.path().join("x"), b"x").unwrap();
     let dump = dump(at(dir.path())).await.unwrap();
     assert!(!names(&dump.bytes).iter().any(|n| n.contains("drctl-old")));

@@ -15,6 +15,7 @@ use crate::format::tar::{self, Entry, EntryKind, Extent, Totals, Xattr};
 use crate::pipeline::plain::PlainSender;
 use crate::source::files::content::{self, Out};
 use crate::source::files::filter::Filter;
+use crate::source::files::mounts::Mounts;
 use crate::source::files::names::is_leftover;
 use crate::source::files::owners::Owners;
 use crate::source::files::report::{LEFTOVER, Report};
@@ -42,6 +43,8 @@ pub(super) fn dump(
         roots: roots.iter().map(|root| root.id).collect(),
         owners: Owners::of_machine(),
         links: HashMap::new(),
+        mounts: Mounts::of_machine().unwrap_or_default(),
+        mounted: HashSet::new(),
         report: Report::default(),
         totals: Totals::default(),
         path: Vec::new(),
@@ -65,6 +68,10 @@ struct Walk<'a> {
     owners: Owners,
     /// Files with several names: the first name in the archive, and how many names are still to come.
     links: HashMap<LinkKey, (Vec<u8>, u64)>,
+    /// What is mounted on this machine; where that cannot be read only devices tell file systems apart.
+    mounts: Mounts,
+    /// Mount points below the present root, relative to it.
+    mounted: HashSet<Vec<u8>>,
     report: Report,
     totals: Totals,
     /// Name in the archive of what is being looked at.
@@ -92,7 +99,20 @@ struct Frame {
 
 /// Whether an error means that the thing is gone, or is another thing by now.
 fn is_gone(error: Errno) -> bool {
-    matches!(error, Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::STALE | Errno::NXIO)
+    matches!(error, Errno::NOENT | Errno::LOOP | Errno::NOTDIR)
+}
+
+/// Most files with several names that are remembered at a time, some 200 bytes each: names outside the root never come to take them off.
+const MAX_LINKS: usize = if cfg!(test) { 4 } else { 500_000 };
+
+/// What an error about a name means. A network file system answers `ESTALE`, a socket or fifo in the place of a file `ENXIO`: only a
+/// second look tells whether the thing is gone.
+fn second_look(dir: BorrowedFd<'_>, name: &[u8], error: Errno) -> Errno {
+    match (error, sys::lstat(dir, name)) {
+        (Errno::STALE | Errno::NXIO, Err(again)) if is_gone(again) => Errno::NOENT,
+        (Errno::NXIO, Ok(node)) if !matches!(node.kind, NodeKind::File | NodeKind::Dir) => Errno::NOENT,
+        _ => error,
+    }
 }
 
 impl Walk<'_> {
@@ -118,6 +138,7 @@ impl Walk<'_> {
         if node.id != root.id {
             return Err(Error::failed(format!("{} was replaced while the backup ran", root.record.path)).hint("run the backup again"));
         }
+        self.mounted = self.mounts.relative_to(&root.real);
         self.root_length = if self.path.is_empty() { 0 } else { self.path.len() + 1 };
         self.folder(node, fd)
     }
@@ -164,7 +185,7 @@ impl Walk<'_> {
             let node = match sys::lstat(dir, name) {
                 Ok(node) => node,
                 Err(e) => {
-                    self.lost(e);
+                    self.lost(second_look(dir, name, e));
                     continue;
                 }
             };
@@ -175,13 +196,15 @@ impl Walk<'_> {
             if self.roots.contains(&node.id) {
                 continue;
             }
-            if self.one_file_system && node.id.dev != root_dev {
-                self.mount_point(&node)?;
+            let mounted = self.mounted.contains(&self.path[self.root_length..]);
+            if self.one_file_system && (node.id.dev != root_dev || mounted) {
+                self.mount_point(&node, if node.id.dev != root_dev { "another file system" } else { "a mount point" })?;
                 continue;
             }
             let opened = match sys::open_dir(dir, name) {
                 Ok(opened) => opened,
                 Err(e) => {
+                    let e = second_look(dir, name, e);
                     self.lost(e);
                     if !is_gone(e) && self.filter.takes_folders() {
                         let entry = self.entry(EntryKind::Dir, &node, Vec::new());
@@ -226,8 +249,8 @@ impl Walk<'_> {
         }
     }
 
-    fn mount_point(&mut self, node: &Node) -> Result<()> {
-        self.note(|report, path| report.mounts.add(path, "another file system"));
+    fn mount_point(&mut self, node: &Node, what: &str) -> Result<()> {
+        self.note(|report, path| report.mounts.add(path, what));
         if self.filter.takes_folders() {
             // The place to mount on; its mode is that of the mounted folder.
             let entry = self.entry(EntryKind::Dir, node, Vec::new());
@@ -254,7 +277,7 @@ impl Walk<'_> {
             Ok(target) => target.into_bytes(),
             Err(e) => {
                 // EINVAL: it is no link any more.
-                self.lost(if e == Errno::INVAL { Errno::NOENT } else { e });
+                self.lost(if e == Errno::INVAL { Errno::NOENT } else { second_look(dir, name, e) });
                 return Ok(());
             }
         };
@@ -270,7 +293,7 @@ impl Walk<'_> {
         let fd = match sys::open_file(dir, name) {
             Ok(fd) => fd,
             Err(e) => {
-                self.lost(e);
+                self.lost(second_look(dir, name, e));
                 return Ok(());
             }
         };
@@ -291,11 +314,17 @@ impl Walk<'_> {
         let entry = Entry { size: node.size, sparse, ..self.entry(EntryKind::File, &node, xattrs) };
         self.write(&entry)?;
         if node.links > 1 {
-            self.links.insert(link_key(&node), (self.path.clone(), node.links - 1));
+            if self.links.len() < MAX_LINKS {
+                self.links.insert(link_key(&node), (self.path.clone(), node.links - 1));
+            } else {
+                self.report.links_cut += 1;
+            }
         }
         let whole = [Extent { offset: 0, length: node.size }];
         let copied = content::copy(fd.as_fd(), entry.sparse.as_deref().unwrap_or(&whole), &mut self.out)?;
         if let Some(error) = copied.error {
+            // Its other names are no links to zeros: each is tried, and listed.
+            self.links.remove(&link_key(&node));
             let why = format!("{} bytes of it are zeros in the set: {}", copied.missing_bytes, std::io::Error::from(error));
             self.note(|report, path| report.unreadable.add(path, why));
             return Ok(());
@@ -380,8 +409,7 @@ impl Walk<'_> {
         match sys::xattrs(fd) {
             Ok(xattrs) => xattrs,
             Err(e) => {
-                let why = format!("its extended attributes: {}", std::io::Error::from(e));
-                self.note(|report, path| report.unreadable.add(path, why));
+                self.note(|report, path| report.without_attributes.add(path, std::io::Error::from(e).to_string()));
                 Vec::new()
             }
         }
@@ -401,5 +429,48 @@ impl Walk<'_> {
     fn note(&mut self, add: impl FnOnce(&mut Report, &[u8])) {
         let path = [b"/", self.path.as_slice()].concat();
         add(&mut self.report, &path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::plain;
+
+    #[test]
+    fn what_an_error_means_is_looked_at_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("there"), b"x").unwrap();
+        std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let fd = sys::open_dir_path(dir.path()).unwrap();
+        let look = |name: &str, error| is_gone(second_look(fd.as_fd(), name.as_bytes(), error));
+        for error in [Errno::STALE, Errno::NXIO] {
+            assert!(!look("there", error) && look("gone", error), "{error}");
+        }
+        assert!(look("socket", Errno::NXIO) && !look("gone", Errno::IO));
+    }
+
+    #[test]
+    fn files_with_several_names_are_not_remembered_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        for i in 0..MAX_LINKS + 2 {
+            // One name of each outside, two inside.
+            let first = dir.path().join(format!("outside{i}"));
+            std::fs::write(&first, b"content").unwrap();
+            for name in ["a", "b"] {
+                std::fs::hard_link(&first, tree.join(format!("{name}{i}"))).unwrap();
+            }
+        }
+        let roots = crate::source::files::roots::find(&[tree]).unwrap();
+        let filter = Filter::new(&[], &[], None).unwrap();
+        let (sender, mut receiver) = plain::channel();
+        let reader = std::thread::spawn(move || while receiver.blocking_next().is_some_and(|piece| piece != plain::Plain::End) {});
+        let dumped = dump(&roots, &filter, true, sender, CancellationToken::new()).unwrap();
+        reader.join().unwrap();
+        let linked = MAX_LINKS as u64;
+        assert_eq!((dumped.totals.hardlinks, dumped.totals.files), (linked, linked + 4));
+        assert_eq!(dumped.report.links_cut, 4);
     }
 }

@@ -9,6 +9,7 @@ mod content;
 mod dump;
 mod filter;
 mod load;
+mod mounts;
 mod names;
 mod owners;
 mod read;
@@ -150,6 +151,7 @@ impl Source for FilesSource {
             skipped: Default::default(),
             mounts: Default::default(),
             unreadable: Default::default(),
+            without_attributes: Default::default(),
             changed: Default::default(),
             vanished: Default::default(),
             users: BTreeMap::new(),

@@ -55,8 +55,12 @@ pub(crate) struct Report {
     pub skipped: Listed,
     /// Other file systems below a root that were not entered.
     pub mounts: Listed,
-    /// Could not be read: the set is not whole.
+    /// Could not be read, or not to the end: the set is not whole.
     pub unreadable: Listed,
+    /// Content is in the set, extended attributes could not be read: the set is not whole.
+    pub without_attributes: Listed,
+    /// Names of files with several names that are stored as files of their own: there were too many to remember.
+    pub links_cut: u64,
     /// Changed while read.
     pub changed: Listed,
     /// Gone between being listed and being read.
@@ -72,14 +76,19 @@ pub(crate) struct Report {
 impl Report {
     /// For [`crate::source::Session::problems`].
     pub fn problems(&self) -> Vec<String> {
-        self.unreadable.sentences(|path, why| format!("{path} could not be read: {why}"))
+        let mut out = self.unreadable.sentences(|path, why| format!("{path} could not be read: {why}"));
+        out.extend(self.without_attributes.sentences(|path, why| format!("the extended attributes of {path} could not be read: {why}")));
+        out
     }
 
     /// For [`crate::source::Session::warnings`].
     pub fn warnings(&self) -> Vec<String> {
         let mut out = self.changed.sentences(|path, what| format!("{path} changed while it was read: {what}"));
         out.extend(self.vanished.sentences(|path, what| format!("{path} {what}")));
-        out.extend(self.mounts.sentences(|path, _| format!("{path} is another file system and was not entered (one_file_system)")));
+        out.extend(self.mounts.sentences(|path, what| format!("{path} is {what} and was not entered (one_file_system)")));
+        if self.links_cut > 0 {
+            out.push(format!("{} further names of files with several names are stored as files of their own", self.links_cut));
+        }
         out.extend(
             self.skipped
                 .entries

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::source::files::mounts::Mounts;
 use crate::source::files::report::{Listed, Report};
 use crate::source::files::sys::{Node, NodeId, NodeKind};
 
@@ -42,7 +43,11 @@ pub(crate) struct FilesDetails {
     pub allow_empty: bool,
     pub skipped: Listed,
     pub mounts: Listed,
+    /// Their content is not in the set, or not whole.
     pub unreadable: Listed,
+    /// Their content is in the set, their extended attributes are not.
+    #[serde(default)]
+    pub without_attributes: Listed,
     pub changed: Listed,
     pub vanished: Listed,
     pub users: std::collections::BTreeMap<u32, String>,
@@ -56,6 +61,7 @@ impl FilesDetails {
         self.skipped = report.skipped.clone();
         self.mounts = report.mounts.clone();
         self.unreadable = report.unreadable.clone();
+        self.without_attributes = report.without_attributes.clone();
         self.changed = report.changed.clone();
         self.vanished = report.vanished.clone();
         self.users = report.users.clone();
@@ -96,6 +102,8 @@ fn missing(path: &str, error: std::io::Error) -> Error {
 
 /// Finds every root. A missing one, one inside another, or one that is neither file nor folder is an error.
 pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<Root>> {
+    // Where the list cannot be read only devices tell file systems apart.
+    let mounts = Mounts::of_machine().unwrap_or_default();
     if paths.is_empty() {
         return Err(Error::new(Kind::Config, "a files source names no paths").hint("add `paths: [/data/uploads]`"));
     }
@@ -110,7 +118,8 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<Root>> {
     roots.sort_by(|a, b| a.record.name.split('/').cmp(b.record.name.split('/')));
     for (i, inner) in roots.iter().enumerate() {
         for (j, outer) in roots.iter().enumerate() {
-            let nested = i != j && inner.real.starts_with(&outer.real) && inner.id.dev == outer.id.dev;
+            let mounted = inner.real != outer.real && (inner.id.dev != outer.id.dev || mounts.is_mount(&inner.real));
+            let nested = i != j && inner.real.starts_with(&outer.real) && !mounted;
             if nested {
                 return Err(Error::new(
                     Kind::Preflight,

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::format::tar::Xattr;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat, StatxFlags, openat, openat2, statat, statx};
 use rustix::io::Errno;
 
 /// What a directory entry is.
@@ -50,6 +50,39 @@ pub(crate) struct Node {
 pub(crate) struct NodeId {
     pub dev: u64,
     pub ino: u64,
+}
+
+/// What a name stands for, known again after a reboot: device numbers may be given out anew then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Identity {
+    pub dev: u64,
+    pub ino: u64,
+    /// When it was made, in seconds and nanoseconds, where the file system keeps that.
+    #[serde(default)]
+    pub born: Option<(i64, u32)>,
+}
+
+impl Identity {
+    /// Whether both are the same thing. The time of its making tells apart what got the same inode number one after the other; without
+    /// it the device counts.
+    pub fn same(&self, other: &Identity) -> bool {
+        let by_birth = self.born.zip(other.born).map(|(one, other)| one == other);
+        self.ino == other.ino && by_birth.unwrap_or(self.dev == other.dev)
+    }
+}
+
+/// What a name in a folder stands for; `None` when there is nothing under it.
+pub(crate) fn identity(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Identity>, Errno> {
+    let Some(node) = lstat_opt(dir, name)? else { return Ok(None) };
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let born = match statx(dir, name, flags, StatxFlags::BTIME | StatxFlags::INO) {
+        // Only of the same node: the name may stand for another by now.
+        Ok(now) if now.stx_ino == node.id.ino && now.stx_mask & StatxFlags::BTIME.bits() != 0 => {
+            Some((now.stx_btime.tv_sec, now.stx_btime.tv_nsec))
+        }
+        _ => None,
+    };
+    Ok(Some(Identity { dev: node.id.dev, ino: node.id.ino, born }))
 }
 
 #[allow(clippy::unnecessary_cast, reason = "field types differ between machines")]
@@ -101,6 +134,20 @@ pub(crate) fn fstat(fd: impl AsFd) -> Result<Node, Errno> {
 pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
+
+/// Like [`open_dir`]; a folder on which something is mounted is refused (`EXDEV`), be it of the same device. Kernels before 5.6, and
+/// sandboxes that forbid the call, open it as [`open_dir`] does: whoever relies on it looks at the list of mounts as well.
+pub(crate) fn open_dir_no_mount(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let within = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match openat2(dir, name, flags, Mode::empty(), within) {
+        Err(Errno::NOSYS | Errno::PERM) => open_dir(dir, name),
+        other => other,
+    }
+}
+
+/// How a step down is opened: [`open_dir`] or [`open_dir_no_mount`].
+pub(crate) type OpenDir = fn(BorrowedFd<'_>, &[u8]) -> Result<OwnedFd, Errno>;
 
 /// Opens a folder by its full path, following links in it.
 pub(crate) fn open_dir_path(path: &std::path::Path) -> Result<OwnedFd, Errno> {
@@ -202,13 +249,19 @@ const MAX_OPEN: usize = 64;
 /// save descriptors is opened again the same way.
 pub(crate) struct DirStack {
     base: OwnedFd,
+    open: OpenDir,
     levels: Vec<(Vec<u8>, Option<OwnedFd>)>,
 }
 
 impl DirStack {
     /// Standing in `base`.
     pub fn new(base: OwnedFd) -> Self {
-        DirStack { base, levels: Vec::new() }
+        Self::opening(base, open_dir)
+    }
+
+    /// Standing in `base`; a step that is opened again is opened this way.
+    pub fn opening(base: OwnedFd, open: OpenDir) -> Self {
+        DirStack { base, open, levels: Vec::new() }
     }
 
     /// Steps below the base.
@@ -244,7 +297,7 @@ impl DirStack {
                 None => self.base.try_clone().map_err(|_| Errno::MFILE)?,
             };
             for i in open.map_or(0, |i| i + 1)..=top {
-                let next = open_dir(fd.as_fd(), &self.levels[i].0)?;
+                let next = (self.open)(fd.as_fd(), &self.levels[i].0)?;
                 if i + MAX_OPEN / 2 > top {
                     self.levels[i].1 = Some(next.try_clone().map_err(|_| Errno::MFILE)?);
                 }

@@ -9,12 +9,18 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::source::files::load::state::RootState;
 use crate::source::files::load::tree::failed;
+use crate::source::files::mounts::Mounts;
 use crate::source::files::names::Beside;
-use crate::source::files::sys::{self, NodeId};
+use crate::source::files::sys::{self, Identity};
 
 /// What a name in a folder stands for.
-pub(super) fn id(base: BorrowedFd<'_>, name: &[u8]) -> Result<Option<NodeId>> {
-    Ok(sys::lstat_opt(base, name).map_err(|e| failed("look at", name, e))?.map(|node| node.id))
+pub(super) fn id(base: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Identity>> {
+    sys::identity(base, name).map_err(|e| failed("look at", name, e))
+}
+
+/// Whether what was found is what was noted.
+pub(super) fn is(found: Option<Identity>, noted: Option<Identity>) -> bool {
+    found.zip(noted).is_some_and(|(found, noted)| found.same(&noted))
 }
 
 fn rename(base: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> Result<()> {
@@ -35,25 +41,26 @@ fn to_disk(base: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Puts `new` (the stage) in the live place and `old` under its kept name.
-pub(super) fn switch(root: &RootState, restore: &str, new: NodeId, old: Option<NodeId>) -> Result<()> {
+pub(super) fn switch(root: &RootState, restore: &str, new: Identity, old: Option<Identity>) -> Result<()> {
     let base = root.open_base()?;
     let base = base.as_fd();
     let live = root.name.as_bytes();
     let (stage, kept) = (root.tree(Beside::Stage, restore), root.tree(Beside::Old, restore));
-    let (now_live, now_stage, now_kept) = (id(base, live)?, id(base, &stage)?, id(base, &kept)?);
-    if now_live == Some(new) {
+    let (now_live, now_stage) = (id(base, live)?, id(base, &stage)?);
+    if is(now_live, Some(new)) {
         // Exchanged by an earlier try; the old data may still have the stage's name.
-        if now_stage.is_some() && now_stage == old {
+        if is(now_stage, old) {
             rename(base, &stage, &kept)?;
         }
         return to_disk(base);
     }
-    if now_stage != Some(new) {
+    if !is(now_stage, Some(new)) {
         return Err(Error::failed(format!("{} is not what was loaded", root.tree_path(Beside::Stage, restore).display()))
             .hint("drctl restore again"));
     }
+    // It would go along with the old data, out of the programs' sight and into what `finish` removes.
+    Mounts::of_machine()?.refuse_within(&root.live(), "exchange")?;
     match now_live {
-        None if old.is_some() && now_kept == old => rename(base, &stage, live)?,
         None => rename(base, &stage, live)?,
         Some(_) if swap(base, &stage, live)? => rename(base, &stage, &kept)?,
         Some(_) => {
@@ -66,13 +73,13 @@ pub(super) fn switch(root: &RootState, restore: &str, new: NodeId, old: Option<N
 }
 
 /// Puts the old data back; what is live now is kept under the undone name. Says what was done.
-pub(super) fn undo(root: &RootState, restore: &str, new: NodeId, old: Option<NodeId>) -> Result<Option<String>> {
+pub(super) fn undo(root: &RootState, restore: &str, new: Identity, old: Option<Identity>) -> Result<Option<String>> {
     let base = root.open_base()?;
     let base = base.as_fd();
     let live = root.name.as_bytes();
     let (stage, kept, undone) = (root.tree(Beside::Stage, restore), root.tree(Beside::Old, restore), root.tree(Beside::Undone, restore));
     let (now_live, now_stage, now_kept) = (id(base, live)?, id(base, &stage)?, id(base, &kept)?);
-    if now_live != Some(new) && now_stage == Some(new) && now_kept.is_none() {
+    if !is(now_live, Some(new)) && is(now_stage, Some(new)) && now_kept.is_none() {
         // The switch never came to it.
         return Ok(None);
     }
@@ -86,10 +93,10 @@ pub(super) fn undo(root: &RootState, restore: &str, new: NodeId, old: Option<Nod
         return Ok(Some(format!("{shown_live} was not there before; what was restored is now {shown_undone}")));
     };
     // A switch that stopped between exchange and rename left the old data under the stage's name.
-    if now_stage == Some(old) && now_kept.is_none() {
+    if is(now_stage, Some(old)) && now_kept.is_none() {
         rename(base, &stage, &kept)?;
     }
-    if id(base, &kept)? == Some(old) {
+    if is(id(base, &kept)?, Some(old)) {
         match now_live {
             None => rename(base, &kept, live)?,
             Some(_) if swap(base, &kept, live)? => {}
@@ -99,7 +106,7 @@ pub(super) fn undo(root: &RootState, restore: &str, new: NodeId, old: Option<Nod
             }
         }
     }
-    if id(base, live)? != Some(old) {
+    if !is(id(base, live)?, Some(old)) {
         return Err(Error::failed(format!("the data that was live before at {shown_live} was not found"))
             .hint(format!("look at {}", root.tree_path(Beside::Old, restore).display())));
     }
@@ -169,7 +176,7 @@ mod tests {
         for name in ["t", "t.drctl-7k3q"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let other = NodeId { dev: 1, ino: 1 };
+        let other = Identity { dev: 1, ino: 1, born: None };
         assert!(switch(&root(dir.path()), "7k3q", other, None).is_err());
     }
 }

@@ -26,13 +26,15 @@ use crate::model::Facts;
 use crate::pipeline::plain::{Plain, PlainReceiver};
 use crate::source::RunContext;
 use crate::source::files::filter::Filter;
+use crate::source::files::mounts::Mounts;
 use crate::source::files::names::{Beside, is_id};
 use crate::source::files::report::Listed;
-use crate::source::files::roots::absolute;
+use crate::source::files::roots::{RootRecord, absolute};
+use crate::source::files::sys::Identity;
 use crate::source::files::{FilesSettings, blocking};
 use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadRequest, Loader};
 use extract::{Extractor, Place};
-use state::{Mode, Progress, RootState, State, Switch, note_progress, open_folder, progress};
+use state::{Mode, Progress, RootState, State, Switch, note_progress, note_stages, open_folder, progress, stages};
 
 /// Journal key: what was extracted into a target is complete and handed over.
 const DELIVERED: &str = "files.delivered";
@@ -70,11 +72,13 @@ fn prepare(request: &LoadRequest) -> Result<State> {
         let made = place::to_make(&target);
         return Ok(State { restore: request.restore.clone(), target: Some(target), made, roots: Vec::new(), details });
     }
-    let mounts = place::Mounts::of_machine()?;
+    let mounts = Mounts::of_machine()?;
     let mut roots = Vec::new();
     let mut made: Vec<PathBuf> = Vec::new();
-    for record in &details.roots {
-        let placed = place::place(record, &details, &filter, &mounts)?;
+    for placed in place::place_all(&details, &filter, &mounts)? {
+        if placed.part_of.is_some() {
+            continue;
+        }
         if let Some(refusal) = placed.refusal {
             return Err(Error::new(Kind::Preflight, refusal));
         }
@@ -156,6 +160,36 @@ fn remove_trees(state: &State, sorts: &[Beside]) -> Result<Vec<String>> {
     Ok(out)
 }
 
+/// Removes the lists of the merges' steps.
+fn remove_steps(state: &State) -> Result<()> {
+    for root in &state.roots {
+        if let Ok(base) = root.open_base() {
+            tree::remove(base.as_fd(), &root.steps(&state.restore))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `finish` would remove nothing but what a root's switch put aside. Looks only.
+fn check_finish(root: &RootState, restore: &str, at: &Progress) -> Result<()> {
+    let base = root.open_base()?;
+    let kept = exchange::id(base.as_fd(), &root.tree(Beside::Old, restore))?;
+    let (Some(kept), shown) = (kept, root.tree_path(Beside::Old, restore)) else { return Ok(()) };
+    let shown = shown.display();
+    match at.switch {
+        Switch::Merge if at.undone => merge::nothing_left(root, restore),
+        Switch::Exchange { old, .. } if at.undone || !exchange::is(Some(kept), old) => {
+            let why = if at.undone { "should have been put back by the undo" } else { "is not what this restore put aside" };
+            Err(Error::failed(format!("{shown} {why}; it is left alone")).hint("look at it, and move it away"))
+        }
+        Switch::Exchange { .. } if exchange::id(base.as_fd(), root.name.as_bytes())?.is_none() => {
+            Err(Error::failed(format!("nothing is at {}, and {shown} would be removed", root.live().display()))
+                .hint("drctl restore --undo, or move it away"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes what a load made and nothing else. Roots whose switch has begun are left to `undo`.
 fn discard(state: &State, begun: &[bool]) -> Result<()> {
     if let Some(target) = &state.target {
@@ -171,7 +205,9 @@ fn discard(state: &State, begun: &[bool]) -> Result<()> {
         }
     } else {
         let roots = state.roots.iter().zip(begun).filter(|(_, begun)| !**begun).map(|(root, _)| root.clone()).collect();
-        remove_trees(&State { roots, ..state.clone() }, &[Beside::Stage])?;
+        let begins = State { roots, ..state.clone() };
+        remove_trees(&begins, &[Beside::Stage])?;
+        remove_steps(&begins)?;
     }
     for folder in state.made.iter().rev() {
         // Stays when something else is in it by now.
@@ -184,13 +220,25 @@ fn begun(state: &State, journal: &dyn Journal) -> Result<Vec<bool>> {
     (0..state.roots.len()).map(|index| Ok(progress(journal, index)?.is_some())).collect()
 }
 
-/// What must be noted before a root is touched.
-fn begin(root: &RootState, state: &State) -> Result<Switch> {
+/// The stage of a root as it is now.
+fn stage(root: &RootState, restore: &str) -> Result<Option<Identity>> {
+    exchange::id(root.open_base()?.as_fd(), &root.tree(Beside::Stage, restore))
+}
+
+/// What must be noted before a root is touched. `loaded` is the stage as it was noted after extraction.
+fn begin(root: &RootState, state: &State, loaded: Option<Identity>) -> Result<Switch> {
+    let new = stage(root, &state.restore)?;
+    if !(exchange::is(new, loaded) || new.is_none() && loaded.is_none()) {
+        let path = root.tree_path(Beside::Stage, &state.restore);
+        return Err(Error::failed(format!("{} is not what was loaded", path.display())).hint("drctl restore again"));
+    }
     if root.mode == Mode::Merge {
         return Ok(if merge::plan(root, state)? { Switch::Merge } else { Switch::Nothing });
     }
     let base = root.open_base()?;
-    let new = exchange::id(base.as_fd(), &root.tree(Beside::Stage, &state.restore))?;
+    if new.is_some() {
+        Mounts::of_machine()?.refuse_within(&root.live(), "exchange")?;
+    }
     let old = exchange::id(base.as_fd(), root.name.as_bytes())?;
     Ok(new.map_or(Switch::Nothing, |new| Switch::Exchange { new, old }))
 }
@@ -228,13 +276,16 @@ impl Loader for FilesLoader {
         state.note(journal).await?;
         let (facts, cancel) = (artifact.facts.clone(), context.cancel.clone());
         let working = state.clone();
-        let warnings = blocking(move || {
-            extract(&working, &facts, input, &cancel).inspect_err(|_| {
+        let (warnings, stages) = blocking(move || {
+            let warnings = extract(&working, &facts, input, &cancel).inspect_err(|_| {
                 // The error that began it counts; leftovers are found by name and journal.
                 let _ = discard(&working, &vec![false; working.roots.len()]);
-            })
+            })?;
+            let stages: Vec<_> = working.roots.iter().map(|root| stage(root, &working.restore)).collect::<Result<_>>()?;
+            Ok((warnings, stages))
         })
         .await?;
+        note_stages(journal, &stages).await?;
         for sentence in warnings.sentences(|path, what| format!("{path}: {what}")) {
             context.bus.warn(sentence);
         }
@@ -264,7 +315,10 @@ impl Loader for FilesLoader {
             };
             match &state.target {
                 Some(target) => {
-                    for root in &state.details.roots {
+                    let roots = &state.details.roots;
+                    // What lies in another root is counted with it.
+                    let inner = |root: &RootRecord| roots.iter().any(|o| o.name != root.name && Path::new(&root.path).starts_with(&o.path));
+                    for root in roots.iter().filter(|root| !inner(root)) {
                         let path = target.join(&root.name);
                         let (parent, name) = match (path.parent(), path.file_name()) {
                             _ if root.name.is_empty() => (target.as_path(), std::ffi::OsStr::new(".")),
@@ -293,15 +347,27 @@ impl Loader for FilesLoader {
             // From here on the extracted files are the user's: never discarded.
             return journal.note(DELIVERED, serde_json::Value::Bool(true)).await;
         }
+        // All that can be found to stand in the way is found before anything is changed.
+        let loaded = stages(journal)?;
+        let mut begins = Vec::new();
         for (index, root) in state.roots.iter().enumerate() {
+            let Some(loaded) = loaded.get(index).copied() else { return Err(Error::corrupt("the journal of a files restore")) };
+            begins.push(match progress(journal, index)? {
+                Some(_) => None,
+                None => {
+                    let (root, state) = (root.clone(), state.clone());
+                    Some(blocking(move || begin(&root, &state, loaded)).await?)
+                }
+            });
+        }
+        for ((index, root), begun) in state.roots.iter().enumerate().zip(begins) {
             let (root, state) = (root.clone(), state.clone());
             let mut at = match progress(journal, index)? {
                 Some(at) if at.undone => return Err(Error::failed("this restore was undone already").hint("drctl restore again")),
                 Some(at) if at.done => continue,
                 Some(at) => at,
                 None => {
-                    let (root, state) = (root.clone(), state.clone());
-                    let switch = blocking(move || begin(&root, &state)).await?;
+                    let switch = begun.unwrap_or(Switch::Nothing);
                     let at = Progress { switch, done: false, undone: false };
                     note_progress(journal, index, at).await?;
                     at
@@ -359,21 +425,25 @@ impl Loader for FilesLoader {
 
     async fn finish(&self, journal: &dyn Journal, _context: &RunContext) -> Result<Vec<String>> {
         let Some(state) = State::read(journal)? else { return Ok(Vec::new()) };
+        let mut ends = Vec::new();
         for index in 0..state.roots.len() {
-            if let Some(at) = progress(journal, index)?
-                && !at.done
-                && !at.undone
-            {
+            let at = progress(journal, index)?;
+            if at.is_some_and(|at| !at.done && !at.undone) {
                 return Err(Error::failed("the switch of this restore was not completed").hint("drctl restore --undo"));
             }
+            ends.push(at);
         }
         blocking(move || {
-            let done = remove_trees(&state, &[Beside::Old, Beside::Undone, Beside::Stage])?;
-            for root in &state.roots {
-                if let Ok(base) = root.open_base() {
-                    tree::remove(base.as_fd(), &root.steps(&state.restore))?;
+            for (root, at) in state.roots.iter().zip(&ends) {
+                // The folder itself may be gone by now.
+                if let Some(at) = at
+                    && root.base.exists()
+                {
+                    check_finish(root, &state.restore, at)?;
                 }
             }
+            let done = remove_trees(&state, &[Beside::Old, Beside::Undone, Beside::Stage])?;
+            remove_steps(&state)?;
             Ok(done)
         })
         .await

@@ -1,13 +1,17 @@
 //! Where a root of the set belongs on this machine, and what stands in the way.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::source::files::filter::Filter;
 use crate::source::files::load::state::{Mode, RootState};
+use crate::source::files::mounts::Mounts;
 use crate::source::files::roots::{FilesDetails, RootKind, RootRecord};
+use crate::source::files::sys::shown;
 
 /// A root's place.
 #[derive(Debug)]
@@ -19,10 +23,36 @@ pub(crate) struct Placed {
     pub why_merge: Option<&'static str>,
     /// Why it cannot be restored there.
     pub refusal: Option<String>,
+    /// The root that holds it now: it lies below that one and is no mount point (any more), so it has no place of its own.
+    pub part_of: Option<String>,
+}
+
+/// Finds the places of all roots of a set.
+pub(crate) fn place_all(details: &FilesDetails, filter: &Filter, mounts: &Mounts) -> Result<Vec<Placed>> {
+    let mut all: Vec<Placed> = details.roots.iter().map(|record| place(record, details, filter, mounts)).collect::<Result<_>>()?;
+    let places: Vec<(RootRecord, PathBuf)> = all.iter().map(|placed| (placed.root.record.clone(), placed.root.live())).collect();
+    for (index, inner) in all.iter_mut().enumerate() {
+        let live = inner.root.live();
+        for (other, (outer, outer_live)) in places.iter().enumerate() {
+            let own_mount = live != *outer_live && mounts.is_mount(&live);
+            if index == other || !live.starts_with(outer_live) || own_mount {
+                continue;
+            }
+            // Two roots were two file systems and are one now. Its files go where the outer root's files go, if the archive's names
+            // say so too.
+            if live != *outer_live && Path::new(&inner.root.record.path).starts_with(&outer.path) {
+                inner.part_of = Some(outer.path.clone());
+                inner.refusal = None;
+            } else {
+                inner.refusal = Some(format!("{} leads into {} now: restore with --target FOLDER", inner.root.record.path, outer.path));
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Finds the place of a root: through links, as the dump did. Parents that are missing are made later.
-pub(crate) fn place(record: &RootRecord, details: &FilesDetails, filter: &Filter, mounts: &Mounts) -> Result<Placed> {
+fn place(record: &RootRecord, details: &FilesDetails, filter: &Filter, mounts: &Mounts) -> Result<Placed> {
     let path = Path::new(&record.path);
     let (live, exists) = match std::fs::canonicalize(path) {
         Ok(live) => (live, true),
@@ -44,6 +74,16 @@ pub(crate) fn place(record: &RootRecord, details: &FilesDetails, filter: &Filter
         refusal = Some(format!("{} is a mount point: restore with --target FOLDER and copy it", record.path));
     } else if below && !details.one_file_system {
         refusal = Some(format!("other file systems are mounted below {}: restore with --target FOLDER", record.path));
+    } else if exists && details.unreadable.more > 0 {
+        refusal = Some(format!(
+            "more could not be read when the set was made than it lists, and {} holds data: restore with --target FOLDER",
+            record.path
+        ));
+    } else if let Some(point) = below.then(|| unknown_mount(record, &live, details, filter, mounts)).flatten() {
+        refusal = Some(format!(
+            "something is mounted at {} that was not when the set was made: unmount it, or restore with --target FOLDER",
+            shown(point.as_os_str().as_bytes())
+        ));
     } else if !exists && path.symlink_metadata().is_ok() {
         refusal = Some(format!("{} is a link that leads nowhere: remove it, or make what it points to", record.path));
     }
@@ -52,6 +92,7 @@ pub(crate) fn place(record: &RootRecord, details: &FilesDetails, filter: &Filter
         _ if !exists => None,
         _ if is_mount => Some("it is a mount point"),
         _ if below => Some("other file systems are mounted below it"),
+        _ if left_out(record, details) => Some("it holds things that are not in the set"),
         _ if !filter.takes_all() => Some("the set holds only a part of it"),
         _ if details.unreadable.len() > 0 => Some("parts of it could not be read when the set was made"),
         _ => None,
@@ -61,7 +102,37 @@ pub(crate) fn place(record: &RootRecord, details: &FilesDetails, filter: &Filter
         (false, Some(parent), Some(name)) => (parent.to_path_buf(), name.to_string_lossy().into_owned()),
         _ => (live, String::new()),
     };
-    Ok(Placed { root: RootState { record: record.clone(), mode, base, name }, exists, why_merge, refusal })
+    Ok(Placed { root: RootState { record: record.clone(), mode, base, name }, exists, why_merge, refusal, part_of: None })
+}
+
+/// Whether a dump passed over anything in a root: sockets, devices, other file systems, what looks like a leftover of a restore.
+fn left_out(record: &RootRecord, details: &FilesDetails) -> bool {
+    let root = shown(&[b"/", record.name.as_bytes()].concat());
+    [&details.skipped, &details.mounts]
+        .iter()
+        .any(|list| list.more > 0 || list.entries.iter().any(|(path, _)| Path::new(path).starts_with(&root)))
+}
+
+/// A mount point below a live folder on which the set may have files of its own. Another file system that is a folder is left alone by a
+/// merge, or found out before it begins.
+fn unknown_mount(record: &RootRecord, live: &Path, details: &FilesDetails, filter: &Filter, mounts: &Mounts) -> Option<PathBuf> {
+    let device = live.symlink_metadata().ok()?.dev();
+    let listed: HashSet<&str> = details.mounts.entries.iter().map(|(path, _)| path.as_str()).collect();
+    let known = |relative: &Path| {
+        let bytes = relative.as_os_str().as_bytes();
+        let path = Path::new(&record.path).join(relative);
+        filter.excludes(bytes)
+            || listed.contains(shown(path.as_os_str().as_bytes()).as_str())
+            || details.roots.iter().any(|root| Path::new(&root.path) == path)
+    };
+    mounts.relative_to(live).into_iter().map(|bytes| PathBuf::from(OsString::from_vec(bytes))).find_map(|relative| {
+        if relative.ancestors().filter(|part| !part.as_os_str().is_empty()).any(known) {
+            return None;
+        }
+        let full = live.join(&relative);
+        let meta = full.symlink_metadata().ok()?;
+        (!meta.is_dir() || meta.dev() == device).then_some(full)
+    })
 }
 
 /// A path that does not exist, with links in the part that does resolved.
@@ -72,53 +143,6 @@ fn missing(path: &Path) -> Result<PathBuf> {
         }
     }
     Err(Error::new(Kind::Preflight, format!("no folder on the way to {} exists", path.display())))
-}
-
-/// The mount points of this process.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Mounts(Vec<PathBuf>);
-
-impl Mounts {
-    /// From `/proc/self/mountinfo`; its fifth field is the mount point, with `\040` for a space.
-    pub fn of_machine() -> Result<Self> {
-        let text = std::fs::read("/proc/self/mountinfo")
-            .map_err(|e| Error::new(Kind::Preflight, "read /proc/self/mountinfo").because(e).hint("mount /proc"))?;
-        Ok(Self::parse(&text))
-    }
-
-    fn parse(text: &[u8]) -> Self {
-        let field = |line: &[u8]| line.split(|b| *b == b' ').nth(4).map(unescape);
-        Mounts(text.split(|b| *b == b'\n').filter_map(field).map(|bytes| PathBuf::from(OsString::from_vec(bytes))).collect())
-    }
-
-    /// Whether something is mounted here.
-    pub fn is_mount(&self, path: &Path) -> bool {
-        self.0.iter().any(|mount| mount == path)
-    }
-
-    /// Whether something is mounted below.
-    pub fn below(&self, path: &Path) -> bool {
-        self.0.iter().any(|mount| mount != path && mount.starts_with(path))
-    }
-}
-
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = rest.get(1..4).filter(|d| *first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
-        match digits {
-            Some(d) => {
-                out.push(((d[0] - b'0') & 3) << 6 | (d[1] - b'0') << 3 | (d[2] - b'0'));
-                rest = &rest[4..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
 }
 
 /// Whether a folder is absent or has nothing in it.
@@ -139,16 +163,4 @@ pub(crate) fn to_make(path: &Path) -> Vec<PathBuf> {
         .collect();
     out.reverse();
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_are_read_with_their_escapes() {
-        let mounts = Mounts::parse(b"22 1 8:1 / / rw - ext4 /dev/a rw\n30 22 0:5 / /a\\040b/c\\134d rw - tmpfs none rw\n\n");
-        assert!(mounts.is_mount(Path::new("/a b/c\\d")));
-        assert!(mounts.below(Path::new("/a b")) && !mounts.below(Path::new("/a b/c\\d")) && !mounts.below(Path::new("/a")));
-    }
 }

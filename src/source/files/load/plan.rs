@@ -9,9 +9,10 @@ use crate::error::Result;
 use crate::format::tar::Totals;
 use crate::source::files::FilesSettings;
 use crate::source::files::filter::Filter;
-use crate::source::files::load::place::{Mounts, is_empty_or_absent, place};
+use crate::source::files::load::place::{is_empty_or_absent, place_all};
 use crate::source::files::load::state::{Mode, details};
 use crate::source::files::load::tree::{measure, size};
+use crate::source::files::mounts::Mounts;
 use crate::source::files::names::Beside;
 use crate::source::files::owners::Owners;
 use crate::source::files::roots::{FilesDetails, absolute};
@@ -39,6 +40,10 @@ pub(super) fn plan(settings: &FilesSettings, request: &LoadRequest) -> Result<Lo
     owners(&mut plan, &details);
     if details.unreadable.len() > 0 {
         plan.warnings.push(format!("{} entries could not be read when the set was made and are not in it", details.unreadable.len()));
+    }
+    if details.without_attributes.len() > 0 {
+        plan.warnings
+            .push(format!("extended attributes of {} entries could not be read when the set was made", details.without_attributes.len()));
     }
     if request.in_place {
         plan.warnings.push("files are laid beside the live ones first even with --in-place, and put in place at the end".to_owned());
@@ -75,10 +80,14 @@ fn live_plan(
     let each = MEASURE / u32::try_from(details.roots.len().max(1)).unwrap_or(1);
     let configured: Vec<String> = settings.paths.iter().filter_map(|path| absolute(path).ok()).collect();
     let mut bases = Vec::new();
-    for record in &details.roots {
-        let placed = place(record, details, &filter, &mounts)?;
+    for placed in place_all(details, &filter, &mounts)? {
+        let record = &placed.root.record;
         if !configured.contains(&record.path) {
             plan.warnings.push(format!("{} is in the set, but not among the configured `paths`", record.path));
+        }
+        if let Some(outer) = &placed.part_of {
+            plan.touches.push(format!("{}: a part of {outer} now, restored with it", record.path));
+            continue;
         }
         bases.push(placed.root.base.clone());
         if let Some(refusal) = placed.refusal {

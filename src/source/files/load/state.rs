@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, io_kind};
 use crate::source::files::names::{Beside, beside, is_id};
 use crate::source::files::roots::{FilesDetails, RootKind, RootRecord};
-use crate::source::files::sys::{self, NodeId};
+use crate::source::files::sys::{self, Identity};
 use crate::source::load::Journal;
 
 /// Journal key of [`State`].
 const STATE: &str = "files.state";
+
+/// Journal key of the stages that were loaded, in the order of the roots.
+const STAGES: &str = "files.stages";
 
 /// How a root is put in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,9 +114,9 @@ pub(crate) enum Switch {
     /// The exchange may have been made.
     Exchange {
         /// What was loaded.
-        new: NodeId,
+        new: Identity,
         /// What was live; nothing when nothing was.
-        old: Option<NodeId>,
+        old: Option<Identity>,
     },
     /// The merge's list of steps is complete; any number of them may have been made.
     Merge,
@@ -128,6 +131,20 @@ pub(crate) struct Progress {
     pub switch: Switch,
     pub done: bool,
     pub undone: bool,
+}
+
+/// Notes what each root's stage is, once all of it is extracted; `None` where the set holds nothing for a root.
+pub(crate) async fn note_stages(journal: &dyn Journal, stages: &[Option<Identity>]) -> Result<()> {
+    let value = serde_json::to_value(stages).map_err(|e| Error::failed("write the journal").because(e))?;
+    journal.note(STAGES, value).await
+}
+
+/// The stages noted; an error when none were: the load did not end well.
+pub(crate) fn stages(journal: &dyn Journal) -> Result<Vec<Option<Identity>>> {
+    let Some(value) = journal.get(STAGES) else {
+        return Err(Error::failed("the files of this restore were not loaded to the end").hint("drctl restore again"));
+    };
+    serde_json::from_value(value).map_err(|e| Error::corrupt("the journal of a files restore").because(e))
 }
 
 fn progress_key(index: usize) -> String {

@@ -1,15 +1,18 @@
 //! Whole trees: going through them, counting, measuring, removing. Never through a symbolic link.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, unlinkat};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result, io_kind};
+use crate::error::{Context, Error, Result, io_kind};
 use crate::format::tar::Totals;
-use crate::source::files::sys::{self, DirStack, Names, Node, NodeKind, shown};
+use crate::source::files::mounts::Mounts;
+use crate::source::files::sys::{self, DirStack, Names, Node, NodeKind, OpenDir, shown};
 
 /// An error of the system about a path.
 pub(crate) fn failed(doing: &str, path: &[u8], error: Errno) -> Error {
@@ -29,18 +32,26 @@ pub(crate) enum Met<'a> {
 
 /// Goes through `name` in `base`, be it a file or a folder. Entries that vanish meanwhile are passed over.
 pub(crate) fn walk(base: BorrowedFd<'_>, name: &[u8], visit: &mut dyn FnMut(&[u8], Met<'_>) -> Result<()>) -> Result<()> {
+    walk_opening(base, name, sys::open_dir, visit)
+}
+
+fn walk_opening(base: BorrowedFd<'_>, name: &[u8], open: OpenDir, visit: &mut dyn FnMut(&[u8], Met<'_>) -> Result<()>) -> Result<()> {
+    let not_opened = |path: &[u8], e: Errno| match e {
+        Errno::XDEV => Error::failed(format!("something is mounted at {} in {}", shown(path), shown(name))).hint("unmount it"),
+        e => failed("open", path, e),
+    };
     let node = sys::lstat(base, name).map_err(|e| failed("look at", name, e))?;
     if node.kind != NodeKind::Dir {
         return visit(b"", Met::Leaf { dir: base, name, node });
     }
     let mut path: Vec<u8> = Vec::new();
-    let mut stack = DirStack::new(base.try_clone_to_owned().map_err(|_| failed("open", name, Errno::MFILE))?);
+    let mut stack = DirStack::opening(base.try_clone_to_owned().map_err(|_| failed("open", name, Errno::MFILE))?, open);
     let mut frames: Vec<(Names, usize, usize)> = Vec::new();
     let mut enter = Some((name.to_vec(), node));
     loop {
         if let Some((name, node)) = enter.take() {
-            let dir = stack.fd().map_err(|e| failed("open", &path, e))?;
-            let fd = sys::open_dir(dir, &name).map_err(|e| failed("open", &path, e))?;
+            let dir = stack.fd().map_err(|e| not_opened(&path, e))?;
+            let fd = open(dir, &name).map_err(|e| not_opened(&path, e))?;
             visit(&path, Met::Enter { fd: fd.as_fd(), node })?;
             let names = Names::read(fd.as_fd()).map_err(|e| failed("read", &path, e))?;
             frames.push((names, 0, path.len()));
@@ -51,7 +62,7 @@ pub(crate) fn walk(base: BorrowedFd<'_>, name: &[u8], visit: &mut dyn FnMut(&[u8
         let Some(name) = names.get(*next) else {
             frames.pop();
             let left = stack.pop().unwrap_or_default();
-            let dir = stack.fd().map_err(|e| failed("open", &path, e))?;
+            let dir = stack.fd().map_err(|e| not_opened(&path, e))?;
             visit(&path, Met::Leave { dir, name: &left })?;
             continue;
         };
@@ -60,7 +71,7 @@ pub(crate) fn walk(base: BorrowedFd<'_>, name: &[u8], visit: &mut dyn FnMut(&[u8
             path.push(b'/');
         }
         path.extend_from_slice(name);
-        let dir = stack.fd().map_err(|e| failed("open", &path, e))?;
+        let dir = stack.fd().map_err(|e| not_opened(&path, e))?;
         match sys::lstat_opt(dir, name).map_err(|e| failed("look at", &path, e))? {
             Some(node) if node.kind == NodeKind::Dir => enter = Some((name.to_vec(), node)),
             Some(node) => visit(&path, Met::Leaf { dir, name, node })?,
@@ -138,10 +149,13 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// Removes a tree; nothing to do when it is not there. Another file system mounted in it is an error: its data is not ours.
+/// Removes a tree; nothing to do when it is not there. Anything mounted in it, be it of the same device, is an error before anything is
+/// removed: its data is not ours.
 pub(crate) fn remove(base: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     let Some(top) = sys::lstat_opt(base, name).map_err(|e| failed("look at", name, e))? else { return Ok(()) };
-    walk(base, name, &mut |path, met| {
+    let folder = std::fs::read_link(format!("/proc/self/fd/{}", base.as_raw_fd())).context(|| "find the path of an open folder")?;
+    Mounts::of_machine()?.refuse_within(&folder.join(OsStr::from_bytes(name)), "remove")?;
+    walk_opening(base, name, sys::open_dir_no_mount, &mut |path, met| {
         let done = match met {
             Met::Leaf { dir, name, .. } => unlinkat(dir, name, AtFlags::empty()),
             Met::Enter { node, .. } if node.id.dev != top.id.dev => {

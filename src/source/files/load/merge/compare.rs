@@ -1,5 +1,6 @@
 //! Comparing what was loaded with what is live.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -13,6 +14,7 @@ use crate::source::files::filter::Filter;
 use crate::source::files::load::look::Look;
 use crate::source::files::load::state::{RootState, State};
 use crate::source::files::load::tree::failed;
+use crate::source::files::mounts::Mounts;
 use crate::source::files::names::{Beside, is_leftover};
 use crate::source::files::sys::{self, Names, Node, NodeKind, shown};
 
@@ -28,7 +30,14 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
     let stage = sys::open_dir(base.as_fd(), &stage_name).map_err(|e| failed("open", &stage_name, e))?;
     let details = &state.details;
     let filter = Filter::new(&details.include, &details.exclude, details.since)?;
-    let unreadable = details.unreadable.entries.iter().map(|(path, _)| path.clone()).collect();
+    let unreadable: HashSet<String> = details.unreadable.entries.iter().map(|(path, _)| path.clone()).collect();
+    let sorts = [Beside::Stage, Beside::Old, Beside::Undone];
+    let own = sorts.iter().map(|sort| root.tree(*sort, &state.restore)).chain([root.steps(&state.restore)]).collect();
+    let root_shown = shown(&[b"/", root.record.name.as_bytes()].concat());
+    if unreadable.contains(&root_shown) {
+        // The set does not hold what is in the root itself: nothing is taken from it.
+        return Ok(false);
+    }
     let device = sys::fstat(&live).map_err(|e| failed("look at", b"the live folder", e))?.id.dev;
     let steps_name = root.steps(&state.restore);
     // A list left by a try that crashed before it was complete.
@@ -46,6 +55,9 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
         // What could not be listed in full must not be taken for complete; an age limit says nothing about what is older.
         takes_extras: details.since.is_none() && details.unreadable.more == 0,
         root: root.record.path.clone(),
+        root_shown,
+        own,
+        mounts: Mounts::of_machine()?.relative_to(&root.live()),
         device,
         line: Vec::new(),
     };
@@ -59,9 +71,15 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
 struct Plan {
     out: std::io::BufWriter<std::fs::File>,
     filter: Filter,
-    unreadable: std::collections::HashSet<String>,
+    unreadable: HashSet<String>,
     takes_extras: bool,
     root: String,
+    /// Its path as the lists of the details write it.
+    root_shown: String,
+    /// Names of this restore's own trees.
+    own: Vec<Vec<u8>>,
+    /// Mount points below the live folder, relative to it.
+    mounts: HashSet<Vec<u8>>,
     device: u64,
     line: Vec<u8>,
 }
@@ -74,6 +92,30 @@ impl Plan {
         self.line.clear();
         step.write(path, &mut self.line);
         self.out.write_all(&self.line).context(|| "write the list of steps")
+    }
+
+    /// Whether the set holds nothing, or not all, of a live path: it or a folder around it could not be read.
+    fn unread(&self, path: &[u8]) -> bool {
+        if self.unreadable.is_empty() {
+            return false;
+        }
+        let ends = memchr::memchr_iter(b'/', path).chain([path.len()]);
+        let mut parts = ends.map(|end| shown(&path[..end])).filter(|part| !part.is_empty());
+        parts.any(|part| self.unreadable.contains(&format!("{}/{part}", self.root_shown.trim_end_matches('/'))))
+    }
+
+    /// Whether a live thing is not the live folder's file system: mounted there, be it from the same device.
+    fn foreign(&self, node: &Node, path: &[u8]) -> bool {
+        node.id.dev != self.device || self.mounts.contains(path)
+    }
+
+    /// Whether anything is mounted at or below a live path.
+    fn mounted_within(&self, path: &[u8]) -> bool {
+        self.mounts.iter().any(|mount| mount.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
+    }
+
+    fn refuse_mount(&self, path: &[u8]) -> Error {
+        Error::failed(format!("something is mounted at {}/{}", self.root, shown(path))).hint("unmount it, or restore with --target FOLDER")
     }
 
     /// A folder that is on both sides.
@@ -124,38 +166,36 @@ impl Plan {
     }
 
     fn both(&mut self, stage: BorrowedFd<'_>, live: BorrowedFd<'_>, name: &[u8], new: Node, now: Node, path: &mut Vec<u8>) -> Result<()> {
+        if self.unread(path) {
+            // Empty or zeros in the set: what is live is more.
+            return Ok(());
+        }
         match (new.kind == NodeKind::Dir, now.kind == NodeKind::Dir) {
+            (false, false) if self.foreign(&now, path) => Err(self.refuse_mount(path)),
             (false, false) => self.step(Step::Replace, path),
             (true, true) => {
                 let below = sys::open_dir(stage, name).map_err(|e| failed("open", path, e))?;
-                if now.id.dev != self.device {
+                if self.foreign(&now, path) {
                     let names = Names::read(below.as_fd()).map_err(|e| failed("read", path, e))?;
                     // The place to mount on, stored empty: what is mounted there is not ours.
-                    return if names.is_empty() {
-                        Ok(())
-                    } else {
-                        Err(Error::failed(format!("{}/{} is another file system", self.root, shown(path)))
-                            .hint("restore with --target FOLDER"))
-                    };
+                    return if names.is_empty() { Ok(()) } else { Err(self.refuse_mount(path)) };
                 }
                 let now = sys::open_dir(live, name).map_err(|e| failed("open", path, e))?;
                 self.folder(below.as_fd(), now.as_fd(), path)
             }
-            _ if now.id.dev != self.device => {
-                Err(Error::failed(format!("{}/{} is another file system", self.root, shown(path))).hint("restore with --target FOLDER"))
-            }
+            _ if self.foreign(&now, path) || self.mounted_within(path) => Err(self.refuse_mount(path)),
             _ => self.step(Step::Turn, path),
         }
     }
 
     /// Something live that the set does not hold.
     fn extra(&mut self, live: BorrowedFd<'_>, name: &[u8], node: Node, path: &mut Vec<u8>) -> Result<()> {
-        let full = format!("{}/{}", self.root.trim_end_matches('/'), shown(path));
         let left_alone = !self.takes_extras
             || is_leftover(name)
+            || self.own.iter().any(|own| own == path)
             || self.filter.excludes(path)
-            || node.id.dev != self.device
-            || self.unreadable.contains(&full);
+            || self.foreign(&node, path)
+            || self.unread(path);
         if left_alone {
             return Ok(());
         }

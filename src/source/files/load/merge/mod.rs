@@ -11,7 +11,9 @@ mod steps;
 
 pub(super) use compare::plan;
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, Mode, RenameFlags, linkat, mkdirat, renameat, renameat_with};
 use rustix::io::Errno;
@@ -108,6 +110,27 @@ pub(super) fn undo(root: &RootState, restore: &str) -> Result<String> {
     ))
 }
 
+/// An error when the kept tree of a merge that was undone still holds what was live before. Looks only.
+pub(super) fn nothing_left(root: &RootState, restore: &str) -> Result<()> {
+    let base = root.open_base()?;
+    let live = open_live(root, base.as_fd())?;
+    let kept_name = root.tree(Beside::Old, restore);
+    let kept = sys::open_dir(base.as_fd(), &kept_name).map_err(|e| failed("open", &kept_name, e))?;
+    for (step, path) in steps(root, base.as_fd(), restore)? {
+        if matches!(step, Step::FolderBefore(_) | Step::FolderAfter(_)) {
+            continue;
+        }
+        let Some(old) = node(&parent(&kept, &path, false)?)? else { continue };
+        // A try that stopped between link and rename leaves a second name of what is live.
+        if node(&parent(&live, &path, false)?)?.is_none_or(|now| now.id != old.id) {
+            let shown = root.tree_path(Beside::Old, restore).join(OsStr::from_bytes(&path));
+            return Err(Error::failed(format!("{} was not put back by the undo; it is left alone", shown.display()))
+                .hint("look at it, and move it away"));
+        }
+    }
+    Ok(())
+}
+
 fn make_tree(base: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     match mkdirat(base, name, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -166,10 +189,11 @@ impl Trees {
             Step::FolderAfter(look) => return self.look(path, look),
             _ => {}
         }
-        let live = parent(&self.live, path, false)?;
         let new = parent(stage, path, false)?;
-        let (Some(live), now_live) = (&live, node(&live)?) else { return Ok(()) };
         let now_new = node(&new)?;
+        // A live folder that was removed meanwhile is made again where something is to lie in it.
+        let live = parent(&self.live, path, now_new.is_some())?;
+        let (Some(live), now_live) = (&live, node(&live)?) else { return Ok(()) };
         let kept_place = |make| parent(&self.kept, path, make);
         if *step == Step::Extra {
             if now_live.is_some()
@@ -214,7 +238,7 @@ impl Trees {
             && node(&parent(stage, path, false)?)?.is_some()
         {
             // Not put in place yet; but what was live may have been moved aside already.
-            if let (kept @ Some(_), Some(live)) = (parent(&self.kept, path, false)?, parent(&self.live, path, false)?)
+            if let (kept @ Some(_), Some(live)) = (parent(&self.kept, path, false)?, parent(&self.live, path, true)?)
                 && node(&kept)?.is_some()
                 && sys::lstat_opt(live.0.as_fd(), &live.1).map_err(|e| failed("look at", path, e))?.is_none()
                 && let Some(kept) = kept
@@ -223,7 +247,9 @@ impl Trees {
             }
             return Ok(());
         }
-        let Some(live) = parent(&self.live, path, false)? else { return Ok(()) };
+        // All folders in which steps were made were there before. One that was removed since is made again; something else in its place is
+        // an error.
+        let Some(live) = parent(&self.live, path, true)? else { return Ok(()) };
         let kept = parent(&self.kept, path, false)?;
         let live_node = sys::lstat_opt(live.0.as_fd(), &live.1).map_err(|e| failed("look at", path, e))?;
         let kept_node = node(&kept)?;
@@ -324,6 +350,7 @@ mod tests {
                     skipped: Default::default(),
                     mounts: Default::default(),
                     unreadable: Default::default(),
+                    without_attributes: Default::default(),
                     changed: Default::default(),
                     vanished: Default::default(),
                     users: BTreeMap::new(),
