@@ -430,6 +430,11 @@ impl JobLog {
                     Ok(_) => return Ok(Sent::Taken),
                     Err(e) => e,
                 },
+                // The store itself cannot tell, and to find the record there proves nothing: a name whose fsync failed may be gone after a
+                // power loss, and a second fsync reports no error that the first one reported.
+                Err(e) if e.kind() == Kind::OutcomeUnknown => {
+                    return Err(e.context(format!("outcome unknown: {key} was sent and may stand")));
+                }
                 // These say that nothing was stored.
                 Err(e) if matches!(e.kind(), Kind::Denied | Kind::Full | Kind::Corrupt) && !may_have_landed => return Err(e),
                 Err(e) => e,

@@ -53,6 +53,8 @@ pub enum Fate {
     Never,
     /// It is refused for want of room.
     Full,
+    /// It is there, and the disk failed before that was certain.
+    Unsure,
 }
 
 /// A memory store whose record PUTs follow a script.
@@ -84,6 +86,10 @@ impl Store for Scripted {
             Some(Fate::Lost) => {
                 let _ = whole::create(&self.inner, key, data).await;
                 Err(lost)
+            }
+            Some(Fate::Unsure) => {
+                let _ = whole::create(&self.inner, key, data).await;
+                Err(Error::new(Kind::OutcomeUnknown, "the disk failed"))
             }
             Some(Fate::Never) => Err(lost),
             Some(Fate::Full) => Err(Error::new(Kind::Full, "no room")),

@@ -44,7 +44,8 @@ pub struct Entry {
 /// empty, `.` or `..`.
 ///
 /// Errors carry [`Kind::NotFound`], [`Kind::Exists`], [`Kind::Denied`], [`Kind::Full`], [`Kind::Corrupt`] or
-/// [`Kind::Unreachable`] where these fit. After [`Kind::Unreachable`] on a write or delete it is unknown whether it happened.
+/// [`Kind::Unreachable`] where these fit. After [`Kind::Unreachable`] on a write or delete it is unknown whether it happened; after
+/// [`Kind::OutcomeUnknown`] too, and trying again could not tell.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The place as people know it, without secrets: `/backup/drctl`, `s3://bucket/prefix`.

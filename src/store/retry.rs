@@ -4,7 +4,8 @@
 //! is jittered, a limited number of times. Each retry is told on the bus.
 //!
 //! A create is retried when its body is small ([`SMALL_BYTES`]: records, keys, details), for then the very same bytes can be sent again. A retry that
-//! finds the key taken compares what stands there: its own bytes mean that only the answer was lost (rule 1). A larger body is a stream that cannot
+//! finds the key taken compares what stands there: its own bytes mean that only the answer was lost (rule 1). A retry that is refused after an earlier
+//! try went unanswered is [`Kind::OutcomeUnknown`]. A larger body is a stream that cannot
 //! be had twice: it passes through, and retrying its parts is the business of the store below.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,21 +89,26 @@ impl RetryStore {
         self.again(&what, || self.put_once(key, &bytes, &unheard)).await
     }
 
-    /// One try. `unheard` says whether an earlier one may have done its work without our hearing of it.
+    /// One try. `unheard` says whether an earlier one may have done its work without our hearing of it; from then on a refusal says nothing
+    /// about that earlier try, and is [`Kind::OutcomeUnknown`] (rule 5).
     async fn put_once(&self, key: &str, bytes: &Bytes, unheard: &AtomicBool) -> Result<()> {
+        let earlier = unheard.load(Ordering::Relaxed);
+        let unknown = |e: Error| match e.kind().retryable() {
+            true => e,
+            false => e.with_kind(Kind::OutcomeUnknown).context(format!("{key} was sent before without an answer and may stand")),
+        };
         match self.inner.put(key, Body::of(bytes.clone())).await {
-            Err(e) if e.kind() == Kind::Exists && unheard.load(Ordering::Relaxed) => {
-                if self.holds(key, bytes).await? {
-                    Ok(())
-                } else {
-                    Err(e)
-                }
-            }
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == Kind::Exists && earlier => match self.holds(key, bytes).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(e),
+                Err(why) => Err(unknown(why)),
+            },
+            Err(e) if earlier => Err(unknown(e)),
             Err(e) => {
                 unheard.fetch_or(e.kind().retryable(), Ordering::Relaxed);
                 Err(e)
             }
-            Ok(()) => Ok(()),
         }
     }
 

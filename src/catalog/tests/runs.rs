@@ -136,6 +136,48 @@ async fn a_store_that_refuses_the_commit_says_so() {
 }
 
 #[tokio::test]
+async fn rule_5_a_record_whose_store_cannot_tell_is_not_called_standing() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let set = run.set().clone();
+    let manifest = bed.upload(&run).await;
+    let before = bed.store.puts.lock().unwrap().len();
+    bed.store.script.lock().unwrap().push_back(Fate::Unsure);
+    let unknown = run.commit(&mut log, manifest, |_| Ok(())).await.unwrap_err();
+    assert_eq!(unknown.kind(), Kind::OutcomeUnknown, "{unknown}");
+    assert_eq!(bed.store.puts.lock().unwrap().len(), before + 1, "sent again, it would find itself and call that success");
+    assert_eq!(bed.count(&set).await, 3);
+}
+
+#[tokio::test]
+async fn rule_5_a_refusal_of_a_retry_says_nothing_about_the_try_before() {
+    use crate::store::faulty::{Fault, FaultyStore, Operation, When};
+    use crate::store::retry::{RetryPolicy, RetryStore};
+    let clock = std::sync::Arc::new(crate::model::TestClock::at(crate::catalog::testing::at("2025-01-01T02:00:00Z")));
+    for kind in [Kind::Denied, Kind::Full, Kind::Corrupt, Kind::Failed] {
+        let faulty = std::sync::Arc::new(FaultyStore::new(std::sync::Arc::new(crate::store::memory::MemoryStore::new(clock.clone()))));
+        let policy = RetryPolicy { tries: 4, first_delay: Duration::ZERO, longest_delay: Duration::ZERO, total: Duration::from_secs(60) };
+        let store = std::sync::Arc::new(RetryStore::new(faulty.clone(), policy, crate::observe::Bus::default()));
+        let env =
+            crate::catalog::Env { clock: clock.clone(), pause: std::sync::Arc::new(crate::catalog::testing::Quick), ..Default::default() };
+        let new = crate::catalog::Repository::init(store, env, "web-1").await.unwrap();
+        let key = crate::catalog::RoleKey { number: 1, signer: std::sync::Arc::new(new.key) };
+        let mut log = crate::catalog::JobLog::open(&new.repository, &job(), vec![key]).await.unwrap();
+        let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+        let set = run.set().clone();
+        let manifest = crate::catalog::testing::manifest(&run);
+        // The record lands unheard; what is tried after that is refused.
+        faulty.rule(Operation::Put, "*/log/*", When::Call(1), Fault::LoseAnswer(Kind::Unreachable));
+        faulty.rule(Operation::Put, "*/log/*", When::From(2), Fault::Fail(kind));
+        let unknown = run.commit(&mut log, manifest, |_| Ok(())).await.unwrap_err();
+        assert_eq!(unknown.kind(), Kind::OutcomeUnknown, "{kind:?}: {unknown}");
+        log.refresh().await.unwrap();
+        assert!(log.state().get(&set).is_some(), "it stands: whoever deleted its objects would have lost a committed set");
+    }
+}
+
+#[tokio::test]
 async fn rule_3_what_voids_an_incremental_and_what_a_full_set() {
     let bed = Bed::new().await;
     let (mut a, mut b) = (bed.log().await, bed.log().await);
