@@ -89,8 +89,8 @@ impl Lease {
         if let Some((_, Some(file))) = &newest
             && !file.released
             && file.until > now
-            && !file.is_dead(host)
             && !is_gone(&file.holder)
+            && !file.is_dead(host)
         {
             return Err(locked(job, file));
         }
