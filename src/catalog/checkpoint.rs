@@ -191,7 +191,9 @@ impl JobLog {
         let mut sets = BTreeMap::new();
         let mut by_id = BTreeMap::new();
         for set in summary.sets {
-            let lost = |why: &str| Error::corrupt(format!("record {} of {}: {why}", set.number, set.set)).hint("drctl doctor");
+            let lost = |why: &str| {
+                Error::corrupt(format!("record {} of {}: {why}", set.number, set.set)).hint("see what can still be read: drctl list")
+            };
             let Found::Bytes(bytes) = fetch(&self.repository, &self.job, set.number).await? else {
                 return Err(lost("the checkpoint names it, and it is missing"));
             };

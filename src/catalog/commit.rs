@@ -139,7 +139,7 @@ impl JobLog {
                 Kind::Preflight,
                 format!("key {number} has not every role, but the repository is single-writer: its store has no conditional create"),
             )
-            .hint("sealed roles need a store with conditional create: drctl doctor")),
+            .hint("sealed roles need a store with conditional create; sign with a key that has every role: drctl config show")),
         }
     }
 
@@ -191,8 +191,9 @@ impl Run {
 
     /// Commits the set: judges every record since the base, then creates the record, and again on every conflict.
     ///
-    /// [`Kind::OutcomeUnknown`] when the store stopped answering after the record was sent: nothing may be deleted then, and the
-    /// next start settles it ([`JobLog::settle`]). Any other error: the set was not committed and will not be.
+    /// [`Kind::OutcomeUnknown`] when the store stopped answering after the record was sent, or when the record stands and could not be
+    /// folded or does not count: nothing may be deleted then, and the next start settles it ([`JobLog::settle`]). Any other error: the
+    /// set was not committed and will not be.
     ///
     /// `note` is called before each PUT with what is about to be sent; an error of it stops the run before the PUT.
     pub async fn commit<F>(self, log: &mut JobLog, manifest: Manifest, mut note: F) -> Result<Outcome>
@@ -222,7 +223,16 @@ impl Run {
             note(&Pending { set: self.set.clone(), number: sealed.number, sha256: sealed.sha256 })?;
             match log.send(&sealed).await {
                 Ok(Sent::Stands) => {
-                    log.take_own(&sealed).await.map_err(|e| e.context(what))?;
+                    // It stands; what goes wrong from here on must not be taken for a run that came to nothing.
+                    log.take_own(&sealed).await.map_err(|e| e.with_kind(Kind::OutcomeUnknown).context(what.clone()))?;
+                    let counts = log.state.get(&self.set).is_some_and(|entry| entry.number == sealed.number);
+                    if !counts && log.rules == Rules::default() {
+                        return Err(Error::new(
+                            Kind::OutcomeUnknown,
+                            format!("{what}: record {} stands and does not count", sealed.number),
+                        )
+                        .hint("nothing was deleted; drctl list shows which sets the log counts"));
+                    }
                     return Ok(Outcome::Committed { number: sealed.number });
                 }
                 Ok(Sent::Taken) => {

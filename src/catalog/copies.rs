@@ -48,7 +48,8 @@ async fn place_copy(copy: &dyn Store, key: &str, bytes: bytes::Bytes) -> Result<
             if whole::read(copy, key).await? == bytes {
                 Ok(false)
             } else {
-                Err(Error::corrupt("the copy holds other bytes").hint("is this store the copy of another repository? drctl doctor"))
+                Err(Error::corrupt("the copy holds other bytes")
+                    .hint("is this store the copy of another repository? drctl config show says where the stores lie"))
             }
         }
         Err(e) => Err(e),

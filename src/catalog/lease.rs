@@ -17,6 +17,9 @@ use crate::store::whole;
 /// A lease file longer than this is none of ours.
 const LONGEST: u64 = 4096;
 
+/// So many renewals of our own, not known to have landed, are stepped over; a store cannot make us go on for ever.
+const OWN_AHEAD: usize = 64;
+
 /// Who holds a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,8 +38,19 @@ pub struct Holder {
 struct LeaseFile {
     epoch: u64,
     holder: Holder,
+    /// Where the holder's process id means something ([`place`]); a lease without it ends by its time only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
     until: Timestamp,
     released: bool,
+}
+
+impl LeaseFile {
+    /// Whether the holder ran where we run and is no more. A process of another machine, boot or container is never taken for dead,
+    /// nor is one where `/proc` does not show every process.
+    fn is_dead(&self, host: &str) -> bool {
+        self.holder.host == host && self.boot.is_some() && self.boot == place() && is_dead(self.holder.pid)
+    }
 }
 
 /// A lease that we hold.
@@ -50,10 +64,12 @@ pub struct Lease {
     pub holder: Holder,
     /// End, server date.
     pub until: Timestamp,
+    boot: Option<String>,
 }
 
 impl Lease {
-    /// Takes the job's lease for `length`. [`Kind::Locked`], naming the holder, when another has it.
+    /// Takes the job's lease for `length`. [`Kind::Locked`], naming the holder, when another has it; a holder whose process ran here
+    /// and is dead has nothing.
     pub async fn acquire(repository: &Repository, job: &JobName, host: &str, pid: u32, length: Duration) -> Result<Lease> {
         Self::acquire_from(repository, job, host, pid, length, |_| false).await
     }
@@ -74,50 +90,87 @@ impl Lease {
             && !file.released
             && file.until > now
             && !is_gone(&file.holder)
+            && !file.is_dead(host)
         {
             return Err(locked(job, file));
         }
         let epoch = newest.map_or(0, |(epoch, _)| epoch).saturating_add(1);
         let holder = Holder { host: host.to_owned(), pid, since: now };
-        let lease = Lease { job: job.clone(), epoch, holder, until: end(now, length)? };
-        lease.write(repository, false).await.map_err(|e| e.context(what()))?;
-        Ok(lease)
+        let lease = Lease { job: job.clone(), epoch, holder, until: end(now, length)?, boot: place() };
+        match lease.write(repository, false).await.map_err(|e| e.context(what()))? {
+            None => Ok(lease),
+            Some(standing) => Err(locked(job, &standing).context(what())),
+        }
     }
 
     /// Moves the end to `length` from now, by a new epoch. [`Kind::Locked`] when another took it meanwhile: stop before the
     /// commit, the work is being done twice.
     pub async fn renew(&mut self, repository: &Repository, length: Duration) -> Result<()> {
         let now = repository.store().server_date().await?;
-        let next = Lease { epoch: self.epoch.saturating_add(1), until: end(now, length)?, ..self.clone() };
-        next.write(repository, false).await.map_err(|e| e.context(format!("renew the lease of job {}", self.job)))?;
-        *self = next;
-        Ok(())
-    }
-
-    /// Gives the lease back, by a new epoch that says so. A lease that another took meanwhile is left alone.
-    pub async fn release(self, repository: &Repository) -> Result<()> {
-        let next = Lease { epoch: self.epoch.saturating_add(1), ..self };
-        match next.write(repository, true).await {
-            Err(e) if e.kind() == Kind::Locked => Ok(()),
-            other => other,
+        self.until = end(now, length)?;
+        match self.advance(repository, false).await.map_err(|e| e.context(format!("renew the lease of job {}", self.job)))? {
+            None => Ok(()),
+            Some(other) => Err(locked(&self.job, &other)),
         }
     }
 
-    /// Creates this epoch's file; a taken epoch is [`Kind::Locked`] unless the bytes are ours.
-    async fn write(&self, repository: &Repository, released: bool) -> Result<()> {
-        let file = LeaseFile { epoch: self.epoch, holder: self.holder.clone(), until: self.until, released };
+    /// Gives the lease back, by a new epoch that says so. A lease that another took meanwhile is left alone.
+    pub async fn release(mut self, repository: &Repository) -> Result<()> {
+        match self.advance(repository, true).await {
+            Err(e) if e.kind() == Kind::Locked => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Creates the next epoch, behind those of our own that stand there already: a renewal that was dropped on its way, or whose answer
+    /// was lost, may have landed. Gives the file of another holder that is in the way.
+    async fn advance(&mut self, repository: &Repository, released: bool) -> Result<Option<LeaseFile>> {
+        for _ in 0..OWN_AHEAD {
+            let next = Lease { epoch: self.epoch.saturating_add(1), ..self.clone() };
+            match next.write(repository, released).await? {
+                Some(standing) if !(standing.holder == self.holder && standing.boot == self.boot) => return Ok(Some(standing)),
+                // Ours, whatever its end: it holds the epoch, and the end comes with the next one.
+                Some(_) => *self = next,
+                None => {
+                    *self = next;
+                    return Ok(None);
+                }
+            }
+        }
+        Err(Error::failed(format!("the lease of job {} is {OWN_AHEAD} epochs ahead of the one held here", self.job)))
+    }
+
+    /// Creates this epoch's file. Gives the one that stands there instead, if it says anything else.
+    async fn write(&self, repository: &Repository, released: bool) -> Result<Option<LeaseFile>> {
+        let file = LeaseFile { epoch: self.epoch, holder: self.holder.clone(), boot: self.boot.clone(), until: self.until, released };
         let json = serde_json::to_vec(&file).map_err(|e| Error::failed("write a lease").because(e))?;
         let key = lease_key(&self.job, self.epoch);
         match whole::create(&**repository.store(), &key, Bytes::from(json)).await {
             Err(e) if e.kind() == Kind::Exists => match read(repository, &self.job, self.epoch).await? {
                 // The answer of an earlier try was lost.
-                Some(standing) if standing == file => Ok(()),
-                Some(other) => Err(locked(&self.job, &other)),
-                None => Err(Error::new(Kind::Locked, format!("job {}: {key} was just taken", self.job))),
+                Some(standing) if standing == file => Ok(None),
+                Some(other) => Ok(Some(other)),
+                None => Err(Error::new(Kind::Locked, format!("job {}: {key} was just taken", self.job))
+                    .hint("another run began at the same moment: wait for it; its lease ends by itself")),
             },
-            other => other,
+            other => other.map(|()| None),
         }
     }
+}
+
+/// The boot and the process namespace of this process; none where the kernel does not say.
+fn place() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let boot = boot.trim();
+    (!boot.is_empty()).then(|| format!("{boot} {}", namespace.to_string_lossy()))
+}
+
+/// Whether no process of this namespace has the number. `/proc` must be that of our own namespace, and show the processes of others.
+fn is_dead(pid: u32) -> bool {
+    let own = std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == std::process::id().to_string().as_str());
+    let shows_all = std::path::Path::new("/proc/1").exists();
+    own && shows_all && matches!(std::path::Path::new(&format!("/proc/{pid}")).try_exists(), Ok(false))
 }
 
 /// Removes all but the newest epoch; the pruner does so. Returns how many files went.
@@ -140,9 +193,10 @@ fn end(now: Timestamp, length: Duration) -> Result<Timestamp> {
 
 fn locked(job: &JobName, file: &LeaseFile) -> Error {
     let Holder { host, pid, since } = &file.holder;
-    let since = Timestamp::from_second(since.as_second()).unwrap_or(*since);
+    let second = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+    let since = second(*since);
     Error::new(Kind::Locked, format!("job {job} is held by {} pid {pid} since {since}", host.escape_debug()))
-        .hint(format!("wait for it; if that process is gone, the lease ends by itself at {}", file.until))
+        .hint(format!("wait for it; if that process is gone, the lease ends by itself at {}", second(file.until)))
 }
 
 async fn list(repository: &Repository, job: &JobName) -> Result<Vec<u64>> {

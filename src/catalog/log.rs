@@ -319,7 +319,7 @@ impl JobLog {
             Some(finding) => {
                 let what = if deletes { "delete from" } else { "append to" };
                 Err(Error::corrupt(format!("{what} the log of job {}: {finding}", self.job))
-                    .hint("what can be verified is still readable: drctl list; look into it before anything else is done: drctl doctor"))
+                    .hint("what can be verified is still readable: drctl list; look into it before anything else is done: drctl status"))
             }
         }
     }
@@ -359,7 +359,7 @@ impl JobLog {
             let sealed = self.seal(body).map_err(|e| e.context(what.clone()))?;
             match self.send(&sealed).await.map_err(|e| e.context(what.clone()))? {
                 Sent::Stands => {
-                    self.take_own(&sealed).await.map_err(|e| e.context(what))?;
+                    self.take_own(&sealed).await.map_err(|e| e.with_kind(Kind::OutcomeUnknown).context(what))?;
                     return Ok(Some(Appended { number: sealed.number, sha256: sealed.sha256 }));
                 }
                 Sent::Taken => {
@@ -392,7 +392,7 @@ impl JobLog {
                 Kind::Denied,
                 format!("none of the {} signing keys at hand may write a {} record now", self.keys.len(), body.type_name()),
             )
-            .hint("see which keys the job's log knows: drctl key list")
+            .hint("see which signing key is configured: drctl config show")
         })
     }
 

@@ -90,7 +90,8 @@ fn intent_for_chain(state: &State, date: Timestamp, wish: &Retirement) -> Result
     }
     for entry in &chain {
         if entry.is_pinned(date) {
-            return Err(refuse(format!("{} is pinned", entry.id())).hint(format!("drctl unpin {}", entry.id())));
+            return Err(refuse(format!("{} is pinned", entry.id()))
+                .hint(format!("pins end by themselves, this one at {}", entry.pin.as_ref().map_or(date, |pin| pin.until))));
         }
         if entry.is_held(date) {
             return Err(refuse(format!("{} is being read", entry.id())).hint("try again later: holds end by themselves"));
@@ -167,7 +168,7 @@ async fn delete_set(store: &dyn Store, set: &SetId, known: BTreeMap<String, u64>
     match whole::list_all(store, &set.prefix()).await?.first() {
         None => Ok(()),
         Some(entry) => Err(Error::failed(format!("delete {set}: {} is still listed after it was deleted", entry.key))
-            .hint("the store may lag, or forbid deletes without saying so; drctl prune --apply goes on from here")),
+            .hint("the store may lag, or forbid deletes without saying so; see what the log still counts: drctl list")),
     }
 }
 

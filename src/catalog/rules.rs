@@ -102,8 +102,7 @@ pub fn clock_allows_pruning(state: &State, now: Timestamp, interval: Duration) -
     const LEAST: Duration = Duration::from_secs(7 * 24 * 3600);
     let Some(newest) = state.newest_at() else { return Ok(()) };
     let refuse = |why: String| {
-        Err(Error::new(Kind::Preflight, format!("prune: {why}"))
-            .hint("check the clock and whether the job still runs; then confirm: drctl prune --apply --confirm-date"))
+        Err(Error::new(Kind::Preflight, format!("prune: {why}")).hint("check the clock, and whether the job still runs: drctl status"))
     };
     if now < newest {
         return refuse(format!("it is {now} here, but the newest record was written at {newest}"));

@@ -31,8 +31,7 @@ fn folder() -> TempDir {
 
 fn head() -> String {
     format!(
-        "repository:\n  id: shop-7k3q\n  root_key: {ROOT_KEY}\n  stores:\n    - name: main\n      local: {{ path: store }}\n    \
-         - name: second\n      local: {{ path: /mnt/second }}\n      optional: true\n  recipients: [{RECIPIENT}]\n  \
+        "repository:\n  id: shop-7k3q\n  root_key: {ROOT_KEY}\n  stores:\n    - name: main\n      local: {{ path: store }}\n  recipients: [{RECIPIENT}]\n  \
          identity: keys/identity\n  signing_key: keys/signing\n"
     )
 }
@@ -75,12 +74,12 @@ fn everything_is_typed_and_absolute() {
     let config = read(&folder, &format!("{}{BODY}", head()));
     let repository = &config.repository;
     assert_eq!(repository.stores[0].place, StorePlace::Local { path: folder.path().join("store") });
-    assert!(repository.stores[1].optional && repository.encrypt && repository.decode_check);
+    assert!(!repository.stores[0].optional && repository.encrypt && repository.decode_check);
     assert_eq!(repository.codec, Codec::Gzip { level: 6 });
     assert_eq!(repository.signing_key, folder.path().join("keys/signing"));
     let job = config.job("jisu").unwrap();
     assert_eq!(job.timezone.iana_name(), Some("Asia/Shanghai"));
-    assert_eq!(job.stores, ["main", "second"]);
+    assert_eq!(job.stores, ["main"]);
     assert_eq!(job.retention.as_ref().unwrap().keep_within, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(job.schedule.jitter, Duration::from_secs(300));
     let groups: Vec<(&str, usize)> = job.groups().iter().map(|(name, sources)| (*name, sources.len())).collect();
@@ -137,10 +136,10 @@ fn every_value_has_its_origin() {
         ("repository.identity", "--identity"),
         ("repository.codec.zstd", "DRCTL_CODEC"),
         ("repository.decode_check", "default"),
-        ("jobs[0].timezone", "drctl.yaml:15:13"),
+        ("jobs[0].timezone", "drctl.yaml:12:13"),
         ("jobs[0].sources[0].postgres.name", "default"),
         ("jobs[1].job", "jobs/more.yaml:1:6"),
-        ("jobs[1].retention.keep_within", "drctl.yaml:16:29"),
+        ("jobs[1].retention.keep_within", "drctl.yaml:13:29"),
         ("jobs[1].sources[0].files.paths[0]", "jobs/more.yaml:3:22"),
     ] {
         assert_eq!(origins[path], json!(origin), "{path}");

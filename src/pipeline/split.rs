@@ -176,10 +176,16 @@ impl ObjectSplitter {
         let sha256 = open.hasher.clone().finish();
         let end = Piece::End { bytes: open.bytes, sha256 };
         self.send(&mut open, end)?;
+        // Every store is waited for, also when one failed: nobody may clean up below a put that still runs.
+        let mut outcome = Ok(());
         for (at, put) in open.puts.into_iter().enumerate() {
-            let ended = self.runtime.block_on(put).map_err(|e| Error::failed("storing broke down").because(e))?;
-            ended.context(|| format!("store {} in '{}'", open.file, self.sinks[at].name))?;
+            let ended = match self.runtime.block_on(put) {
+                Ok(ended) => ended.context(|| format!("store {} in '{}'", open.file, self.sinks[at].name)),
+                Err(e) => Err(Error::failed(format!("storing {} in '{}' broke down", open.file, self.sinks[at].name)).because(e)),
+            };
+            outcome = outcome.and(ended);
         }
+        outcome?;
         self.done.push(Object { file: open.file, stored_bytes: open.bytes, stored_sha256: sha256 });
         Ok(())
     }
@@ -234,4 +240,39 @@ pub async fn put_everywhere(sinks: &[Sink], created: &Created, prefix: &str, fil
             .context(|| format!("store {file} in '{}'", sink.name))?;
     }
     Ok(Object { file: file.to_owned(), stored_bytes: bytes.len() as u64, stored_sha256: Sha256::of(&bytes) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::store::Store as _;
+    use crate::store::faulty::{Fault, FaultyStore, Operation, When};
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn when_one_store_fails_the_others_are_still_waited_for() {
+        let kept = Arc::new(MemoryStore::default());
+        let (bad, slow) = (FaultyStore::new(Arc::new(MemoryStore::default())), FaultyStore::new(kept.clone()));
+        bad.rule(Operation::Put, "*", When::Always, Fault::LoseAnswer(Kind::Full));
+        slow.rule(Operation::Put, "*", When::Always, Fault::Stall(Duration::from_millis(300)));
+        let target = Target {
+            sinks: vec![Sink { name: "bad".into(), store: Arc::new(bad) }, Sink { name: "slow".into(), store: Arc::new(slow) }],
+            runtime: Handle::current(),
+            created: Created::default(),
+            prefix: "jobs/j/sets/x/".into(),
+            stored: Arc::default(),
+            first: Arc::default(),
+        };
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut splitter = ObjectSplitter::new(&target, "a", OBJECT_BYTES);
+            splitter.write_all(b"some bytes").unwrap();
+            splitter.finish()
+        });
+        let error = ended.await.unwrap().unwrap_err();
+        assert!(error.kind() == Kind::Full && error.to_string().starts_with("store a in 'bad'"), "{error}");
+        assert_eq!(kept.head("jobs/j/sets/x/a").await.unwrap().bytes, 10, "no put runs on after the answer");
+    }
 }

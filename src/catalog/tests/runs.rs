@@ -17,9 +17,14 @@ async fn f01_a_run_that_died_before_it_began_leaves_a_lease_that_ends_by_itself(
     let locked = Lease::acquire(&bed.repository, &job(), "web-2", 1, minutes).await.unwrap_err();
     assert_eq!(locked.kind(), Kind::Locked);
     assert_eq!(locked.to_string(), "job shop is held by web-1 pid 4711 since 2025-01-01T02:00:00Z");
+    assert_eq!(
+        locked.hint_text(),
+        Some("wait for it; if that process is gone, the lease ends by itself at 2025-01-01T02:10:00Z"),
+        "no command is named that does not exist"
+    );
     // Whoever knows that the holder is dead need not wait.
     let gone = |holder: &crate::catalog::Holder| holder.host == "web-1" && holder.pid == 4711;
-    let taken = Lease::acquire_from(&bed.repository, &job(), "web-1", 4712, minutes, gone).await.unwrap();
+    let taken = Lease::acquire_from(&bed.repository, &job(), "web-1", std::process::id(), minutes, gone).await.unwrap();
     assert!(taken.epoch > dead.epoch);
     assert_eq!(Lease::acquire_from(&bed.repository, &job(), "web-1", 9, minutes, gone).await.unwrap_err().kind(), Kind::Locked);
     bed.clock.step_seconds(601);
@@ -36,6 +41,56 @@ async fn f01_a_run_that_died_before_it_began_leaves_a_lease_that_ends_by_itself(
     bed.store.inner.overwrite("jobs/shop/lease/0000000900.json", "{".into());
     let last = Lease::acquire(&bed.repository, &job(), "web-3", 1, minutes).await.unwrap();
     assert_eq!(last.epoch, 901);
+}
+
+#[tokio::test]
+async fn f01_a_dead_process_of_this_boot_and_namespace_holds_nothing() {
+    let bed = Bed::new().await;
+    let minutes = Duration::from_secs(600);
+    let shop = job();
+    let take = |host: &'static str, pid| Lease::acquire(&bed.repository, &shop, host, pid, minutes);
+    // A process that ended and was waited for, so that nothing of it is left.
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    let dead = take("web-1", child.id()).await.unwrap();
+    assert_eq!(take("web-2", 1).await.unwrap_err().kind(), Kind::Locked, "another machine cannot know");
+    let alive = take("web-1", std::process::id()).await.unwrap();
+    assert_eq!(alive.epoch, dead.epoch + 1);
+    assert_eq!(take("web-1", 1).await.unwrap_err().kind(), Kind::Locked, "the holder lives");
+    alive.release(&bed.repository).await.unwrap();
+    // Of another boot or container, or of a version that did not say: only time ends it.
+    let text = String::from_utf8(bed.raw("jobs/shop/lease/0000000001.json").await.to_vec()).unwrap();
+    let boot = text.split("\"boot\":").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    for (at, other) in [text.replace(&boot, "\"another pid:[1]\""), text.replace(&format!("\"boot\":{boot},"), "")].iter().enumerate() {
+        assert!(*other != text);
+        let epoch = 4 + at;
+        let other = other.replace("\"epoch\":1", &format!("\"epoch\":{epoch}"));
+        bed.store.inner.overwrite(&format!("jobs/shop/lease/{epoch:010}.json"), other.into());
+        assert_eq!(take("web-1", 1).await.unwrap_err().kind(), Kind::Locked);
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_landed_unheard_does_not_lock_us_out() {
+    let bed = Bed::new().await;
+    let minutes = Duration::from_secs(600);
+    let mut lease = Lease::acquire(&bed.repository, &job(), "web-1", 1, minutes).await.unwrap();
+    // Dropped in mid-PUT: it landed, the lease does not know, and the next try has another end.
+    let mut dropped = lease.clone();
+    dropped.renew(&bed.repository, minutes).await.unwrap();
+    bed.clock.step_seconds(60);
+    lease.renew(&bed.repository, minutes).await.unwrap();
+    assert_eq!((lease.epoch, lease.until), (3, crate::catalog::testing::at("2025-01-01T02:11:00Z")));
+    // The same before it is given back: the job is free at once.
+    let mut dropped = lease.clone();
+    bed.clock.step_seconds(60);
+    dropped.renew(&bed.repository, minutes).await.unwrap();
+    lease.release(&bed.repository).await.unwrap();
+    let next = Lease::acquire(&bed.repository, &job(), "web-2", 1, minutes).await.unwrap();
+    assert_eq!(next.epoch, 6);
+    // Nobody steps over another's.
+    dropped.release(&bed.repository).await.unwrap();
+    assert_eq!(Lease::acquire(&bed.repository, &job(), "web-3", 1, minutes).await.unwrap_err().kind(), Kind::Locked);
 }
 
 #[tokio::test]
@@ -175,6 +230,44 @@ async fn rule_5_a_refusal_of_a_retry_says_nothing_about_the_try_before() {
         log.refresh().await.unwrap();
         assert!(log.state().get(&set).is_some(), "it stands: whoever deleted its objects would have lost a committed set");
     }
+}
+
+/// Shows one key and signs with another.
+struct Mismatched(crate::catalog::MinisignKey, crate::catalog::PublicKey);
+
+impl crate::catalog::Signer for Mismatched {
+    fn public(&self) -> &crate::catalog::PublicKey {
+        &self.1
+    }
+    fn sign(&self, line: &[u8], subject: &str) -> crate::error::Result<String> {
+        self.0.sign(line, subject)
+    }
+}
+
+#[tokio::test]
+async fn rule_5_what_goes_wrong_after_the_record_stands_is_no_failed_commit() {
+    let bed = Bed::new().await;
+    // The record stands and counts for nothing: this is not a commit.
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let set = run.set().clone();
+    let mut manifest = bed.upload(&run).await;
+    manifest.guide.file = "else/where".into();
+    let unknown = run.commit(&mut log, manifest, |_| Ok(())).await.unwrap_err();
+    assert_eq!(unknown.kind(), Kind::OutcomeUnknown);
+    assert!(unknown.to_string().contains("record 1 stands and does not count"), "{unknown}");
+    assert!(log.state().get(&set).is_none() && log.head() == 1);
+    // The record stands and cannot be folded.
+    let signer = Mismatched(crate::catalog::MinisignKey::generate().unwrap(), bed.key.signer.public().clone());
+    let key = crate::catalog::RoleKey { number: 1, signer: std::sync::Arc::new(signer) };
+    let mut log = crate::catalog::JobLog::open(&bed.repository, &job(), vec![key]).await.unwrap();
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let manifest = bed.upload(&run).await;
+    let unknown = run.commit(&mut log, manifest, |_| Ok(())).await.unwrap_err();
+    assert_eq!(unknown.kind(), Kind::OutcomeUnknown, "{unknown}");
+    let mut log = bed.log().await;
+    let first = bed.backup(&mut log, SetKind::Full).await;
+    assert_eq!(log.state().get(&first).unwrap().number, 3, "the log goes on behind them");
 }
 
 #[tokio::test]

@@ -97,8 +97,16 @@ fn stores(scope: &Scope<'_>, raw: &RawRepository) -> Option<Vec<StoreConfig>> {
             }
             None => whole = false,
         }
-        if i == 0 && raw.optional == Some(true) {
-            scope.key("optional").error("the first store holds the log and cannot be optional");
+        if i == 1 {
+            // Nothing copies the log to it yet, and a set whose log is not beside it is none (FORMAT rule 11).
+            scope.error("a second store comes with a later version of drctl; until then copy the repository folder");
+            whole = false;
+        }
+        if raw.optional == Some(true) {
+            scope.key("optional").error(match i {
+                0 => "the first store holds the log and cannot be optional",
+                _ => "an optional store comes with a later version of drctl",
+            });
         }
     }
     (whole && !all.is_empty()).then_some(all)
