@@ -71,7 +71,8 @@ async fn environment_is_laid_aside_and_only_names_are_told() {
     assert_eq!(std::fs::read(&aside).unwrap(), taken[0].bytes);
     use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(&aside).unwrap().mode() & 0o777, 0o600);
-    let said = told.0.lock().unwrap().join("\n") + &plan.touches.join("\n");
+    let lines = loader.kept(&journal, &context).await.unwrap();
+    let said = [told.0.lock().unwrap().join("\n"), plan.touches.join("\n"), lines.join("\n")].concat();
     for line in ["~ CHANGED", "+ GONE", "- ADDED", "cp "] {
         assert!(said.contains(line), "{line}: {said}");
     }

@@ -62,7 +62,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // A signal's own exit code for what it ended; words and hint stay, they know what was done and what was not.
             let error = match (error.kind(), signal.load(Ordering::Relaxed)) {
-                (Kind::Interrupted, 15) => error.with_kind(Kind::Terminated),
+                (Kind::Interrupted, 15) => error.with_kind(Kind::Terminated).context("terminated"),
                 _ => error,
             };
             out.error(verb, &error);
