@@ -36,6 +36,7 @@ step "licences, bans, sources (advisories need the network: make audit)" scripts
 step "tests" tests
 if [ -f tests/crash_points.rs ]; then
   step "crash points" tests --features failpoints --test crash_points
+  step "damage behind the compressor" tests --features failpoints --lib i15
 fi
 
 # `test result: ok. 87 passed; 0 failed; 2 ignored; …`
