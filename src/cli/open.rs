@@ -134,11 +134,6 @@ impl Opened {
         }
     }
 
-    /// Like [`Opened::jobs`]; for verbs that must also speak of jobs without any set.
-    pub async fn known_jobs(&self, named: Option<&str>) -> Result<Vec<JobName>> {
-        self.jobs(named).await
-    }
-
     async fn named(&self, name: &str) -> Result<JobName> {
         let known = self.setup.repository.jobs().await?;
         let configured = self.config.iter().flat_map(|c| c.jobs.iter().map(|j| &j.name));

@@ -15,7 +15,7 @@ use crate::ops::restore::aftermath;
 pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let max_age = args.max_age.as_deref().map(max_age).transpose()?;
     let opened = Opened::for_reading(shell).await?;
-    let jobs = opened.known_jobs(args.job.as_deref()).await?;
+    let jobs = opened.jobs(args.job.as_deref()).await?;
     let standing = aftermath::standing(&opened.setup, &opened).await?;
     let restores = standing.into_iter().map(|(restore, kept)| StandingRestore { restore, kept }).collect();
     let mut report = look::status(&opened.setup, &jobs, &opened, restores, max_age).await?;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +17,6 @@ use crate::pipeline::seal::Sealing;
 use crate::pipeline::split::Created;
 use crate::pipeline::write::{Counters, WriteSpec, Written, write};
 use crate::source::{ArtifactPlan, DumpEnd, RunContext, Session};
-
-/// How often progress is told.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Where one set's artifacts go.
 pub struct Destination<'a> {
@@ -106,21 +102,9 @@ impl Destination<'_> {
             }
             end
         };
-        let telling = async {
-            let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-            loop {
-                ticks.tick().await;
-                self.setup.bus.emit(Event::ArtifactProgress {
-                    artifact: shown.to_owned(),
-                    plain_bytes: counters.plain_bytes.load(Ordering::Relaxed),
-                    stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
-                });
-            }
-        };
-        let (written, end) = tokio::select! {
-            both = async { tokio::join!(writing, dumping) } => both,
-            never = telling => never,
-        };
+        let so_far = || (counters.plain_bytes.load(Ordering::Relaxed), counters.stored_bytes.load(Ordering::Relaxed));
+        let both = async { tokio::join!(writing, dumping) };
+        let (written, end) = crate::ops::progress::telling(self.setup, shown, so_far, both).await;
         match (written, end) {
             (Ok(written), Ok(end)) => {
                 reached(&written.facts, &end).context(|| shown.to_owned())?;

@@ -8,9 +8,9 @@ use crate::observe::Event;
 use crate::ops::Setup;
 
 /// How often.
-pub const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(100);
 
-/// Runs `work`, telling the plain bytes that `read_bytes` counts.
+/// Runs `work`, telling the plain bytes that `read_bytes` counts, and the share of the stored bytes that goes with them.
 pub async fn while_telling<T>(
     setup: &Setup,
     shown: &str,
@@ -18,18 +18,26 @@ pub async fn while_telling<T>(
     read_bytes: &AtomicU64,
     work: impl std::future::Future<Output = T>,
 ) -> T {
-    let telling = async {
+    let so_far = || {
+        let plain_bytes = read_bytes.load(Ordering::Relaxed);
+        let share = plain_bytes as f64 / artifact.plain_bytes.max(1) as f64;
+        (plain_bytes, (artifact.stored_bytes() as f64 * share) as u64)
+    };
+    telling(setup, shown, so_far, work).await
+}
+
+/// Runs `work`, telling the plain and the stored bytes that `so_far` gives.
+pub async fn telling<T>(setup: &Setup, shown: &str, so_far: impl Fn() -> (u64, u64), work: impl std::future::Future<Output = T>) -> T {
+    let ticking = async {
         let mut ticks = tokio::time::interval(EVERY);
         loop {
             ticks.tick().await;
-            let plain_bytes = read_bytes.load(Ordering::Relaxed);
-            let share = plain_bytes as f64 / artifact.plain_bytes.max(1) as f64;
-            let stored_bytes = (artifact.stored_bytes() as f64 * share) as u64;
+            let (plain_bytes, stored_bytes) = so_far();
             setup.bus.emit(Event::ArtifactProgress { artifact: shown.to_owned(), plain_bytes, stored_bytes });
         }
     };
     tokio::select! {
         done = work => done,
-        never = telling => never,
+        never = ticking => never,
     }
 }
