@@ -158,6 +158,51 @@ impl Lease {
     }
 }
 
+/// How a job's lease stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody holds it.
+    Free,
+    /// A run holds it, or held it and never gave it back.
+    Held {
+        /// Whose.
+        holder: Holder,
+        /// Until when, server date.
+        until: Timestamp,
+        /// Whether that process ran here and is no more: the next run will not wait for it.
+        dead: bool,
+    },
+}
+
+/// How the lease of `job` stands, seen from machine `host`.
+pub async fn standing(repository: &Repository, job: &JobName, host: &str) -> Result<Standing> {
+    let now = repository.store().server_date().await?;
+    Ok(match newest(repository, job).await? {
+        Some((_, Some(file))) if !file.released && file.until > now => {
+            Standing::Held { dead: file.is_dead(host), holder: file.holder, until: file.until }
+        }
+        _ => Standing::Free,
+    })
+}
+
+/// Takes the lease away from `holder`, by a new epoch that says that it was given back. The log stays as safe as before (rule 16):
+/// should that run live, it and the next one do the same work. [`Kind::Locked`] when another holds it by now.
+pub async fn unlock(repository: &Repository, job: &JobName, holder: &Holder) -> Result<()> {
+    let what = || format!("unlock job {job}");
+    let Some((epoch, Some(file))) = newest(repository, job).await.map_err(|e| e.context(what()))? else { return Ok(()) };
+    if file.released {
+        return Ok(());
+    }
+    if file.holder != *holder {
+        return Err(locked(job, &file).context(what()));
+    }
+    let next = Lease { job: job.clone(), epoch: epoch.saturating_add(1), holder: file.holder, until: file.until, boot: file.boot };
+    match next.write(repository, true).await.map_err(|e| e.context(what()))? {
+        None => Ok(()),
+        Some(other) => Err(locked(job, &other).context(what())),
+    }
+}
+
 /// The boot and the process namespace of this process; none where the kernel does not say.
 fn place() -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -195,8 +240,10 @@ fn locked(job: &JobName, file: &LeaseFile) -> Error {
     let Holder { host, pid, since } = &file.holder;
     let second = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
     let since = second(*since);
-    Error::new(Kind::Locked, format!("job {job} is held by {} pid {pid} since {since}", host.escape_debug()))
-        .hint(format!("wait for it; if that process is gone, the lease ends by itself at {}", second(file.until)))
+    Error::new(Kind::Locked, format!("job {job} is held by {} pid {pid} since {since}", host.escape_debug())).hint(format!(
+        "wait for it; if that process is gone, the lease ends by itself at {}, or now: drctl unlock {job}",
+        second(file.until)
+    ))
 }
 
 async fn list(repository: &Repository, job: &JobName) -> Result<Vec<u64>> {

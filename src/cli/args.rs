@@ -73,6 +73,12 @@ pub enum Verb {
     Cat(CatArgs),
     /// What changed between two sets
     Diff(DiffArgs),
+    /// Look at all that a backup and a restore will need; say what mends what is wrong
+    Doctor,
+    /// Try the recovery file
+    Key(KeyArgs),
+    /// Take a job's lease away from a run that is gone
+    Unlock(UnlockArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),
     /// Print completions for a shell
@@ -265,4 +271,32 @@ pub enum ConfigVerb {
         #[arg(long)]
         job: bool,
     },
+}
+
+/// `drctl key …`.
+#[derive(Args, Debug)]
+pub struct KeyArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: KeyVerb,
+}
+
+/// What can be done with keys.
+#[derive(Subcommand, Debug)]
+pub enum KeyVerb {
+    /// Open the newest set of each job with nothing but the recovery file; `status` asks for it until it worked
+    Confirm {
+        /// The recovery file, fetched from where it is kept; its passphrase is asked for, or taken from DRCTL_PASSPHRASE_FILE
+        file: PathBuf,
+    },
+}
+
+/// `drctl unlock JOB`.
+#[derive(Args, Debug)]
+pub struct UnlockArgs {
+    /// The job
+    pub job: String,
+    /// Do it without asking
+    #[arg(short, long)]
+    pub yes: bool,
 }

@@ -296,6 +296,10 @@ fn text(report: &InitReport, dry: bool) -> String {
         line("\nWithout this host, the recovery file and its passphrase are the ONLY way into your backups.".into());
     }
     line("Print both, or put both into a password manager, away from this machine.".into());
-    line("\nnext:   drctl backup now".into());
+    line(if report.found.is_empty() {
+        format!("\nnext:   fill in the example in {}, then drctl config check, then drctl backup now", report.config.display())
+    } else {
+        "\nnext:   drctl backup now; once it worked, drctl doctor".into()
+    });
     out
 }

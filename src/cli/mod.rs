@@ -5,7 +5,9 @@ mod backup;
 mod cat;
 pub mod config;
 mod diff;
+mod doctor;
 mod init;
+mod key;
 mod list;
 mod open;
 pub mod output;
@@ -14,6 +16,7 @@ mod restore;
 mod show;
 mod sources;
 mod status;
+mod unlock;
 mod verify;
 
 use std::ffi::OsString;
@@ -28,7 +31,9 @@ use crate::cli::args::{Cli, ConfigVerb, Global, Verb};
 use crate::cli::output::Output;
 use crate::cli::progress::{JsonLines, Progress};
 use crate::error::{Context, Kind, Result};
+use crate::model::SystemClock;
 use crate::observe::Bus;
+use crate::source::RunContext;
 
 /// What every verb gets.
 pub(crate) struct Shell {
@@ -40,6 +45,18 @@ pub(crate) struct Shell {
     pub bus: Bus,
     /// Set by a signal.
     pub cancel: CancellationToken,
+}
+
+impl Shell {
+    /// The same without a word on the terminal: for a verb that tells of everything itself.
+    fn silent(&self) -> Shell {
+        Shell { global: self.global.clone(), out: self.out, bus: Bus::new(), cancel: self.cancel.clone() }
+    }
+
+    /// What a source gets when there is no repository to go with it.
+    fn context(&self, run: &str) -> RunContext {
+        RunContext { run: run.to_owned(), cancel: self.cancel.clone(), bus: Bus::new(), clock: Arc::new(SystemClock) }
+    }
 }
 
 /// Runs one command line; the exit codes are those of DESIGN §7.
@@ -100,6 +117,9 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::Restore(_) => "restore",
         Verb::Cat(_) => "cat",
         Verb::Diff(_) => "diff",
+        Verb::Doctor => "doctor",
+        Verb::Key(_) => "key",
+        Verb::Unlock(_) => "unlock",
         Verb::Config(_) => "config",
         Verb::Completions { .. } => "completions",
         Verb::Man { .. } => "man",
@@ -158,6 +178,9 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::Restore(args) => restore::run(&shell, args).await,
             Verb::Cat(args) => cat::run(&shell, args).await,
             Verb::Diff(args) => diff::run(&shell, args).await,
+            Verb::Doctor => doctor::run(&shell).await,
+            Verb::Key(args) => key::run(&shell, args).await,
+            Verb::Unlock(args) => unlock::run(&shell, args).await,
             Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),
         }
     });

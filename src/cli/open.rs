@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use crate::catalog::env::{Env, HighWater};
+use crate::catalog::recovery::RecoverySecrets;
 use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, RoleKey, Trust, cache::Cache};
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
@@ -26,7 +27,7 @@ use crate::store::local::LocalStore;
 use crate::store::retry::{RetryPolicy, RetryStore};
 
 /// Name of the state file in the state folder.
-const STATE_FILE: &str = "state.sqlite";
+pub(super) const STATE_FILE: &str = "state.sqlite";
 
 /// Among so many newest runs `status` looks for interrupted ones.
 const INTERRUPTED_AMONG: u32 = 20;
@@ -97,13 +98,8 @@ impl Opened {
         let state = open_state(shell, &state_folder);
         let (trust, identities) = match &shell.global.recovery {
             Some(path) => {
-                let text = std::fs::read_to_string(path).context(|| format!("read the recovery file {}", path.display()))?;
-                let file = RecoveryFile::parse(&text)?;
-                let trust = file.trust();
-                let passphrase = passphrase()?;
-                let opened = tokio::task::spawn_blocking(move || file.open(&passphrase));
-                let secrets = opened.await.map_err(|e| Error::failed("open the recovery file").because(e))??;
-                (trust, Identities::parse(&secrets.identity, "the recovery file")?)
+                let (file, secrets) = recovery_file(path).await?;
+                (file.trust(), Identities::parse(&secrets.identity, "the recovery file")?)
             }
             None => {
                 shell.bus.warn("without --recovery nobody vouches for this repository: its signatures are checked against its own key");
@@ -309,6 +305,19 @@ fn open_state(shell: &Shell, folder: &Path) -> Option<Arc<StateFile>> {
 
 fn recipients(texts: &[String]) -> Result<Vec<Recipient>> {
     texts.iter().map(|text| text.parse()).collect()
+}
+
+/// Reads a recovery file and opens it with its passphrase.
+pub async fn recovery_file(path: &Path) -> Result<(RecoveryFile, RecoverySecrets)> {
+    let text = std::fs::read_to_string(path).context(|| format!("read the recovery file {}", path.display()))?;
+    let file = RecoveryFile::parse(&text)?;
+    let passphrase = passphrase()?;
+    // A second of scrypt.
+    let opened = tokio::task::spawn_blocking(move || {
+        let secrets = file.open(&passphrase)?;
+        Ok((file, secrets))
+    });
+    opened.await.map_err(|e| Error::failed("open the recovery file").because(e))?
 }
 
 /// The recovery file's passphrase: from the file that DRCTL_PASSPHRASE_FILE names, or from the terminal.

@@ -7,6 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
+pub use crate::ops::words::duration;
+use crate::ops::words::two;
 
 /// Name of the shape of JSON results.
 pub const SCHEMA: &str = "drctl.v1";
@@ -146,21 +148,6 @@ pub fn counted<'a>(totals: impl IntoIterator<Item = (&'a str, u64)>) -> String {
     // Stable: names without a word of their own stay in their order.
     parts.sort_by_key(|(at, _)| *at);
     parts.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ")
-}
-
-/// `37 min`, `2 h 5 min`, `3 d 4 h`: two units at most; below a minute seconds.
-pub fn duration(seconds: i64) -> String {
-    let seconds = seconds.max(0);
-    match seconds {
-        0..=59 => format!("{seconds} s"),
-        60..=3599 => format!("{} min", seconds / 60),
-        3600..=86_399 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
-        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
-    }
-}
-
-fn two(large: i64, large_unit: &str, small: i64, small_unit: &str) -> String {
-    if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
 }
 
 /// Seconds a thing took: `0.4 s`, `12 s`, `3 min 20 s`.

@@ -80,5 +80,8 @@ fn text(report: &StatusReport) -> String {
     for finding in &report.findings {
         let _ = writeln!(out, "ALARM: {finding}");
     }
+    for advice in &report.advice {
+        let _ = writeln!(out, "\n{advice}");
+    }
     out
 }

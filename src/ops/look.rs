@@ -231,6 +231,8 @@ pub struct StatusReport {
     pub interrupted: Vec<String>,
     /// What a person must hear of.
     pub findings: Vec<String>,
+    /// What is left to do, though nothing is wrong.
+    pub advice: Vec<String>,
 }
 
 /// One job.
@@ -287,6 +289,7 @@ pub async fn status(
         restores,
         interrupted: Vec::new(),
         findings: Vec::new(),
+        advice: super::confirm::reminder(setup).into_iter().collect(),
     };
     for job in jobs {
         let log = setup.log(job).await?;
@@ -296,7 +299,7 @@ pub async fn status(
     Ok(report)
 }
 
-fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
+pub(crate) fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
     let live: Vec<&SetEntry> = log.state().live().collect();
     let good = live.iter().rev().find(|e| e.is_good() && e.grade(false).is_some());
     let age = |entry: &&SetEntry| {

@@ -6,8 +6,10 @@
 pub mod backup;
 pub mod cat;
 pub mod choose;
+pub mod confirm;
 pub mod details;
 pub mod diff;
+pub mod doctor;
 pub mod dump;
 pub mod guide;
 pub mod look;
@@ -15,5 +17,6 @@ pub mod progress;
 pub mod restore;
 pub mod setup;
 pub mod verify;
+pub mod words;
 
 pub use setup::{JobSpec, Setup, SourceSpec};

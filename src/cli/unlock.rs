@@ -1,0 +1,55 @@
+//! `drctl unlock`.
+
+use serde::Serialize;
+
+use crate::catalog::lease::{self, Holder, Standing};
+use crate::cli::Shell;
+use crate::cli::args::UnlockArgs;
+use crate::cli::open::Opened;
+use crate::cli::output::{confirm, is_interactive};
+use crate::error::{Error, Kind, Result};
+use crate::state::process_is_alive;
+
+#[derive(Serialize)]
+struct Unlocked {
+    job: String,
+    /// Who held the lease; `None` when nobody did.
+    was: Option<Holder>,
+}
+
+/// Frees a job's lease after a question. A holder that lives on this host keeps it.
+pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
+    let opened = Opened::for_writing(shell).await?;
+    let setup = &opened.setup;
+    let job = opened.jobs(Some(&args.job)).await?.remove(0);
+    let was = match lease::standing(&setup.repository, &job, &setup.host).await? {
+        Standing::Free => None,
+        Standing::Held { holder, until, dead } => {
+            let who = format!("{} pid {} since {}", holder.host.escape_debug(), holder.pid, holder.since.strftime("%Y-%m-%d %H:%M UTC"));
+            if holder.host == setup.host && !dead && process_is_alive(holder.pid) {
+                return Err(Error::new(Kind::Locked, format!("job {job} is held by {who}, and that process runs on this host"))
+                    .hint(format!("wait for it, or end it first: kill {}", holder.pid)));
+            }
+            if !args.yes {
+                let question = format!(
+                    "Job {job} is held by {who}, until {}.\nIf that run still works somewhere, it and the next one do the same work twice.",
+                    until.strftime("%H:%M UTC")
+                );
+                if !is_interactive() {
+                    return Err(Error::new(Kind::Preflight, format!("job {job} is held by {who}: nothing was changed"))
+                        .hint(format!("when you know that it is gone: drctl unlock {job} --yes")));
+                }
+                if !confirm(&question)? {
+                    return Err(Error::new(Kind::Preflight, "not unlocked"));
+                }
+            }
+            lease::unlock(&setup.repository, &job, &holder).await?;
+            Some(holder)
+        }
+    };
+    shell.out.result("unlock", &Unlocked { job: job.to_string(), was }, |unlocked| match &unlocked.was {
+        Some(holder) => format!("ok  job {} is free; {} pid {} held it\n", unlocked.job, holder.host.escape_debug(), holder.pid),
+        None => format!("ok  nobody held job {}\n", unlocked.job),
+    });
+    Ok(0)
+}
