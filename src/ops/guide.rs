@@ -62,7 +62,9 @@ pub fn restore_guide(manifest: &Manifest, repository: &str, root_key: &str) -> S
         up = UP_TO_JOB,
     );
     if manifest.artifacts.iter().any(|a| a.format == ArtifactFormat::PgCustom) {
-        out.push_str("PostgreSQL's programs connect to the server that `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` name.\n\n");
+        out.push_str("PostgreSQL's programs connect to the server that `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` name.\n\n\
+             Where Details name the extension `timescaledb` for a database, make it there first, in that version: `CREATE EXTENSION timescaledb\n\
+             VERSION '…'`, then `SELECT timescaledb_pre_restore()`; after pg_restore `SELECT timescaledb_post_restore()`.\n\n");
     }
     for source in &manifest.sources {
         let mut first = true;

@@ -32,6 +32,14 @@ pub fn bin() -> PathBuf {
 pub struct Server {
     folder: tempfile::TempDir,
     pub port: u16,
+    /// A folder of extensions that this server alone sees in place of the installed ones.
+    extensions: Option<PathBuf>,
+}
+
+/// Where the server looks for extensions.
+pub fn extension_folder() -> PathBuf {
+    let output = run(Command::new(bin().join("pg_config")).arg("--sharedir"));
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()).join("extension")
 }
 
 /// Root cannot run a server; everyone else runs it as themselves.
@@ -61,6 +69,11 @@ impl Server {
 
     /// `conf` is added to postgresql.conf.
     pub fn start_with(conf: &str) -> Server {
+        Self::start_seeing(conf, None)
+    }
+
+    /// A server that sees `extensions` where the others see the installed ones; root only, by a mount of its own.
+    pub fn start_seeing(conf: &str, extensions: Option<PathBuf>) -> Server {
         let folder = tempfile::Builder::new().prefix("drctl-test-pg-").tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let home = folder.path().join("pg");
@@ -74,7 +87,7 @@ impl Server {
         let mut initdb = as_server(&bin().join("initdb"));
         initdb.current_dir(&home).arg("-D").arg(&data).args(["-U", "postgres", "-A", "scram-sha-256", "--no-sync", "-E", "UTF8"]);
         run(initdb.args(["--locale=C.UTF-8"]).arg(format!("--pwfile={}", password.display())));
-        let server = Server { folder, port: free_port() };
+        let server = Server { folder, port: free_port(), extensions };
         let settings = format!(
             "listen_addresses='127.0.0.1'\nport={}\nunix_socket_directories='{}'\nfsync=off\nwal_level=logical\nlog_statement=all\n{conf}\n",
             server.port,
@@ -98,7 +111,7 @@ impl Server {
         let mut copy = as_server(&bin().join("pg_basebackup"));
         copy.current_dir(&home).args(["-R", "-X", "stream", "-c", "fast", "-h", "127.0.0.1", "-U", "postgres", "-p"]);
         run(copy.arg(self.port.to_string()).arg("-D").arg(home.join("data")).env("PGPASSWORD", PASSWORD));
-        let server = Server { folder, port: free_port() };
+        let server = Server { folder, port: free_port(), extensions: None };
         let file = home.join("data/postgresql.auto.conf");
         let settings = std::fs::read_to_string(&file).unwrap();
         let own = format!("port={}\nunix_socket_directories='{}'\n", server.port, home.display());
@@ -112,7 +125,22 @@ impl Server {
     }
 
     fn pg_ctl(&self, args: &[&str]) {
-        let mut command = as_server(&bin().join("pg_ctl"));
+        let mut command = match &self.extensions {
+            None => as_server(&bin().join("pg_ctl")),
+            Some(own) => {
+                let mut command = Command::new("unshare");
+                command.args([
+                    "-m",
+                    "--propagation",
+                    "private",
+                    "sh",
+                    "-c",
+                    "mount --bind \"$0\" \"$1\" && shift && exec setpriv --reuid postgres --regid postgres --init-groups -- \"$@\"",
+                ]);
+                command.arg(own).arg(extension_folder()).arg(bin().join("pg_ctl"));
+                command
+            }
+        };
         command.current_dir(self.home()).arg("-D").arg(self.home().join("data")).args(args);
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         assert!(status.success(), "pg_ctl {args:?}: {}", self.log());

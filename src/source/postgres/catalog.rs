@@ -108,12 +108,12 @@ select jsonb_build_object(
 )::text
 from pg_database d join pg_tablespace t on t.oid = d.dattablespace order by d.datname";
 
-/// Tables whose rows pg_dump writes, without those of extensions (of which it writes some). A replica has nothing of unlogged tables. Alias `c` is the table, `n` its schema.
+/// Tables whose rows pg_dump writes, without those of extensions (of which it writes some); what users have in an extension's schema, such as
+/// the chunks of TimescaleDB, is theirs. A replica has nothing of unlogged tables. Alias `c` is the table, `n` its schema.
 const TABLES: &str = "
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence <> 't' and not (c.relpersistence = 'u' and pg_is_in_recovery()) and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and not exists (select from pg_depend x where x.deptype = 'e'
-    and ((x.classid = 'pg_class'::regclass and x.objid = c.oid) or (x.classid = 'pg_namespace'::regclass and x.objid = n.oid)))";
+  and not exists (select from pg_depend x where x.deptype = 'e' and x.classid = 'pg_class'::regclass and x.objid = c.oid)";
 
 const INSIDE: &str = "
 select jsonb_build_object(

@@ -39,9 +39,7 @@ pub(super) async fn count(connection: &mut Connection, dumped: &Facts, facts: &m
 
 async fn of_extensions(connection: &Connection) -> Result<std::collections::BTreeSet<String>> {
     let query = "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
-        union select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        join pg_depend d on d.classid = 'pg_namespace'::regclass and d.objid = n.oid and d.deptype = 'e'";
+        join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'";
     let rows = connection.query(query, &[]).await.map_err(|e| pg_error("list the tables of extensions", &e))?;
     Ok(rows.iter().map(|row| table_key(row.get(0), row.get(1))).collect())
 }

@@ -16,6 +16,7 @@ mod properties;
 mod server;
 mod state;
 mod steps;
+mod timescale;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -187,7 +188,7 @@ impl PostgresLoader {
         let missing = || Error::new(Kind::Preflight, format!("the set's details hold no properties of database {}", artifact.name));
         let database = recorded.database(&artifact.name).ok_or_else(missing)?;
         let place = self.place(request.target.as_deref())?;
-        if let Some(why) = plan::cannot_load(database, &place.live_name(&artifact.name)) {
+        if let Some(why) = plan::cannot_load(&place.live_name(&artifact.name)) {
             return Err(Error::new(Kind::Preflight, why));
         }
         // Before anything is made: what is missing here must leave nothing behind.
@@ -203,8 +204,10 @@ impl PostgresLoader {
         let target = steps.target().await?;
         steps.make(at, database, &target).await?;
         let new = steps.state.entries[at].new.clone();
+        let application = application(context);
+        let timescale = timescale::of(database).map(|extension| timescale::Loading::new(&place.settings, &new, &application, extension));
         let command = private
-            .command(&place.settings, &pg_restore, &format!("pg_restore into {new}"), &application(context))
+            .command(&place.settings, &pg_restore, &format!("pg_restore into {new}"), &application)
             .arg("--exit-on-error")
             .arg(database_argument(&new))
             .keep_stderr(tells_no_content)
@@ -213,15 +216,23 @@ impl PostgresLoader {
             .env("PGOPTIONS", "-c synchronous_commit=off");
         let ended = Arc::new(AtomicBool::new(false));
         let seen = ended.clone();
-        let fed = command.feed(&context.cancel, move |child| feed(input, child, &seen)).await;
-        let result = match fed {
-            Ok(_) if !ended.load(Ordering::SeqCst) => {
-                Err(Error::corrupt(format!("pg_restore into {new} stopped before the archive's end")))
+        let filling = async {
+            if let Some(timescale) = &timescale {
+                timescale.begin(&context.cancel).await?;
             }
-            Ok(_) => Ok(()),
-            Err(failure) => Err(Error::from(failure)),
+            match command.feed(&context.cancel, move |child| feed(input, child, &seen)).await {
+                Ok(_) if !ended.load(Ordering::SeqCst) => {
+                    Err(Error::corrupt(format!("pg_restore into {new} stopped before the archive's end")))
+                }
+                Ok(_) => Ok(()),
+                Err(failure) => Err(Error::from(failure)),
+            }?;
+            match &timescale {
+                Some(timescale) => timescale.end(&context.cancel).await,
+                None => Ok(()),
+            }
         };
-        match result {
+        match filling.await {
             Ok(()) => steps.loaded(at, database, &target).await,
             Err(error) => {
                 // Half a database helps nobody; the first error is the one that counts.

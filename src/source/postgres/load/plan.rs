@@ -14,23 +14,18 @@ use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client;
 use crate::source::postgres::connect::{Connection, pg_error};
 use crate::source::postgres::load::properties::DEFAULT_TABLESPACE;
-use crate::source::postgres::load::{Place, Recorded, state};
+use crate::source::postgres::load::{Place, Recorded, state, timescale};
 
 /// Rooms for what grows while it is loaded: sorting for indexes, WAL.
 const ROOM_PERCENT: u64 = 110;
 
 /// Why a database cannot be loaded under this name, whatever the server.
-pub(super) fn cannot_load(recorded: &Database, live: &str) -> Option<String> {
+pub(super) fn cannot_load(live: &str) -> Option<String> {
     if live.len() > state::NAME_BYTES {
         // PostgreSQL would cut it and take another name than was asked for.
         return Some(format!("the name of database {live} has {} bytes: PostgreSQL takes {}", live.len(), state::NAME_BYTES));
     }
-    let timescale = recorded.extensions.iter().find(|e| e.name == "timescaledb")?;
-    Some(format!(
-        "database {} uses TimescaleDB {}, which drctl cannot load yet: run its dump through pg_restore by hand, into a database with that \
-         version of the extension, between timescaledb_pre_restore() and timescaledb_post_restore()",
-        recorded.name, timescale.version
-    ))
+    None
 }
 
 pub(super) struct Planner<'a> {
@@ -176,13 +171,18 @@ impl Planner<'_> {
         let available: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         for (source, _) in self.databases() {
             let Some(database) = self.recorded.database(&source).cloned() else { continue };
+            if let Some(extension) = timescale::of(&database)
+                && let Some(why) = timescale::cannot_take(self.connection, &source, extension).await?
+            {
+                self.refuse(why);
+            }
             for extension in database.extensions {
                 match available.get(&extension.name) {
                     None => self.refuse(format!(
                         "database {source} needs extension {} {}, which the target's server does not have: install its package there",
                         extension.name, extension.version
                     )),
-                    Some(Some(version)) if *version != extension.version => self
+                    Some(Some(version)) if *version != extension.version && extension.name != timescale::NAME => self
                         .plan
                         .warnings
                         .push(format!("Extension {} of {source} was {}, the target has {version}.", extension.name, extension.version)),
@@ -239,7 +239,7 @@ impl Planner<'_> {
             self.refuse(format!("the set's details hold no properties of database {source}"));
             return Ok(());
         };
-        if let Some(why) = cannot_load(&recorded, live) {
+        if let Some(why) = cannot_load(live) {
             self.refuse(why);
         }
         self.locales(source, &recorded).await?;

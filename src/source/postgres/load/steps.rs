@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::properties::{Target, create_sql, differences, property_sql};
 use super::server::{self, Databases, administer, atomically, open_sql, rename_sql, run, set_open};
 use super::state::{Entry, Phase, State};
+use super::timescale;
 use crate::error::{Error, Result};
 use crate::process::human_bytes;
 use crate::source::RunContext;
@@ -116,8 +117,14 @@ impl<'a> Steps<'a> {
         if self.state.entries[at].in_place {
             self.dress(at, database, target).await?;
             let (new, live) = (self.state.entries[at].new.clone(), self.state.entries[at].live.clone());
+            let mut statements = vec![rename_sql(&new, &live)];
+            if timescale::of(database).is_some() {
+                // Its workers come back by themselves.
+                set_open(&self.connection, &new, false).await?;
+                statements.push(open_sql(&live, true));
+            }
             self.empty(&new).await?;
-            atomically(&self.connection, &format!("rename database {new}"), &[rename_sql(&new, &live)], &[new]).await?;
+            atomically(&self.connection, &format!("rename database {new}"), &statements, &[new]).await?;
         }
         self.enter(at, Phase::Loaded).await
     }
@@ -161,6 +168,10 @@ impl<'a> Steps<'a> {
                     let unknown = || Error::failed(format!("the set's details hold no properties of database {}", entry.source));
                     let database = recorded.iter().find(|d| d.name == entry.source).ok_or_else(unknown)?;
                     self.dress(at, database, &target).await?;
+                    if timescale::of(database).is_some() {
+                        // Its workers come back by themselves; the switch lets everyone in again.
+                        set_open(&self.connection, &entry.new, false).await?;
+                    }
                     open.push(at);
                 }
                 Some(name) => return Err(Error::failed(format!("database {} is now called {name}", entry.new))),
