@@ -79,6 +79,8 @@ pub enum Verb {
     Key(KeyArgs),
     /// Take a job's lease away from a run that is gone
     Unlock(UnlockArgs),
+    /// Print what a database must allow drctl to do, ready to be pasted
+    Grants(GrantsArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),
     /// Print completions for a shell
@@ -299,4 +301,29 @@ pub struct UnlockArgs {
     /// Do it without asking
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// `drctl grants …`.
+#[derive(Args, Debug)]
+pub struct GrantsArgs {
+    /// For what
+    #[command(subcommand)]
+    pub verb: GrantsVerb,
+}
+
+/// What can be granted.
+#[derive(Subcommand, Debug)]
+pub enum GrantsVerb {
+    /// A role for backups that is no superuser, as a script for psql
+    Postgres {
+        /// Name of the role
+        #[arg(long, value_name = "NAME", default_value = "drctl")]
+        role: String,
+        /// A database that has large objects; may be repeated
+        #[arg(long, value_name = "NAME")]
+        database: Vec<String>,
+        /// For restores, too
+        #[arg(long)]
+        restore: bool,
+    },
 }

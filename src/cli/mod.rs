@@ -6,6 +6,7 @@ mod cat;
 pub mod config;
 mod diff;
 mod doctor;
+mod grants;
 mod init;
 mod key;
 mod list;
@@ -119,6 +120,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::Diff(_) => "diff",
         Verb::Doctor => "doctor",
         Verb::Key(_) => "key",
+        Verb::Grants(_) => "grants",
         Verb::Unlock(_) => "unlock",
         Verb::Config(_) => "config",
         Verb::Completions { .. } => "completions",
@@ -149,6 +151,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         }
         Verb::Man { out } => return man(out.as_deref()),
         Verb::Config(args) => return configure(&cli.global, out, args.verb),
+        Verb::Grants(args) => return grants::run(out, &args.verb),
         _ => {}
     }
     no_core_dumps();
@@ -181,7 +184,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::Doctor => doctor::run(&shell).await,
             Verb::Key(args) => key::run(&shell, args).await,
             Verb::Unlock(args) => unlock::run(&shell, args).await,
-            Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),
+            Verb::Grants(_) | Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),
         }
     });
     // A blocking read of a terminal or a stuck store must not keep the process.

@@ -7,6 +7,7 @@ mod catalog;
 mod client;
 mod connect;
 mod dump;
+pub mod grants;
 mod load;
 mod settings;
 mod tls;
