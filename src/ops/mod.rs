@@ -15,5 +15,6 @@ pub mod progress;
 pub mod restore;
 pub mod setup;
 pub mod verify;
+pub mod words;
 
 pub use setup::{JobSpec, Setup, SourceSpec};
