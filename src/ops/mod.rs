@@ -10,6 +10,7 @@ pub mod details;
 pub mod diff;
 pub mod dump;
 pub mod guide;
+pub mod identity;
 pub mod look;
 pub mod progress;
 pub mod restore;
