@@ -158,10 +158,8 @@ impl PostgresLoader {
         let text = String::from_utf8(text).map_err(|_| Error::corrupt("the globals are no UTF-8 text"))?;
         let globals = Globals::parse(&text)?;
         let place = self.place(request.target.as_deref())?;
-        let connection = server::administer(&place.settings, &application(context), &[]).await?;
+        let Steps { mut state, connection, .. } = Steps::open(place.settings, self.state(request, journal)?, journal, context).await?;
         let have = catalog::roles(&connection).await?;
-        let mut state = self.state(request, journal)?;
-        state.tie_to(&catalog::server(&connection).await?, &place.settings.address())?;
         // Noted before they are made: after a crash those that exist by then are known to be ours.
         state.roles.extend(globals.roles().filter(|role| !have.contains(*role) && !role.starts_with("pg_")).map(str::to_owned));
         state.write(journal).await?;
