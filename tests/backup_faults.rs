@@ -277,10 +277,10 @@ async fn a_source_with_problems_of_its_own_makes_the_set_partial() {
 async fn only_the_named_sources_run_and_an_unknown_one_is_a_usage_error() {
     let world = World::new().await;
     let job = world.job([Arc::new(Scripted::new("a", [Act::Good(1)])), Arc::new(Scripted::new("b", [Act::Good(1)]))]);
-    let only = BackupOptions { sources: vec!["b".into()] };
+    let only = BackupOptions { sources: vec!["b".into()], ..BackupOptions::default() };
     let report = backup(&world.setup, &job, &only).await.unwrap();
     assert!(report.artifacts.iter().any(|a| a.file.starts_with("b.")) && !report.artifacts.iter().any(|a| a.file.starts_with("a.")));
-    let unknown = BackupOptions { sources: vec!["c".into()] };
+    let unknown = BackupOptions { sources: vec!["c".into()], ..BackupOptions::default() };
     let error = backup(&world.setup, &job, &unknown).await.unwrap_err();
     assert_eq!((error.kind(), error.hint_text()), (Kind::Usage, Some("its sources are: a, b")));
 }

@@ -69,11 +69,12 @@ fn lost_data_comes_back_by_date_can_be_undone_and_finished() {
     assert!(shop.file("app.env").contains(ENV_CANARY));
     let status = shop.home.ok(&["status"]);
     assert!(status.out.contains(&id) && status.out.contains("old data kept aside"), "{}", status.out);
+    assert!(done.out.contains("then:            vacuumdb --host=127.0.0.1 "), "{}", done.out);
 
     let undone = shop.home.ok(&["restore", "--undo"]);
     assert!(undone.out.contains(&id), "{}", undone.out);
     assert_eq!(shop.picture(), lost, "{}", undone.all());
-    let finished = shop.home.ok(&["restore", "--finish"]);
+    let finished = shop.home.ok(&["restore", "--finish", "--yes"]);
     assert_eq!((shop.databases().len(), shop.beside().len()), (1, 0), "{}", finished.all());
     assert_eq!(shop.run(&["restore", "--undo"]).code, 6);
 
@@ -81,7 +82,7 @@ fn lost_data_comes_back_by_date_can_be_undone_and_finished() {
     let done = shop.home.ok(&["restore", &set, "--yes"]);
     assert!(done.err.contains("The last restore of this job took"), "{}", done.err);
     let id = restore_id(&done);
-    shop.home.ok(&["restore", "--finish", &id]);
+    shop.home.ok(&["restore", "--finish", &id, "--yes"]);
     assert_eq!((shop.picture(), shop.databases().len(), shop.beside().len()), (whole, 1, 0));
     assert!(!shop.home.ok(&["status"]).out.contains(&id));
     let again = shop.run(&["restore", "--undo", &id]);
@@ -140,7 +141,7 @@ fn other_places_only_some_sources_and_in_place() {
     let undone = shop.home.ok(&["restore", "--undo"]);
     assert!(undone.out.contains("postgres was loaded in place and stays"), "{}", undone.out);
     assert_eq!((shop.file("uploads/a.txt").as_str(), shop.orders().starts_with("1000 ")), ("overwritten", true));
-    shop.home.ok(&["restore", "--finish"]);
+    shop.home.ok(&["restore", "--finish", "--yes"]);
     assert!(shop.beside().is_empty() && !shop.home.ok(&["status"]).out.contains("restore --"));
 }
 
@@ -271,6 +272,85 @@ fn cat_and_diff() {
     assert!(shop.home.ok(&["diff", &second, &second]).out.contains("nothing changed"));
 }
 
+/// What `drctl cat … | head` is to a person: no word of a broken pipe, and the end that a shell shows for it.
+#[test]
+fn a_reader_that_has_seen_enough_ends_cat_in_silence() {
+    use std::io::Read;
+    use std::process::Stdio;
+    let home = Home::new();
+    home.write("data/big", &"0123456789abcdef".repeat(200_000));
+    home.init("jobs:\n  - job: shop\n    sources:\n      - files: { paths: [data] }\n");
+    home.ok(&["backup", "now"]);
+    let path = home.path("data/big").display().to_string();
+    for args in [&["cat", "latest", "files"][..], &["cat", "latest", "files", "--path", &path]] {
+        let mut cat = home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut head = [0; 10];
+        cat.stdout.take().unwrap().read_exact(&mut head).unwrap();
+        let ended = cat.wait_with_output().unwrap();
+        assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(141), ""), "{args:?}");
+    }
+    // The hold on the set was let go of all the same.
+    assert!(home.files("drctl-repository/jobs/shop/log").len() >= 5);
+    for args in [&["completions", "bash"][..], &["man"], &["--help"]] {
+        let mut printing = home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(printing.stdout.take());
+        let ended = printing.wait_with_output().unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+}
+
+/// Databases that a restore keeps aside are not dumped; one line says whose they are and how to let go of them.
+#[test]
+fn what_a_restore_keeps_aside_is_told_in_one_line_and_never_dumped() {
+    let shop = Shop::on(std::sync::Arc::new(support::Server::start()));
+    shop.server.sql("postgres", "CREATE DATABASE other");
+    shop.server.sql("other", "CREATE TABLE t (i int)");
+    let postgres = shop.postgres("").replace(&format!("[{}]", shop.database), "all");
+    shop.set_jobs(&format!("jobs:\n  - job: shop\n    sources:\n      - {postgres}\n"));
+    let set = shop.backup();
+    let done = shop.home.ok(&["restore", &set, "--yes"]);
+    let id = restore_id(&done);
+    assert!(done.out.contains("vacuumdb --host=127.0.0.1") && done.out.contains("--analyze-in-stages --all"), "{}", done.out);
+    let next = shop.home.ok(&["backup", "now"]);
+    let line = format!(
+        "Restore {id} keeps old data aside, which is not dumped: other_drctl_old_{id}, {}_drctl_old_{id}. To drop it: drctl restore --finish {id}",
+        shop.database
+    );
+    assert_eq!(next.out.matches("_drctl_old_").count(), 2, "{}", next.out);
+    assert!(next.out.contains(&line), "{}", next.out);
+    let shown = shop.home.ok(&["show", &shop.home.newest(), "--json"]).out;
+    assert!(!shown.contains(&format!("\"name\":\"other_drctl_old_{id}\"")) && shown.contains("\"name\":\"other\""), "{shown}");
+    shop.home.ok(&["restore", "--finish", &id, "--yes"]);
+    assert!(!shop.home.ok(&["backup", "now"]).all().contains("keeps old data aside"));
+}
+
+/// A drctl that was killed leaves its password file in memory; whatever drctl does next takes it away.
+#[test]
+fn f02_the_password_file_of_a_killed_run_is_swept_by_the_next_verb() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut home = Home::new();
+    home.write("data/a", "a");
+    home.init("jobs:\n  - job: shop\n    sources:\n      - files: { paths: [data] }\n");
+    home.write("runtime/drctl-pg-4194999-0123456789abcdef/pgpass", "*:*:*:*:secret\n");
+    let left = home.path("runtime/drctl-pg-4194999-0123456789abcdef");
+    std::fs::set_permissions(&left, PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::File::open(&left).unwrap().set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(30)).unwrap();
+    home.env("XDG_RUNTIME_DIR", &home.path("runtime").display().to_string());
+    home.ok(&["status"]);
+    assert!(!left.exists());
+}
+
+/// What a person without drctl reads: counts in words, zeros left out, and what to do for the planner.
+#[test]
+fn the_guide_counts_in_words() {
+    let shop = Shop::new();
+    let set = shop.backup();
+    let guide = std::fs::read_to_string(shop.home.set_folder(&set).join("RESTORE.md")).unwrap();
+    assert!(guide.contains(" plain: 2 tables, 1,050 rows.") && guide.contains(" plain: 2 files, 2 folders."), "{guide}");
+    assert!(!guide.contains("large_objects") && !guide.contains(" 0 ") && !guide.contains(", ."), "{guide}");
+    assert!(guide.contains("vacuumdb --analyze-in-stages --dbname=NEW_DATABASE"), "{guide}");
+}
+
 fn pipe(command: &mut Command, input: &[u8]) -> String {
     use std::io::Write;
     let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
@@ -304,7 +384,7 @@ fn every_verb_speaks_json() {
         &["config", "schema"],
         &["restore", &set, "--yes"],
         &["restore", "--undo"],
-        &["restore", "--finish"],
+        &["restore", "--finish", "--yes"],
     ] {
         let value = shop.home.json(args);
         assert_eq!(value["verb"], args[0], "{args:?}");
@@ -385,6 +465,13 @@ fn the_recovery_file_opens_the_repository_without_a_configuration() {
     assert_eq!(restored.code, 0, "{}", restored.all());
     assert_eq!(std::fs::read_to_string(new.path("back").join(shop.stored("uploads/a.txt"))).unwrap(), "alpha");
     // A database, to a server that is named.
+    // Nobody but a person knows where: the line that is missing is told.
+    let nowhere = run(&new, &["restore", "--date", "latest", "--yes"]);
+    assert_eq!(nowhere.code, 4, "{}", nowhere.all());
+    let hint = "--source postgres --target postgres://USER@HOST:5432";
+    assert!(nowhere.err.contains("without a configuration nothing says where 'postgres'") && nowhere.err.contains(hint), "{}", nowhere.err);
+    let nowhere = run(&new, &["restore", "--date", "latest", "--source", "uploads", "--yes"]);
+    assert!(nowhere.err.contains("--source uploads --target FOLDER"), "{}", nowhere.err);
     let target = format!("{}_recovered", shop.database);
     new.env("PGPASSWORD", PASSWORD);
     let url = format!("postgres://postgres@127.0.0.1:{}/{target}", shop.server.port);

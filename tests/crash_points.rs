@@ -193,7 +193,7 @@ fn f07_f84_a_restore_killed_anywhere_loses_nothing() {
         // Back to the loss for the next round; then nothing may be left of either.
         shop.home.ok(&["restore", "--undo"]);
         assert_eq!(shop.picture(), lost, "{point}");
-        while shop.run(&["restore", "--finish"]).code == 0 {}
+        while shop.run(&["restore", "--finish", "--yes"]).code == 0 {}
         assert_eq!((shop.databases().len(), shop.beside()), (1, Vec::<String>::new()), "{point}");
         assert!(!shop.home.ok(&["status"]).out.contains("restore --"), "{point}");
     }

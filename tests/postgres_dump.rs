@@ -66,6 +66,7 @@ async fn a_whole_server_is_dumped_and_counted() {
     server.sql("postgres", "alter role app in database shop set search_path = \"$user\", public");
     server.sql("postgres", "create database closed allow_connections false");
     server.sql("postgres", "create database shop_drctl_old_7k3q9xyz allow_connections false");
+    server.sql("postgres", "create database other_drctl_undone_7k3q9xyz allow_connections false");
     server.sql("postgres", "create database shop_drctl_7k3q9xyz");
     let (context, _) = listening("r1");
     let source = PostgresSource::new("postgres", server.settings());
@@ -74,13 +75,14 @@ async fn a_whole_server_is_dumped_and_counted() {
     let missing = "Database closed is not dumped: it accepts no connections.";
     let (loading, kept) = (
         "Database shop_drctl_7k3q9xyz is not dumped: a restore is loading it.",
-        "Database shop_drctl_old_7k3q9xyz is not dumped: a restore keeps it aside.",
+        "Restore 7k3q9xyz keeps old data aside, which is not dumped: other_drctl_undone_7k3q9xyz, shop_drctl_old_7k3q9xyz. To drop it: \
+         drctl restore --finish 7k3q9xyz",
     );
-    assert_eq!(preflight.warnings, [loading, kept, missing]);
+    assert_eq!(preflight.warnings, [kept, loading, missing]);
 
     let before = jiff::Timestamp::now();
     let mut session = source.open(&context).await.unwrap();
-    assert_eq!((session.problems(), session.warnings()), (vec![missing.to_owned()], vec![loading.to_owned(), kept.to_owned()]));
+    assert_eq!((session.problems(), session.warnings()), (vec![missing.to_owned()], vec![kept.to_owned(), loading.to_owned()]));
     assert!(session.identity()["system_identifier"].parse::<u64>().is_ok());
     let plans = session.artifacts();
     let names: Vec<_> = plans.iter().map(|p| (p.name.as_str(), p.format, p.secret)).collect();
@@ -109,7 +111,10 @@ async fn a_whole_server_is_dumped_and_counted() {
     assert_eq!(shop["publications"], serde_json::json!(["pub"]));
     assert_eq!(details["databases"][0]["empty"], true);
     let skipped: Vec<_> = details["skipped_databases"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
-    assert_eq!(skipped, ["closed", "shop_drctl_7k3q9xyz", "shop_drctl_old_7k3q9xyz", "template0", "template1"]);
+    assert_eq!(
+        skipped,
+        ["closed", "other_drctl_undone_7k3q9xyz", "shop_drctl_7k3q9xyz", "shop_drctl_old_7k3q9xyz", "template0", "template1"]
+    );
     // The password shows nowhere: not in what is told, nor at the server, nor in the details.
     assert!(!details.to_string().contains("canary"));
     assert!(!server.log().contains("canary"));

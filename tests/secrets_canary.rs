@@ -127,7 +127,7 @@ fn no_secret_shows_anywhere() {
         &["cat", "latest", "no-such"],
         &["restore", "latest", "--yes", "-vvv"],
         &["restore", "--undo", "-vv"],
-        &["restore", "--finish", "--json"],
+        &["restore", "--finish", "--json", "--yes"],
         &["restore", "latest", "--source", "environment", "--source", "compose", "--yes", "-vv"],
         &["restore", "latest", "--source", "postgres", "--in-place", "--yes", "--json"],
     ];

@@ -122,6 +122,9 @@ pub struct BackupArgs {
     /// Only this source; may be repeated
     #[arg(long, value_name = "SOURCE")]
     pub source: Vec<String>,
+    /// This source is another server than before, and that is meant (rebuilt, moved, upgraded); may be repeated
+    #[arg(long, value_name = "SOURCE")]
+    pub accept_new_identity: Vec<String>,
     /// Verify the set afterwards up to this grade
     #[arg(long, value_name = "GRADE", value_enum)]
     pub verify: Option<GradeArg>,
@@ -214,7 +217,7 @@ pub struct RestoreArgs {
     /// Show the plan, change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Do it without asking
+    /// Do it without asking, here and with --undo and --finish
     #[arg(short, long)]
     pub yes: bool,
     /// Put back what a restore replaced [default: the newest one]

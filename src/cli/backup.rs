@@ -14,7 +14,9 @@ use crate::model::record::Grade;
 use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
 use crate::ops::dump::interrupted;
+use crate::ops::identity::Known;
 use crate::ops::verify::{VerifyReport, verify};
+use crate::source::{Preflight, Source};
 
 /// One run of the report.
 #[derive(Serialize)]
@@ -31,9 +33,11 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     if names.first().is_some_and(|word| word == "now") {
         names.remove(0);
     }
-    let jobs = with_sources(opened.job_specs(&names)?, &args.source)?;
+    let jobs = opened.job_specs(&names)?;
+    with_sources(jobs.clone(), &args.accept_new_identity)?;
+    let jobs = with_sources(jobs, &args.source)?;
     if args.dry_run {
-        return check(shell, &opened, jobs).await;
+        return check(shell, &opened, jobs, &args.accept_new_identity).await;
     }
     let (mut ran, mut outcome) = (Vec::new(), Outcome { bus: &shell.bus, first_error: None, code: 0 });
     for job in jobs {
@@ -42,7 +46,8 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             break;
         }
         let recorded = opened.run_started("backup", &job.name);
-        match backup(&opened.setup, &job, &own_sources(&job, &args.source)).await {
+        let options = BackupOptions { accept_new_identity: own(&job, &args.accept_new_identity), ..own_sources(&job, &args.source) };
+        match backup(&opened.setup, &job, &options).await {
             Ok(mut report) => {
                 let exit = if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() };
                 report.unrecorded = recorded.finished(Some(&report.set), exit, None);
@@ -123,11 +128,14 @@ pub fn with_sources(mut jobs: Vec<JobSpec>, wanted: &[String]) -> Result<Vec<Job
 
 /// A group takes of the named sources those that are its own.
 pub fn own_sources(job: &JobSpec, wanted: &[String]) -> BackupOptions {
-    let own = |name: &&String| job.sources.iter().any(|s| s.source.name() == name.as_str());
-    BackupOptions { sources: wanted.iter().filter(own).cloned().collect() }
+    BackupOptions { sources: own(job, wanted), ..BackupOptions::default() }
 }
 
-async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>) -> Result<u8> {
+fn own(job: &JobSpec, names: &[String]) -> Vec<String> {
+    names.iter().filter(|name| job.sources.iter().any(|s| s.source.name() == name.as_str())).cloned().collect()
+}
+
+async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>, accepted: &[String]) -> Result<u8> {
     #[derive(Serialize)]
     struct Found {
         job: String,
@@ -137,8 +145,11 @@ async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>) -> Result<u8>
     }
     let (mut found, mut first_error) = (Vec::new(), None);
     for job in &jobs {
+        let log = opened.setup.log(&job.name).await?;
+        let known = Known { setup: &opened.setup, log: &log, accepted };
         for spec in &job.sources {
-            match spec.source.preflight(&opened.setup.context("preflight")).await {
+            let source = spec.source.as_ref();
+            match check_source(source, &known).await {
                 Ok(checked) => found.push(Found {
                     job: job.name.to_string(),
                     source: spec.source.name().to_owned(),
@@ -170,6 +181,17 @@ async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>) -> Result<u8>
         out
     });
     first_error.map_or(Ok(0), Err)
+}
+
+/// What a backup would find out before its first byte.
+async fn check_source(source: &dyn Source, known: &Known<'_>) -> Result<Preflight> {
+    let context = known.setup.context("preflight");
+    let mut checked = source.preflight(&context).await?;
+    let mut session = source.open(&context).await?;
+    let another = known.check(source, session.as_ref());
+    session.close().await;
+    checked.warnings.extend(another?);
+    Ok(checked)
 }
 
 /// The closing lines of one run: set, artifacts, bytes, time, age of the last good set.

@@ -146,7 +146,9 @@ fn start_log(verbose: u8) {
 fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
     match &cli.verb {
         Verb::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "drctl", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "drctl", &mut text);
+            output::print_bytes(&text);
             return Ok(0);
         }
         Verb::Man { out } => return man(out.as_deref()),
@@ -246,7 +248,11 @@ fn man(folder: Option<&std::path::Path>) -> Result<u8> {
             std::fs::create_dir_all(folder).context(|| format!("make {}", folder.display()))?;
             clap_mangen::generate_to(command, folder).context(|| format!("write pages into {}", folder.display()))?;
         }
-        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()).context(|| "write the manual page")?,
+        None => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(command).render(&mut text).context(|| "write the manual page")?;
+            output::print_bytes(&text);
+        }
     }
     Ok(0)
 }

@@ -251,11 +251,14 @@ impl Loaders for Opened {
         // What is only laid aside needs no place of its own.
         let aside = matches!(kind, "environment" | "compose");
         if source.is_none() && !has_target && !aside {
-            return Err(Error::new(
-                Kind::Preflight,
-                format!("the configuration has no source '{name}' ({kind}) for job {job}: where should it go?"),
-            )
-            .hint("say where: --target postgres://user@host for a database, --target FOLDER for files; or name other sources: --source"));
+            let why = match &self.config {
+                Some(_) => format!("the configuration has no source '{name}' ({kind}) for job {job}: where should it go?"),
+                None => format!("without a configuration nothing says where '{name}' ({kind}) of job {job} should go"),
+            };
+            let target = if kind == "files" { "FOLDER    (a new or empty one)" } else { "postgres://USER@HOST:5432" };
+            return Err(
+                Error::new(Kind::Preflight, why).hint(format!("say where, one source at a time: --source {name} --target {target}"))
+            );
         }
         sources::loader(name, kind, source)
     }
@@ -290,6 +293,8 @@ async fn open_local(shell: &Shell, path: &Path, writing: bool) -> Result<DynStor
 
 /// A state file that cannot be opened is said and done without.
 fn open_state(shell: &Shell, folder: &Path) -> Option<Arc<StateFile>> {
+    // What a killed run left behind is cleaned up here: passwords first.
+    crate::source::postgres::sweep_private_files();
     let opened = StateFile::open(&folder.join(STATE_FILE), Arc::new(SystemClock)).and_then(|state| {
         state.sweep_interrupted()?;
         Ok(state)

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
-pub use crate::ops::words::duration;
 use crate::ops::words::two;
+pub use crate::ops::words::{count, counted, duration, number};
 
 /// Name of the shape of JSON results.
 pub const SCHEMA: &str = "drctl.v1";
@@ -68,7 +68,12 @@ impl Output {
 
 /// Writes to standard output. A reader that went away (`| head`) is no error worth words.
 pub fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    print_bytes(text.as_bytes());
+}
+
+/// The same for text that others made.
+pub fn print_bytes(text: &[u8]) {
+    let _ = std::io::stdout().write_all(text).and_then(|()| std::io::stdout().flush());
 }
 
 /// Whether a person can be asked.
@@ -100,54 +105,6 @@ pub fn bytes(count: u64) -> String {
         unit = next;
     }
     if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
-}
-
-/// `1,234,567`.
-pub fn number(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// `1 set`, `1,234 sets`: the noun is given in the singular and takes an `s`.
-pub fn count(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", number(count)) }
-}
-
-/// What an inspector counted, in words and in the order people ask for it: `3 tables, 305,000 rows`. A zero is left out, but
-/// where tables, rows or files are counted at all their zero is news. Bytes and the archive's own entries are for `--json`.
-pub fn counted<'a>(totals: impl IntoIterator<Item = (&'a str, u64)>) -> String {
-    const WORDS: [(&str, &str, bool); 9] = [
-        ("tables", "table", true),
-        ("rows", "row", true),
-        ("large_objects", "large object", false),
-        ("files", "file", true),
-        ("dirs", "folder", false),
-        ("symlinks", "symlink", false),
-        ("hardlinks", "hard link", false),
-        ("others", "other", false),
-        ("lines", "line", true),
-    ];
-    const LEFT_OUT: [&str; 2] = ["bytes", "entries"];
-    let mut parts: Vec<(usize, String)> = Vec::new();
-    for (name, total) in totals {
-        match WORDS.iter().position(|(word, ..)| *word == name) {
-            Some(at) if total > 0 || WORDS[at].2 => parts.push((at, count(total, WORDS[at].1))),
-            None if total > 0 && !LEFT_OUT.contains(&name) => {
-                parts.push((WORDS.len(), format!("{} {}", number(total), name.replace('_', " "))))
-            }
-            _ => {}
-        }
-    }
-    // Stable: names without a word of their own stay in their order.
-    parts.sort_by_key(|(at, _)| *at);
-    parts.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ")
 }
 
 /// Seconds a thing took: `0.4 s`, `12 s`, `3 min 20 s`.
@@ -215,19 +172,5 @@ mod tests {
         for (seconds, text) in [(0.42, "0.4 s"), (12.3, "12 s"), (200.0, "3 min 20 s")] {
             assert_eq!(took(seconds), text);
         }
-        assert_eq!(number(1_234_567), "1,234,567");
-        assert_eq!(number(12), "12");
-    }
-
-    #[test]
-    fn counts_read_well() {
-        assert_eq!([count(0, "set"), count(1, "set"), count(1200, "set")], ["0 sets", "1 set", "1,200 sets"]);
-        let tar = [("bytes", 9), ("dirs", 1), ("files", 2), ("hardlinks", 0), ("others", 0), ("symlinks", 1)];
-        assert_eq!(counted(tar), "2 files, 1 folder, 1 symlink");
-        let dump = [("bytes", 9), ("entries", 21), ("large_objects", 0), ("rows", 305_000), ("tables", 3)];
-        assert_eq!(counted(dump), "3 tables, 305,000 rows");
-        assert_eq!(counted([("rows", 0), ("tables", 1)]), "1 table, 0 rows");
-        assert_eq!(counted([("zebra_stripes", 2), ("keys", 0), ("tables", 1)]), "1 table, 2 zebra stripes");
-        assert_eq!(counted([("bytes", 1)]), "");
     }
 }

@@ -13,7 +13,9 @@ use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
 use crate::ops::backup::backup;
 use crate::ops::choose::Wanted;
-use crate::ops::restore::aftermath::{self, AftermathReport};
+use crate::ops::details::Details;
+use crate::ops::restore::aftermath::{self, AftermathPlan, AftermathReport, Way};
+use crate::ops::restore::journal::Phase;
 use crate::ops::restore::plan::{RestorePlan, plan};
 use crate::ops::restore::run::{RestoreReport, run as carry_out};
 use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id};
@@ -22,14 +24,10 @@ use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id};
 pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     let opened = Opened::for_reading(shell).await?;
     if let Some(id) = &args.undo {
-        let report = aftermath::undo(&opened.setup, &opened, some(id)).await?;
-        shell.out.result("restore", &report, aftermath_text);
-        return Ok(0);
+        return settle(shell, &opened, &args, Way::Undo, id).await;
     }
     if let Some(id) = &args.finish {
-        let report = aftermath::finish(&opened.setup, &opened, some(id)).await?;
-        shell.out.result("restore", &report, aftermath_text);
-        return Ok(0);
+        return settle(shell, &opened, &args, Way::Finish, id).await;
     }
     let wanted = match (&args.set, &args.date) {
         (Some(set), _) => Wanted::word(set),
@@ -63,15 +61,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     if let Some(refusal) = prepared.plan.refusals().next() {
         return Err(Error::new(Kind::Preflight, refusal.clone()).hint("nothing was changed; mend this and run the same line again"));
     }
-    if !args.yes {
-        if !is_interactive() {
-            return Err(Error::new(Kind::Preflight, "nothing was changed: this needs a yes, and there is no terminal to ask at")
-                .hint(command_line(&args, &prepared.plan)));
-        }
-        if !confirm("Do this?")? || shell.cancel.is_cancelled() {
-            return Err(Error::new(Kind::Preflight, "nothing was changed"));
-        }
-    }
+    agree(shell, &args, || command_line(&args, &prepared.plan))?;
     aftermath::sweep(&opened.setup, &opened).await?;
     if args.in_place && !args.no_safety_set {
         make_safety_sets(shell, &opened, &job, &prepared.plan).await?;
@@ -90,19 +80,80 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// Undoes or finishes an earlier restore, once what that means was shown and agreed to.
+async fn settle(shell: &Shell, opened: &Opened, args: &RestoreArgs, way: Way, id: &str) -> Result<u8> {
+    let plan = aftermath::look(&opened.setup, opened, some(id), way).await?;
+    let zone = opened.zone(Some(plan.restore.set.job()));
+    if args.dry_run {
+        shell.out.result("restore", &plan, |plan| aftermath_plan_text(plan, &zone));
+        return Ok(0);
+    }
+    if !shell.out.json {
+        eprint!("{}", aftermath_plan_text(&plan, &zone));
+    }
+    // The one that was shown, whatever another process does meanwhile.
+    let shown = Some(plan.restore.restore.as_str());
+    let report = match way {
+        // It loses nothing, and it is the way out: nobody who cannot be asked is kept from it.
+        Way::Undo => {
+            if is_interactive() {
+                agree(shell, args, String::new)?;
+            }
+            aftermath::undo(&opened.setup, opened, shown).await?
+        }
+        Way::Finish => {
+            if !plan.kept.is_empty() {
+                agree(shell, args, || format!("drctl restore --finish {} --yes", plan.restore.restore))?;
+            }
+            aftermath::finish(&opened.setup, opened, shown).await?
+        }
+    };
+    shell.out.result("restore", &report, aftermath_text);
+    Ok(0)
+}
+
+/// Asks, unless `--yes` was given. `line` is what does it without asking, for where there is nobody to ask.
+fn agree(shell: &Shell, args: &RestoreArgs, line: impl FnOnce() -> String) -> Result<()> {
+    if args.yes {
+        return Ok(());
+    }
+    if !is_interactive() {
+        return Err(Error::new(Kind::Preflight, "nothing was changed: this needs a yes, and there is no terminal to ask at").hint(line()));
+    }
+    if !confirm("Do this?")? || shell.cancel.is_cancelled() {
+        return Err(Error::new(Kind::Preflight, "nothing was changed"));
+    }
+    Ok(())
+}
+
 /// What is live now, saved before it is loaded over. A safety set that is not whole is none.
 async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &RestorePlan) -> Result<()> {
     let wanted: Vec<String> = plan.sources.iter().map(|s| s.name.clone()).collect();
     let no_set = |e: Error| {
         e.context("make a safety set before loading over the live data").hint("if there is nothing left to save: add --no-safety-set")
     };
+    let mut saved = Vec::new();
     for spec in with_sources(opened.job_specs(&[job.to_string()])?, &wanted).map_err(no_set)? {
         shell.bus.step("making a safety set of what is live now");
         let safety = backup(&opened.setup, &spec, &own_sources(&spec, &wanted)).await.map_err(no_set)?;
         if let Some(problem) = safety.problems.first() {
             return Err(no_set(Error::new(Kind::Preflight, format!("{} is not whole: {problem}", safety.set))));
         }
+        let mut log = opened.setup.log(job).await?;
+        log.refresh().await?;
+        if let Some(entry) = log.state().get(&safety.set) {
+            saved.push(Details::read(&opened.setup, &opened.setup.sinks[0].store, &entry.manifest).await.map_err(no_set)?);
+        }
         shell.bus.warn(format!("safety set {}: back to it with drctl restore {} --in-place", safety.set, safety.set));
+    }
+    // The configuration says what a backup holds, the set says what is dropped: these need not be the same.
+    let unsaved = plan.unsaved(&saved);
+    if !unsaved.is_empty() {
+        return Err(Error::new(
+            Kind::Preflight,
+            format!("nothing was dropped: what is live now would be lost, the safety set does not hold {}", unsaved.join(", ")),
+        )
+        .hint("add it to the source's `database` in the configuration (or `database: all`), restore without --in-place, or give it up with --no-safety-set"));
     }
     Ok(())
 }
@@ -178,6 +229,14 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     };
     let _ = match (plan.in_place, &plan.target) {
         (true, _) => writeln!(out, "IN PLACE: the live data is overwritten; the way back is the safety set made first."),
+        (false, Some(target)) if plan.sources.iter().any(|s| s.load.exchanges) => {
+            let password = if target.contains("***") { "   (its password in PGPASSWORD or ~/.pgpass)" } else { "" };
+            writeln!(
+                out,
+                "What is live there stays in use until all is loaded and counted; then it is exchanged and kept.\nBack again: drctl restore --undo {}{password}",
+                plan.restore
+            )
+        }
         (false, Some(_)) => writeln!(out, "Nothing live is touched but what is named above."),
         (false, None) if plan.sources.iter().all(|s| !DATA_KINDS.contains(&s.kind.as_str())) => writeln!(out, "Nothing live is touched."),
         (false, None) => writeln!(
@@ -220,6 +279,44 @@ pub fn done_text(report: &RestoreReport) -> String {
         let _ =
             writeln!(out, "   back again:      drctl restore --undo {0}\n   drop the old:    drctl restore --finish {0}", report.restore);
     }
+    for line in &report.afterwards {
+        let _ = writeln!(out, "   then:            {line}");
+    }
+    out
+}
+
+/// What an undo or a finish would do, as it is shown before.
+fn aftermath_plan_text(plan: &AftermathPlan, zone: &TimeZone) -> String {
+    let (mut out, note) = (String::new(), &plan.restore);
+    let since = match (note.phase, note.switched_at) {
+        (Phase::Switched, Some(at)) => format!("live since {}, {} ago", when(at, zone), duration(age(at, plan.now))),
+        _ => format!("{}, begun {}", aftermath::phase_words(note.phase), when(note.started_at, zone)),
+    };
+    let what = match plan.way {
+        Way::Undo => "UNDO",
+        Way::Finish => "FINISH",
+    };
+    let _ = writeln!(out, "{what} restore {} of {}  ({since})", note.restore, note.set);
+    if let Some(target) = &note.target {
+        let _ = writeln!(out, "  at {target}");
+    }
+    let _ = match (plan.way, plan.kept.is_empty(), note.phase) {
+        (Way::Undo, _, Phase::Loading) => writeln!(out, "It never went live: what it loaded beside the live data is removed."),
+        (Way::Undo, true, _) => writeln!(out, "Nothing is kept of what was there before."),
+        (Way::Undo, false, _) => writeln!(out, "Live again, instead of what is live now:"),
+        (Way::Finish, true, _) => writeln!(out, "Nothing is kept aside."),
+        (Way::Finish, false, _) => writeln!(out, "Dropped for good:"),
+    };
+    for line in &plan.kept {
+        let _ = writeln!(out, "  {line}");
+    }
+    for name in &plan.stay {
+        let _ = writeln!(out, "  {name} was loaded in place and stays: its way back is the safety set");
+    }
+    let puts_aside = note.phase != Phase::Loading && plan.stay.len() < note.sources.len();
+    if plan.way == Way::Undo && puts_aside {
+        let _ = writeln!(out, "What was written since the restore is kept aside, until drctl restore --finish {}.", note.restore);
+    }
     out
 }
 
@@ -239,6 +336,7 @@ mod tests {
     use super::*;
     use crate::model::Timestamp;
     use crate::model::record::Grade;
+    use crate::ops::restore::journal::RestoreNote;
     use crate::ops::restore::plan::{PlannedSet, SourcePlan};
     use crate::ops::restore::run::RestoredSource;
     use crate::source::load::LoadPlan;
@@ -279,6 +377,7 @@ mod tests {
                         touches: vec!["database jisu_prod: 1.2 GiB live with 12 connections, kept as jisu_prod_drctl_old_7k3q9abc".into()],
                         warnings: vec!["role app exists and is left as it is".into()],
                         refusals: vec![],
+                        ..LoadPlan::default()
                     },
                 },
                 SourcePlan {
@@ -332,6 +431,11 @@ mod tests {
         plan.target = Some("postgres://drill@db2/scratch".into());
         let last: Vec<String> = plan_text(&plan, &zone()).lines().rev().take(1).map(str::to_owned).collect();
         assert_eq!(last, ["Nothing live is touched but what is named above."]);
+        plan.sources[0].load.exchanges = true;
+        let last = |plan: &RestorePlan| plan_text(plan, &zone()).lines().last().map(str::to_owned).unwrap();
+        assert_eq!(last(&plan), "Back again: drctl restore --undo 7k3q9abc");
+        plan.target = Some("postgres://drill:***@db2/scratch".into());
+        assert_eq!(last(&plan), "Back again: drctl restore --undo 7k3q9abc   (its password in PGPASSWORD or ~/.pgpass)");
     }
 
     #[test]
@@ -352,9 +456,46 @@ mod tests {
             switched: true,
             kept: vec!["database jisu_prod_drctl_old_7k3q9abc, 1.2 GiB".into()],
             aside: vec![],
+            afterwards: vec!["vacuumdb --host=127.0.0.1 --port=5432 --username=postgres --analyze-in-stages --dbname=jisu_prod".into()],
             elapsed_seconds: 41.5,
         };
         insta::assert_snapshot!(done_text(&report));
+    }
+
+    #[test]
+    fn an_undo_and_a_finish_say_what_they_mean() {
+        let note = RestoreNote {
+            restore: "7k3q9abc".into(),
+            set: sample().sets[0].set.clone(),
+            sources: vec![("postgres".into(), "postgres".into()), ("uploads".into(), "files".into())],
+            target: None,
+            in_place: false,
+            phase: Phase::Switched,
+            process: crate::state::Process::this(),
+            started_at: at("2025-01-01T18:37:10Z"),
+            switched_at: Some(at("2025-01-01T18:43:20Z")),
+            elapsed_seconds: Some(370.0),
+            identities: BTreeMap::new(),
+        };
+        let mut plan = AftermathPlan {
+            way: Way::Undo,
+            restore: note,
+            now: at("2025-01-03T20:00:00Z"),
+            kept: vec!["database jisu_prod_drctl_old_7k3q9abc: 1.2 GiB".into(), "/data/uploads.drctl-old-7k3q9abc: 12 files".into()],
+            stay: vec![],
+        };
+        let mut all = aftermath_plan_text(&plan, &zone());
+        plan.way = Way::Finish;
+        plan.restore.target = Some("postgres://drill:***@db2/scratch".into());
+        all = all + "\n" + &aftermath_plan_text(&plan, &zone());
+        plan.restore.phase = Phase::Undone;
+        plan.kept.clear();
+        all = all + "\n" + &aftermath_plan_text(&plan, &zone());
+        (plan.way, plan.restore.phase, plan.restore.target) = (Way::Undo, Phase::Loading, None);
+        all = all + "\n" + &aftermath_plan_text(&plan, &zone());
+        (plan.restore.phase, plan.restore.in_place, plan.stay) = (Phase::Switched, true, vec!["postgres".into()]);
+        all = all + "\n" + &aftermath_plan_text(&plan, &zone());
+        insta::assert_snapshot!(all);
     }
 
     #[test]

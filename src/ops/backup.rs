@@ -18,6 +18,7 @@ use crate::observe::Event;
 use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
 use crate::ops::dump::{Destination, interrupted, remove};
 use crate::ops::guide::restore_guide;
+use crate::ops::identity::Known;
 use crate::ops::setup::SourceSpec;
 use crate::ops::{JobSpec, Setup};
 use crate::pipeline::split::{Created, put_everywhere};
@@ -44,6 +45,8 @@ const REACH_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs
 pub struct BackupOptions {
     /// Only these sources; all when empty.
     pub sources: Vec<String>,
+    /// Sources that may be others than in the sets before (FAULTS I11).
+    pub accept_new_identity: Vec<String>,
 }
 
 /// What a run made; the value behind the closing line and `--json`.
@@ -104,7 +107,7 @@ struct SourceOutcome {
 /// Runs a job once. The error's kind is the exit code; a partial set is a report, not an error.
 pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Result<BackupReport> {
     let started = std::time::Instant::now();
-    let sources = chosen(job, &options.sources)?;
+    chosen(job, options)?;
     let mut log = setup.log(&job.name).await?;
     settle_pending(setup, &mut log).await?;
     let gone = |holder: &Holder| is_gone(setup, &job.name, holder);
@@ -117,7 +120,7 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     let epoch = lease.epoch;
     let outcome = {
         let renewing = keep_lease(setup, &mut lease);
-        let working = attempt(setup, job, &sources, &mut log, run, epoch);
+        let working = attempt(setup, job, options, &mut log, run, epoch);
         tokio::pin!(renewing, working);
         tokio::select! {
             done = &mut working => done,
@@ -147,8 +150,9 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     result
 }
 
-fn chosen(job: &JobSpec, wanted: &[String]) -> Result<Vec<SourceSpec>> {
-    for name in wanted {
+fn chosen(job: &JobSpec, options: &BackupOptions) -> Result<Vec<SourceSpec>> {
+    let wanted = &options.sources;
+    for name in wanted.iter().chain(&options.accept_new_identity) {
         if !job.sources.iter().any(|s| s.source.name() == name) {
             let known: Vec<&str> = job.sources.iter().map(|s| s.source.name()).collect();
             return Err(Error::new(Kind::Usage, format!("job {} has no source '{name}'", job.name))
@@ -194,13 +198,13 @@ async fn keep_lease(setup: &Setup, lease: &mut Lease) -> Error {
 async fn attempt(
     setup: &Setup,
     job: &JobSpec,
-    sources: &[SourceSpec],
+    options: &BackupOptions,
     log: &mut JobLog,
     run: Run,
     lease_epoch: u64,
 ) -> Result<(Manifest, u64)> {
     let created = Created::default();
-    let result = dump_and_commit(setup, job, sources, log, run, lease_epoch, &created).await;
+    let result = dump_and_commit(setup, job, options, log, run, lease_epoch, &created).await;
     match result {
         Err(error) if error.kind() == Kind::OutcomeUnknown => Err(error),
         Err(error) => {
@@ -216,20 +220,22 @@ async fn attempt(
 async fn dump_and_commit(
     setup: &Setup,
     job: &JobSpec,
-    sources: &[SourceSpec],
+    options: &BackupOptions,
     log: &mut JobLog,
     run: Run,
     lease_epoch: u64,
     created: &Created,
 ) -> Result<(Manifest, u64)> {
     let started_at = setup.clock.now();
+    let sources = &chosen(job, options)?;
     let set = run.set().clone();
     let destination = Destination { setup, prefix: set.prefix(), created: created.clone() };
     let context = setup.context(&set.short());
 
+    let known = Known { setup, log, accepted: &options.accept_new_identity };
     let mut outcomes = Vec::new();
     for spec in sources {
-        let outcome = back_up_source(spec, &destination, &context).await;
+        let outcome = back_up_source(spec, &destination, &context, &known).await;
         if setup.cancel.is_cancelled() {
             return Err(interrupted());
         }
@@ -304,7 +310,7 @@ async fn settle_pending(setup: &Setup, log: &mut JobLog) -> Result<()> {
 }
 
 /// One source from its check to its last artifact. Never an error: what went wrong is part of the outcome.
-async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, context: &RunContext) -> SourceOutcome {
+async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, context: &RunContext, known: &Known<'_>) -> SourceOutcome {
     let (name, kind) = (spec.source.name().to_owned(), spec.source.kind());
     let mut outcome = SourceOutcome {
         entry: SourceEntry {
@@ -326,6 +332,18 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
             return outcome;
         }
     };
+    match known.check(spec.source.as_ref(), session.as_ref()) {
+        Ok(None) => {}
+        Ok(Some(another)) => {
+            context.bus.warn(format!("{name}: {another}"));
+            outcome.entry.warnings.push(another);
+        }
+        Err(error) => {
+            session.close().await;
+            fail_source(&mut outcome, context, &name, error);
+            return outcome;
+        }
+    }
     outcome.entry.identity = session.identity();
     // What was dumped before a second try stands for an earlier instant.
     let mut earliest: Option<Timestamp> = None;

@@ -149,26 +149,9 @@ impl Destination<'_> {
     }
 
     fn artifact(&self, source: &str, format: ArtifactFormat, written: Written, end: DumpEnd, started_at: jiff::Timestamp) -> Artifact {
-        Artifact {
-            source: source.to_owned(),
-            file: written.file,
-            format,
-            objects: written.objects,
-            plain_bytes: written.plain_bytes,
-            plain_digest: written.plain_digest,
-            frames: written.frames,
-            compressed_bytes: written.compressed_bytes,
-            index: written.index,
-            chunker: written.chunker,
-            codec: written.codec,
-            encryption: written.encryption,
-            consistency: end.consistency,
-            tool: end.tool,
-            exit_status: end.exit_status,
-            started_at,
-            finished_at: self.setup.clock.now(),
-            totals: written.facts.totals,
-        }
+        let finished_at = self.setup.clock.now();
+        let artifact = written.artifact(source, format, end.consistency, started_at, finished_at);
+        Artifact { tool: end.tool, exit_status: end.exit_status, ..artifact }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::model::{Artifact, ArtifactFormat, Codec, Encryption, IndexPlace, Manifest};
+use crate::ops::words::{count, counted};
 
 /// From a set's folder (`jobs/<job>/sets/2025/01/01/<set>`) to its job's.
 const UP_TO_JOB: &str = "../../../../..";
@@ -129,7 +130,8 @@ fn artifact_lines(out: &mut String, artifact: &Artifact) {
     let lines = match artifact.format {
         ArtifactFormat::PgCustom => format!(
             "createdb --template=template0 NEW_DATABASE    # its true name and properties: see Details\n\
-             {plain} | pg_restore --exit-on-error --dbname=NEW_DATABASE"
+             {plain} | pg_restore --exit-on-error --dbname=NEW_DATABASE\n\
+             vacuumdb --analyze-in-stages --dbname=NEW_DATABASE    # statistics for the planner, which a dump does not hold"
         ),
         ArtifactFormat::Sql => format!(
             "{plain} > {base}\nless {base}    # look before you run it\n\
@@ -138,8 +140,10 @@ fn artifact_lines(out: &mut String, artifact: &Artifact) {
         ArtifactFormat::Tar => format!("mkdir -p restored && {plain} | tar -x --xattrs --xattrs-include='*' --numeric-owner -C restored"),
         ArtifactFormat::Env | ArtifactFormat::Yaml | ArtifactFormat::Json | ArtifactFormat::Raw => format!("{plain} > {base}"),
     };
-    let totals: Vec<String> = artifact.totals.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let _ = write!(out, "`{}`: {} bytes plain, {}.\n\n```sh\n{lines}\n```\n\n", artifact.file, artifact.plain_bytes, totals.join(", "));
+    let counts = counted(artifact.totals.iter().map(|(name, count)| (name.as_str(), *count)));
+    let holds = if counts.is_empty() { counts } else { format!(": {counts}") };
+    let plain_bytes = count(artifact.plain_bytes, "byte");
+    let _ = write!(out, "`{}`, {plain_bytes} plain{holds}.\n\n```sh\n{lines}\n```\n\n", artifact.file);
     if let IndexPlace::Beside { object, .. } = &artifact.index {
         let _ = write!(out, "`{}` is its frame index; it is not needed here.\n\n", object.file);
     }

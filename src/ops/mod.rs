@@ -12,6 +12,7 @@ pub mod diff;
 pub mod doctor;
 pub mod dump;
 pub mod guide;
+pub mod identity;
 pub mod look;
 pub mod progress;
 pub mod restore;

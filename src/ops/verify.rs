@@ -158,21 +158,54 @@ pub async fn release_all(setup: &Setup, log: &mut JobLog, holds: Vec<Hold>) {
     }
 }
 
-/// Runs `work` and renews the holds meanwhile. `work` is not stopped when one cannot be renewed: the log is read again after it.
+/// When holds are renewed.
+struct Pace {
+    /// So long after the last time.
+    every: Duration,
+    /// How long a renewal that is under way at the work's end is waited for.
+    grace: Duration,
+}
+
+/// Runs `work` and renews the holds meanwhile, the one never waiting for the other: a store that is slow to take a record must not stop a
+/// read. `work` is not stopped when a hold cannot be renewed: the log is read again after it.
 pub async fn while_holding<T>(setup: &Setup, log: &mut JobLog, holds: &mut [Hold], work: impl std::future::Future<Output = T>) -> T {
-    tokio::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = tokio::time::sleep(HOLD / 3) => {
-                for held in holds.iter_mut() {
-                    if let Err(error) = held.renew(log, HOLD).await {
-                        setup.bus.warn(format!("the hold on {} could not be renewed: {error}", held.set));
-                    }
+    while_renewing(setup, log, holds, Pace { every: HOLD / 3, grace: Duration::from_secs(30) }, work).await
+}
+
+async fn while_renewing<T>(
+    setup: &Setup,
+    log: &mut JobLog,
+    holds: &mut [Hold],
+    pace: Pace,
+    work: impl std::future::Future<Output = T>,
+) -> T {
+    let done = CancellationToken::new();
+    let renewing = async {
+        while done.run_until_cancelled(tokio::time::sleep(pace.every)).await.is_some() {
+            for held in holds.iter_mut() {
+                if let Err(error) = held.renew(log, HOLD).await {
+                    setup.bus.warn(format!("the hold on {} could not be renewed: {error}", held.set));
                 }
             }
         }
-    }
+    };
+    let end = async {
+        done.cancelled().await;
+        tokio::time::sleep(pace.grace).await;
+    };
+    let renewing = async {
+        // One that is broken off stands in the log or does not: both are right, and the log is read before the next record.
+        tokio::select! {
+            () = renewing => {}
+            () = end => {}
+        }
+    };
+    let working = async {
+        let result = work.await;
+        done.cancel();
+        result
+    };
+    tokio::join!(working, renewing).0
 }
 
 /// Presence, size, and checksum where the store keeps one, of every object.
@@ -251,4 +284,58 @@ async fn read_one(setup: &Setup, sink: &Sink, prefix: &str, artifact: &Artifact)
     let facts = crate::ops::progress::while_telling(setup, &shown, artifact, &read_bytes, reading).await?;
     setup.bus.emit(Event::ArtifactFinished { artifact: shown, plain_bytes: artifact.plain_bytes, stored_bytes: artifact.stored_bytes() });
     Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::env::Env;
+    use crate::catalog::{Repository, RoleKey};
+    use crate::ops::backup::{BackupOptions, backup};
+    use crate::ops::{JobSpec, SourceSpec};
+    use crate::pipeline::seal::Sealing;
+    use crate::source::files::{FilesSettings, FilesSource};
+    use crate::store::faulty::{Fault, FaultyStore, Operation, When};
+    use crate::store::memory::MemoryStore;
+
+    /// A renewal whose answer never comes: with the read standing still meanwhile neither would ever end.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn f37_a_renewal_that_hangs_does_not_stop_the_read() {
+        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+        let new = Repository::init(store.clone(), Env::default(), "test").await.unwrap();
+        let sink = Sink { name: "first".into(), store: store.clone() };
+        let mut setup = Setup::new(new.repository.clone(), vec![sink], Sealing::None);
+        setup.keys = vec![RoleKey { number: 1, signer: Arc::new(new.key) }];
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "a").unwrap();
+        let source = FilesSource::new("files", FilesSettings::all_of([folder.path()])).unwrap();
+        let job = JobSpec {
+            name: "shop".parse().unwrap(),
+            group: "main".into(),
+            sources: vec![SourceSpec { source: Arc::new(source), allow_empty: false, allow_plaintext: false }],
+            config_text: String::new(),
+            config_sha256: Sha256::of(b""),
+        };
+        let set = backup(&setup, &job, &BackupOptions::default()).await.unwrap().set;
+        let mut log = setup.log(&job.name).await.unwrap();
+        let mut holds = hold_all(&setup, &mut log, std::slice::from_ref(&set)).await.unwrap();
+
+        let records = || store.calls().iter().filter(|(o, key)| *o == Operation::Put && key.contains("/log/")).count();
+        let before = records();
+        store.rule(Operation::Put, "*/log/*", When::Always, Fault::Hang);
+        let reading = async {
+            while records() == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            "read to its end"
+        };
+        let pace = Pace { every: Duration::from_millis(5), grace: Duration::from_millis(5) };
+        let held = while_renewing(&setup, &mut log, &mut holds, pace, reading);
+        let done = tokio::time::timeout(Duration::from_secs(20), held).await;
+        assert_eq!(done.expect("the read waits for the renewal"), "read to its end");
+        // The broken renewal is no obstacle to what follows.
+        store.clear();
+        release_all(&setup, &mut log, holds).await;
+        assert!(setup.log(&job.name).await.unwrap().state().get(&set).unwrap().is_live());
+    }
 }

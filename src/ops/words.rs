@@ -1,4 +1,4 @@
-//! Figures as people read them.
+//! Figures as people read them: on the terminal and in `RESTORE.md`.
 
 /// `37 min`, `2 h 5 min`, `3 d 4 h`: two units at most; below a minute seconds.
 pub fn duration(seconds: i64) -> String {
@@ -14,4 +14,71 @@ pub fn duration(seconds: i64) -> String {
 /// A time in two units, the smaller one left out when it is nought.
 pub(crate) fn two(large: i64, large_unit: &str, small: i64, small_unit: &str) -> String {
     if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
+}
+
+/// `1,234,567`.
+pub fn number(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 set`, `1,234 sets`: the noun is given in the singular and takes an `s`.
+pub fn count(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", number(count)) }
+}
+
+/// What an inspector counted, in words and in the order people ask for it: `3 tables, 305,000 rows`. A zero is left out, but
+/// where tables, rows or files are counted at all their zero is news. Bytes and the archive's own entries are for `--json`.
+pub fn counted<'a>(totals: impl IntoIterator<Item = (&'a str, u64)>) -> String {
+    const WORDS: [(&str, &str, bool); 9] = [
+        ("tables", "table", true),
+        ("rows", "row", true),
+        ("large_objects", "large object", false),
+        ("files", "file", true),
+        ("dirs", "folder", false),
+        ("symlinks", "symlink", false),
+        ("hardlinks", "hard link", false),
+        ("others", "other", false),
+        ("lines", "line", true),
+    ];
+    const LEFT_OUT: [&str; 2] = ["bytes", "entries"];
+    let mut parts: Vec<(usize, String)> = Vec::new();
+    for (name, total) in totals {
+        match WORDS.iter().position(|(word, ..)| *word == name) {
+            Some(at) if total > 0 || WORDS[at].2 => parts.push((at, count(total, WORDS[at].1))),
+            None if total > 0 && !LEFT_OUT.contains(&name) => {
+                parts.push((WORDS.len(), format!("{} {}", number(total), name.replace('_', " "))))
+            }
+            _ => {}
+        }
+    }
+    // Stable: names without a word of their own stay in their order.
+    parts.sort_by_key(|(at, _)| *at);
+    parts.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!([count(0, "set"), count(1, "set"), count(1200, "set")], ["0 sets", "1 set", "1,200 sets"]);
+        let tar = [("bytes", 9), ("dirs", 1), ("files", 2), ("hardlinks", 0), ("others", 0), ("symlinks", 1)];
+        assert_eq!(counted(tar), "2 files, 1 folder, 1 symlink");
+        let dump = [("bytes", 9), ("entries", 21), ("large_objects", 0), ("rows", 305_000), ("tables", 3)];
+        assert_eq!(counted(dump), "3 tables, 305,000 rows");
+        assert_eq!(counted([("rows", 0), ("tables", 1)]), "1 table, 0 rows");
+        assert_eq!(counted([("zebra_stripes", 2), ("keys", 0), ("tables", 1)]), "1 table, 2 zebra stripes");
+        assert_eq!(counted([("bytes", 1)]), "");
+        assert_eq!((number(1_234_567), number(12)), ("1,234,567".to_owned(), "12".to_owned()));
+        assert_eq!((count(1, "set"), count(0, "set")), ("1 set".to_owned(), "0 sets".to_owned()));
+    }
 }

@@ -373,27 +373,7 @@ mod tests {
     }
 
     fn artifact(written: Written) -> Artifact {
-        let now = Timestamp::UNIX_EPOCH;
-        Artifact {
-            source: "s".into(),
-            file: written.file,
-            format: ArtifactFormat::Raw,
-            objects: written.objects,
-            plain_bytes: written.plain_bytes,
-            plain_digest: written.plain_digest,
-            frames: written.frames,
-            compressed_bytes: written.compressed_bytes,
-            index: written.index,
-            chunker: written.chunker,
-            codec: written.codec,
-            encryption: written.encryption,
-            consistency: Consistency::Fuzzy,
-            tool: None,
-            exit_status: None,
-            started_at: now,
-            finished_at: now,
-            totals: written.facts.totals,
-        }
+        written.artifact("s", ArtifactFormat::Raw, Consistency::Fuzzy, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH)
     }
 
     async fn read(memory: &Arc<MemoryStore>, artifact: &Artifact, identities: &Identities) -> Result<Vec<u8>> {

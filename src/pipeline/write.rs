@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::{Inspector, inspector};
-use crate::model::artifact::Chunker;
-use crate::model::{ArtifactFormat, Codec, Encryption, Facts, IndexPlace, Object, PlainDigest, Sha256};
+use crate::model::artifact::{Chunker, Consistency};
+use crate::model::{Artifact, ArtifactFormat, Codec, Encryption, Facts, IndexPlace, Object, PlainDigest, Sha256, Timestamp};
 use crate::pipeline::codec::{FrameDecoder, FrameEncoder};
 use crate::pipeline::first::{FirstError, Line};
 use crate::pipeline::frame::{FrameCutter, chunker};
@@ -80,6 +80,39 @@ pub struct Written {
     pub encryption: Encryption,
     /// What the inspector counted.
     pub facts: Facts,
+}
+
+impl Written {
+    /// Its entry of a manifest. What made the plain stream is not known here: `tool` and `exit_status` are the caller's.
+    pub fn artifact(
+        self,
+        source: &str,
+        format: ArtifactFormat,
+        consistency: Consistency,
+        started_at: Timestamp,
+        finished_at: Timestamp,
+    ) -> Artifact {
+        Artifact {
+            source: source.to_owned(),
+            file: self.file,
+            format,
+            objects: self.objects,
+            plain_bytes: self.plain_bytes,
+            plain_digest: self.plain_digest,
+            frames: self.frames,
+            compressed_bytes: self.compressed_bytes,
+            index: self.index,
+            chunker: self.chunker,
+            codec: self.codec,
+            encryption: self.encryption,
+            consistency,
+            tool: None,
+            exit_status: None,
+            started_at,
+            finished_at,
+            totals: self.facts.totals,
+        }
+    }
 }
 
 /// Frames on their way to a worker.

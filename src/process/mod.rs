@@ -16,7 +16,7 @@ mod run;
 mod stderr;
 
 pub use command::{Command, KeepLine, Limits};
-pub use run::{Failure, Finished, Input, Reason, human_bytes};
+pub use run::{Failure, Finished, Input, Reason, human_bytes, shell_word};
 pub use stderr::Redactor;
 
 #[cfg(test)]

@@ -338,6 +338,12 @@ fn failed_status(status: &WaitIdStatus) -> Option<Reason> {
     }
 }
 
+/// A word of a line that people paste into a shell.
+pub fn shell_word(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_./-:@".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// A byte count for people: `40 MiB`.
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

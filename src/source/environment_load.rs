@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format;
 use crate::model::{ArtifactFormat, Facts, Sha256};
 use crate::pipeline::plain::{Plain, PlainReceiver};
+use crate::process::shell_word;
 use crate::source::RunContext;
 use crate::source::compose::ComposeDetails;
 use crate::source::environment::{EnvironmentFrom, EnvironmentSettings};
@@ -82,12 +83,7 @@ fn compose_file(request: &LoadRequest, name: &str) -> Option<(PathBuf, Sha256)> 
 
 /// A path for a shell line.
 fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./-".contains(&b)) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
+    shell_word(&path.display().to_string())
 }
 
 /// Names that differ, a line each; never a value.

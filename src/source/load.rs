@@ -4,6 +4,8 @@
 //! Whatever it makes or moves it notes in the [`Journal`] *before* doing it, so that another process can finish, undo or clean up
 //! after a crash at any point.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -48,8 +50,18 @@ pub struct LoadRequest {
 pub struct LoadPlan {
     /// Where it goes, one line for people: `PostgreSQL 15.18 at 127.0.0.1:5432`.
     pub target: String,
+    /// What ties that place to one real thing, in the words of [`crate::source::Session::identity`]; empty where nothing does.
+    pub identity: BTreeMap<String, String>,
     /// What will be touched, a line each: `database shop: 1.0 GiB live, kept as shop_drctl_old_7k3q`.
     pub touches: Vec<String>,
+    /// Whether something live is put aside by the switch, to be had back by an undo.
+    pub exchanges: bool,
+    /// Names of artifacts that are not loaded at all; `touches` says why.
+    pub leaves: Vec<String>,
+    /// Names of artifacts whose live counterpart is dropped before the load: what is live there must be safe elsewhere by then.
+    pub drops: Vec<String>,
+    /// Lines to type once the restore is done, each with what it is for.
+    pub afterwards: Vec<String>,
     /// Worth knowing before saying yes.
     pub warnings: Vec<String>,
     /// Why it cannot work; anything here refuses the restore (exit 4) with nothing changed. With the line that mends it.

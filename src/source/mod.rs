@@ -83,6 +83,12 @@ pub trait Session: Send {
     /// What ties the source to one real thing, so that another under the same name is noticed (FAULTS I11).
     fn identity(&self) -> BTreeMap<String, String>;
 
+    /// The key of [`Session::identity`] that outlives restarts and settings: under the same name another value of it is another source, and is
+    /// refused. `None` where nothing does: paths change with the configuration, names of hosts with every container.
+    fn bound_by(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What there is to dump, in the order in which to do it.
     fn artifacts(&self) -> Vec<ArtifactPlan>;
 

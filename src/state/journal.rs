@@ -1,22 +1,10 @@
 //! Journals of restores: what a loader made or moved, noted before it did so, so that another process can undo or clean up.
 
-use jiff::Timestamp;
 use rusqlite::{OptionalExtension, TransactionBehavior};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::state::{StateFile, bad_value};
-
-/// A restore of which something was noted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RestoreRow {
-    /// Its id.
-    pub restore: String,
-    /// When the first thing was noted.
-    pub started_at: Timestamp,
-    /// When nothing of it was left to undo or clean up.
-    pub finished_at: Option<Timestamp>,
-}
 
 impl StateFile {
     /// Notes a value under a key of one source of one restore; it is on the disk when this returns. An earlier value of the key is replaced.
@@ -58,33 +46,11 @@ impl StateFile {
 
     /// Ids of every restore of which something was noted, the oldest first.
     pub fn journal_restores(&self) -> Result<Vec<String>> {
-        Ok(self.restores()?.into_iter().map(|r| r.restore).collect())
-    }
-
-    /// Every restore of which something was noted, the oldest first.
-    pub fn restores(&self) -> Result<Vec<RestoreRow>> {
         let failed = |e| self.trouble("read restores from", e);
         let connection = self.connection();
-        let mut query = connection.prepare("SELECT restore, started_at, finished_at FROM restores ORDER BY rowid").map_err(failed)?;
-        let rows = query
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?)))
-            .map_err(failed)?;
-        let time = |text: String| text.parse::<Timestamp>().map_err(|_| bad_value(&self.path, "the time of a restore"));
-        rows.map(|row| {
-            let (restore, started, finished) = row.map_err(failed)?;
-            Ok(RestoreRow { restore, started_at: time(started)?, finished_at: finished.map(time).transpose()? })
-        })
-        .collect()
-    }
-
-    /// Notes that nothing of a restore is left to undo or clean up. Its journal stays, as history. May be repeated.
-    pub fn journal_finish(&self, restore: &str) -> Result<()> {
-        let sql = "UPDATE restores SET finished_at = coalesce(finished_at, ?2) WHERE restore = ?1";
-        let changed = self.connection().execute(sql, (restore, self.now()));
-        match changed.map_err(|e| self.trouble("note the restore's end in", e))? {
-            0 => Err(Error::new(crate::error::Kind::NotFound, format!("nothing was noted of restore {restore}"))),
-            _ => Ok(()),
-        }
+        let mut query = connection.prepare("SELECT restore FROM restores ORDER BY rowid").map_err(failed)?;
+        let rows = query.query_map([], |row| row.get(0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
     fn value(&self, text: &str) -> Result<Value> {

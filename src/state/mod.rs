@@ -24,7 +24,6 @@ pub mod process;
 pub mod runs;
 mod schema;
 
-pub use journal::RestoreRow;
 pub use process::{Process, process_is_alive};
 pub use runs::{Run, RunOutcome, RunRow};
 

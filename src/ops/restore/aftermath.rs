@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Kind, Result};
@@ -11,6 +12,47 @@ use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal};
 use crate::ops::restore::run::state;
 use crate::source::load::Loader;
 use crate::state::StateFile;
+
+/// What can be done to an earlier restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Put the old data back.
+    Undo,
+    /// Drop what was kept aside.
+    Finish,
+}
+
+impl Way {
+    fn fits(self, phase: Phase) -> bool {
+        match self {
+            Way::Undo => matches!(phase, Phase::Switched | Phase::Switching | Phase::Loading),
+            Way::Finish => matches!(phase, Phase::Switched | Phase::Undone | Phase::InPlace),
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Way::Undo => "undone",
+            Way::Finish => "finished",
+        }
+    }
+}
+
+/// What would be done to an earlier restore; shown before it is done.
+#[derive(Clone, Debug, Serialize)]
+pub struct AftermathPlan {
+    /// What is to be done.
+    pub way: Way,
+    /// The restore as it was noted.
+    pub restore: RestoreNote,
+    /// Now; ages are counted from here.
+    pub now: Timestamp,
+    /// What is kept aside, a line each with its size: what an undo makes live again, and what a finish drops.
+    pub kept: Vec<String>,
+    /// Sources that were loaded in place: an undo cannot bring them back.
+    pub stay: Vec<String>,
+}
 
 /// What was done to an earlier restore.
 #[derive(Clone, Debug, Serialize)]
@@ -24,7 +66,8 @@ pub struct AftermathReport {
 }
 
 /// The restore meant: by id, or the newest that leaves something.
-fn pick(state: &StateFile, id: Option<&str>, fits: impl Fn(Phase) -> bool, verb: &str) -> Result<RestoreNote> {
+fn pick(state: &StateFile, id: Option<&str>, way: Way) -> Result<RestoreNote> {
+    let verb = way.done();
     let notes = RestoreNote::all(state)?;
     match id {
         Some(id) => {
@@ -35,12 +78,12 @@ fn pick(state: &StateFile, id: Option<&str>, fits: impl Fn(Phase) -> bool, verb:
                 return Err(Error::new(Kind::Locked, format!("restore {id} is under way as process {}", note.process.pid))
                     .hint("wait for its end, or stop that process"));
             }
-            if fits(note.phase) {
+            if way.fits(note.phase) {
                 return Ok(note);
             }
             Err(Error::new(Kind::Preflight, format!("restore {id} cannot be {verb}: it is {}", phase_words(note.phase))))
         }
-        None => notes.into_iter().rev().find(|n| fits(n.phase) && !n.is_running()).ok_or_else(|| {
+        None => notes.into_iter().rev().find(|n| way.fits(n.phase) && !n.is_running()).ok_or_else(|| {
             Error::new(Kind::NoSuchSet, format!("there is no restore on this host that could be {verb}")).hint("drctl status")
         }),
     }
@@ -83,15 +126,33 @@ fn parts(state: &Arc<StateFile>, note: &RestoreNote, loaders: &dyn Loaders) -> R
         .collect()
 }
 
+/// Says what [`undo`] or [`finish`] would do. Changes nothing.
+pub async fn look(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>, way: Way) -> Result<AftermathPlan> {
+    let state = state(setup)?;
+    let note = pick(&state, id, way)?;
+    let context = setup.context(&note.restore);
+    let mut kept = Vec::new();
+    for (loader, journal) in parts(&state, &note, loaders)? {
+        kept.extend(loader.kept(&journal, &context).await.context(|| format!("look at what restore {} keeps", note.restore))?);
+    }
+    let stay = note.sources.iter().filter(|(_, kind)| stays(&note, kind)).map(|(name, _)| name.clone()).collect();
+    Ok(AftermathPlan { way, restore: note, now: setup.clock.now(), kept, stay })
+}
+
+/// Whether a source of this kind was loaded over the live data; files are laid beside even then.
+fn stays(note: &RestoreNote, kind: &str) -> bool {
+    note.in_place && kind != "files"
+}
+
 /// Puts the old data back. An interrupted restore that never switched is cleaned up instead.
 pub async fn undo(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> Result<AftermathReport> {
     let state = state(setup)?;
-    let mut note = pick(&state, id, |p| matches!(p, Phase::Switched | Phase::Switching | Phase::Loading), "undone")?;
+    let mut note = pick(&state, id, Way::Undo)?;
     let context = setup.context(&note.restore);
     let (mut done, mut kept) = (Vec::new(), false);
     let switched = note.phase != Phase::Loading;
     for ((name, kind), (loader, journal)) in note.sources.iter().zip(parts(&state, &note, loaders)?).rev() {
-        if note.in_place && kind != "files" {
+        if stays(&note, kind) {
             done.push(format!("{name} was loaded in place and stays: its way back is the safety set"));
         } else if switched {
             done.extend(loader.undo(&journal, &context).await.context(|| format!("undo restore {}", note.restore))?);
@@ -108,7 +169,7 @@ pub async fn undo(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> Res
 /// Drops what was kept aside.
 pub async fn finish(setup: &Setup, loaders: &dyn Loaders, id: Option<&str>) -> Result<AftermathReport> {
     let state = state(setup)?;
-    let mut note = pick(&state, id, |p| matches!(p, Phase::Switched | Phase::Undone | Phase::InPlace), "finished")?;
+    let mut note = pick(&state, id, Way::Finish)?;
     let context = setup.context(&note.restore);
     let mut done = Vec::new();
     for (loader, journal) in parts(&state, &note, loaders)? {

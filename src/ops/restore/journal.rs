@@ -63,6 +63,9 @@ pub struct RestoreNote {
     pub switched_at: Option<Timestamp>,
     /// Seconds from start to switch.
     pub elapsed_seconds: Option<f64>,
+    /// By source: what its data went into, in the words of a manifest's identity; absent in notes of older versions.
+    #[serde(default)]
+    pub identities: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Where a restore as a whole is noted.

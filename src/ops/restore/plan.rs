@@ -106,8 +106,9 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         let details = Details::read(setup, &setup.sinks[0].store, manifest).await?;
         for source in pick.sources.iter().filter_map(|name| manifest.source(name)) {
             let loader = loaders.loader(log.job(), &source.name, &source.kind, options.target.is_some())?;
-            let request = request(manifest, &details, source, options, restore)?;
+            let mut request = request(manifest, &details, source, options, restore)?;
             let load = loader.plan(&request, &setup.context(restore)).await?;
+            request.artifacts.retain(|artifact| !load.leaves.contains(&artifact.name));
             sources.push(SourcePlan {
                 name: source.name.clone(),
                 kind: source.kind.clone(),
@@ -199,6 +200,16 @@ fn request(
 }
 
 impl RestorePlan {
+    /// What of the live data would be dropped before the load and is in none of these sets: `postgres: database shop`.
+    pub fn unsaved(&self, safety: &[Details]) -> Vec<String> {
+        let is_saved = |source: &str, name: &str| {
+            let saved = safety.iter().filter_map(|details| details.source(source)).flat_map(|s| &s.artifacts);
+            saved.into_iter().any(|artifact| artifact.name == name)
+        };
+        let dropped = self.sources.iter().flat_map(|s| s.load.drops.iter().map(|name| (s.name.as_str(), name.as_str())));
+        dropped.filter(|(source, name)| !is_saved(source, name)).map(|(source, name)| format!("{source}: {name}")).collect()
+    }
+
     /// Every reason why it cannot work.
     pub fn refusals(&self) -> impl Iterator<Item = &String> {
         self.sources.iter().flat_map(|s| &s.load.refusals)

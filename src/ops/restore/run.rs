@@ -37,6 +37,8 @@ pub struct RestoreReport {
     pub kept: Vec<String>,
     /// What was only laid aside for a person, how it differs, and the lines that put it in place.
     pub aside: Vec<String>,
+    /// Lines to type now, each with what it is for.
+    pub afterwards: Vec<String>,
     /// Seconds it took.
     pub elapsed_seconds: f64,
 }
@@ -111,6 +113,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         started_at: setup.clock.now(),
         switched_at: None,
         elapsed_seconds: None,
+        identities: plan.sources.iter().map(|s| (s.name.clone(), s.load.identity.clone())).collect(),
     };
     let mut holds = hold_all(setup, log, &sets).await?;
     let result = load_and_switch(setup, log, &state, &plan, &work, &mut note, &mut holds, started).await;
@@ -197,6 +200,7 @@ async fn load_and_switch(
         switched,
         kept,
         aside,
+        afterwards: plan.sources.iter().flat_map(|s| s.load.afterwards.iter().cloned()).collect(),
         elapsed_seconds: started.elapsed().as_secs_f64(),
     })
 }

@@ -19,7 +19,15 @@ pub(super) struct Server {
     pub(super) in_recovery: bool,
 }
 
+/// Key of a server's identity in the manifest.
+pub(super) const SYSTEM_IDENTIFIER: &str = "system_identifier";
+
 impl Server {
+    /// As the manifest has it; empty where the server does not tell.
+    pub(super) fn identity(&self) -> BTreeMap<String, String> {
+        self.system_identifier.iter().map(|id| (SYSTEM_IDENTIFIER.to_owned(), id.clone())).collect()
+    }
+
     pub(super) fn major(&self) -> u32 {
         major_of(&self.version).unwrap_or(0)
     }
@@ -75,6 +83,9 @@ pub(super) struct Database {
     /// What stands below is known only where drctl connected to the database itself.
     #[serde(default)]
     pub(super) tables: Option<u64>,
+    /// Things of its own that a dump could hold, whatever they are; absent in sets of older versions.
+    #[serde(default)]
+    pub(super) objects: Option<u64>,
     #[serde(default)]
     pub(super) extensions: Vec<Extension>,
     #[serde(default)]
@@ -84,6 +95,17 @@ pub(super) struct Database {
     /// A restore needs these roles for ownership.
     #[serde(default)]
     pub(super) owners: BTreeSet<String>,
+}
+
+impl Database {
+    /// Nothing is in it and nothing is set on it: exchanging it for another such one would do no good.
+    pub(super) fn is_bare(&self) -> bool {
+        self.objects == Some(0)
+            && self.settings.is_empty()
+            && self.role_settings.is_empty()
+            && self.acl.is_none()
+            && self.subscriptions.is_empty()
+    }
 }
 
 const DATABASES: &str = "
@@ -126,6 +148,17 @@ select jsonb_build_object(
       where o.dbid = (select oid from pg_database where datname = current_database())
         and o.refclassid = 'pg_authid'::regclass and o.deptype in ('o', 'a')),
   'large_objects', (select count(*) from pg_largeobject_metadata),
+  'objects', (select count(*) from (
+      select oid from pg_class union all select oid from pg_proc union all select oid from pg_type union all select oid from pg_operator
+      union all select oid from pg_namespace where nspname !~ '^pg_(toast_)?temp_'
+      union all select oid from pg_extension union all select oid from pg_largeobject_metadata union all select oid from pg_language
+      union all select oid from pg_collation union all select oid from pg_conversion union all select oid from pg_cast
+      union all select oid from pg_am union all select oid from pg_opclass union all select oid from pg_opfamily
+      union all select oid from pg_ts_config union all select oid from pg_ts_dict union all select oid from pg_ts_parser
+      union all select oid from pg_ts_template union all select oid from pg_foreign_data_wrapper union all select oid from pg_foreign_server
+      union all select oid from pg_event_trigger union all select oid from pg_publication union all select oid from pg_default_acl
+      union all select oid from pg_transform union all select oid from pg_policy union all select oid from pg_statistic_ext) as made
+      where oid::bigint >= 16384),
   'unlogged', (select coalesce(jsonb_agg(format('%I.%I', n.nspname, c.relname) order by 1), '[]') from pg_class c
       join pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r' and c.relpersistence = 'u' and pg_is_in_recovery())
 )::text";
@@ -138,6 +171,8 @@ pub(super) struct Inside {
     subscriptions: Vec<String>,
     owners: BTreeSet<String>,
     pub(super) large_objects: u64,
+    /// What initdb makes has lower oids than 16384 (FirstNormalObjectId).
+    objects: u64,
     /// Unlogged tables of a replica, whose rows it does not have.
     pub(super) unlogged: Vec<String>,
 }
@@ -178,6 +213,7 @@ pub(super) async fn look_inside(connection: &Connection, database: &mut Database
     let row = connection.query_one(INSIDE, &[]).await.map_err(asked(&what))?;
     let inside: Inside = decoded(&what, row.get(0))?;
     database.tables = Some(tables(connection).await?.len() as u64);
+    database.objects = Some(inside.objects);
     database.extensions = inside.extensions.clone();
     database.publications = inside.publications.clone();
     database.subscriptions = inside.subscriptions.clone();

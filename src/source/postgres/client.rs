@@ -4,6 +4,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::environment::Environment;
@@ -94,28 +96,32 @@ pub(super) struct Private {
     folder: Option<PathBuf>,
     password: Option<Secret>,
     tls: TlsFiles,
+    /// The password file, locked: the kernel lets go of it when this process dies, however it dies and in whatever container.
+    _held: Option<std::fs::File>,
 }
 
 impl Private {
     pub(super) fn new(settings: &PostgresSettings) -> Result<Private> {
         let tls = TlsFiles::of(settings, &Environment::system())?;
         let Some(password) = password(settings) else {
-            return Ok(Private { folder: None, password: None, tls });
+            return Ok(Private { folder: None, password: None, tls, _held: None });
         };
         if password.expose().contains(['\n', '\r', '\0']) {
             return Err(Error::new(Kind::Preflight, format!("the password of {} holds a line break", settings.user))
                 .hint("a PostgreSQL password file cannot hold such a password: change it"));
         }
         let parent = private_parent();
-        sweep(&parent);
         let folder = parent.join(format!("{PREFIX}{}-{:016x}", std::process::id(), rand::random::<u64>()));
         let what = || format!("make a private folder in {}", parent.display());
         std::fs::DirBuilder::new().mode(0o700).create(&folder).context(what)?;
-        let private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls };
+        let mut private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls, _held: None };
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?;
+        // Where there are no locks the number of the process has to do.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         let escaped = password.expose().replace('\\', "\\\\").replace(':', "\\:");
         std::io::Write::write_all(&mut file, format!("*:*:*:*:{escaped}\n").as_bytes()).context(what)?;
+        private._held = Some(file);
         Ok(private)
     }
 
@@ -172,7 +178,30 @@ fn private_parent() -> PathBuf {
     in_memory.into_iter().find(usable).unwrap_or_else(std::env::temp_dir)
 }
 
-/// Removes what a killed drctl of this user left there.
+/// Removes password files that a killed drctl of this user left. For the start of every verb: it costs the listing of one folder.
+pub fn sweep_private_files() {
+    sweep(&private_parent());
+}
+
+/// How old a password file without a lock must be: its owner takes the lock just after it makes the file.
+const LOCKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The same where there are no locks: a process of another namespace is not in `/proc`.
+const DONE_WITHIN: Duration = Duration::from_secs(600);
+
+/// Whether the owner of a private folder is gone.
+fn is_left_over(folder: &Path, pid: u32, age: Duration) -> bool {
+    let dead = || age > DONE_WITHIN && !Path::new(&format!("/proc/{pid}")).exists();
+    // Not followed: whoever else may write to the parent folder must not lead us elsewhere.
+    let file = rustix::fs::open(folder.join("pgpass"), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let Ok(file) = file else { return dead() };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => age > LOCKED_WITHIN,
+        Err(Errno::AGAIN) => false,
+        Err(_) => dead(),
+    }
+}
+
 fn sweep(parent: &Path) {
     let own = rustix::process::geteuid().as_raw();
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -181,10 +210,9 @@ fn sweep(parent: &Path) {
             continue;
         };
         let Ok(meta) = entry.metadata() else { continue };
-        // The age guards against a process id of another namespace, for which /proc says nothing.
-        let old = meta.modified().ok().and_then(|t| t.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(600));
+        let age = meta.modified().ok().and_then(|t| t.elapsed().ok()).unwrap_or_default();
         let ours = std::os::unix::fs::MetadataExt::uid(&meta) == own && meta.permissions().mode() & 0o077 == 0;
-        if ours && old && !Path::new(&format!("/proc/{pid}")).exists() {
+        if ours && meta.is_dir() && is_left_over(&entry.path(), pid, age) {
             let _ = std::fs::remove_file(entry.path().join("pgpass"));
             let _ = std::fs::remove_dir(entry.path());
         }
@@ -226,6 +254,40 @@ mod tests {
         assert!(!folder.exists());
         let broken = PostgresSettings { password: Some(Secret::new("a\nb")), ..PostgresSettings::default() };
         assert_eq!(Private::new(&broken).err().unwrap().kind(), Kind::Preflight);
+    }
+
+    #[test]
+    fn password_files_of_a_killed_process_are_swept_and_others_are_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: u64| {
+            let folder = parent.path().join(name);
+            std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+            let file = std::fs::File::create(folder.join("pgpass")).unwrap();
+            let then = std::time::SystemTime::now() - Duration::from_secs(age);
+            std::fs::File::open(&folder).unwrap().set_modified(then).unwrap();
+            file
+        };
+        let living = std::process::id();
+        // The owner's number says nothing: it may be another process by now, or of another container.
+        drop(make(&format!("{PREFIX}{living}-dead"), 60));
+        drop(make(&format!("{PREFIX}{living}-beginning"), 0));
+        drop(make("other-1-x", 6000));
+        let held = make(&format!("{PREFIX}4194999-held"), 6000);
+        flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(parent.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = entries.collect();
+            names.sort();
+            names
+        };
+        sweep(parent.path());
+        let beginning = format!("{PREFIX}{living}-beginning");
+        let mut left = vec![format!("{PREFIX}4194999-held"), beginning, "other-1-x".to_owned()];
+        left.sort();
+        assert_eq!(names(), left);
+        drop(held);
+        sweep(parent.path());
+        assert!(!names().contains(&format!("{PREFIX}4194999-held")));
     }
 
     #[tokio::test]

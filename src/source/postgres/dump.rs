@@ -14,7 +14,7 @@ use crate::model::artifact::Consistency;
 use crate::pipeline::plain::PlainSender;
 use crate::process::{Command, Failure, Finished, Limits, Reason};
 use crate::source::postgres::blocker::{self, Blocker};
-use crate::source::postgres::catalog::{self, Database, Server};
+use crate::source::postgres::catalog::{self, Database, SYSTEM_IDENTIFIER, Server};
 use crate::source::postgres::client::{Client, Private, database_argument};
 use crate::source::postgres::connect::{Connection, connect};
 use crate::source::postgres::settings::PostgresSettings;
@@ -250,8 +250,11 @@ fn explain(failure: Failure, blocker: Option<Blocker>, lost: bool) -> Error {
 #[async_trait]
 impl Session for PostgresSession {
     fn identity(&self) -> BTreeMap<String, String> {
-        let identifier = self.server.system_identifier.clone();
-        identifier.map(|id| ("system_identifier".to_owned(), id)).into_iter().collect()
+        self.server.identity()
+    }
+
+    fn bound_by(&self) -> Option<&'static str> {
+        Some(SYSTEM_IDENTIFIER)
     }
 
     fn artifacts(&self) -> Vec<ArtifactPlan> {

@@ -12,6 +12,8 @@ mod load;
 mod settings;
 mod tls;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind, Result};
@@ -23,6 +25,7 @@ use connect::{Connection, connect};
 use dump::PostgresSession;
 use load::{Beside, beside};
 
+pub use client::sweep_private_files;
 pub use load::PostgresLoader;
 pub use settings::{ChannelBinding, Databases, PostgresSettings, SslMode};
 
@@ -60,12 +63,27 @@ impl Refused {
 
     fn of(database: &Database) -> Option<Refused> {
         match beside(&database.name) {
-            Some(Beside::Loading) => Some(Refused::Beside(Beside::Loading)),
-            Some(Beside::Kept) if !database.allow_connections => Some(Refused::Beside(Beside::Kept)),
+            Some((Beside::Loading, _)) => Some(Refused::Beside(Beside::Loading)),
+            Some((Beside::Kept, _)) if !database.allow_connections => Some(Refused::Beside(Beside::Kept)),
             _ if database.template => Some(Refused::Template),
             _ => (!database.allow_connections).then_some(Refused::Closed),
         }
     }
+}
+
+/// A line for each restore that keeps databases aside, with the one that lets go of them.
+fn kept_aside(refused: &[(String, Refused)]) -> Vec<String> {
+    let mut restores: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, why) in refused {
+        if let (Refused::Beside(Beside::Kept), Some((_, restore))) = (why, beside(name)) {
+            restores.entry(restore).or_default().push(name);
+        }
+    }
+    let line = |(restore, names): (&str, Vec<&str>)| {
+        let names = names.join(", ").escape_debug().to_string();
+        format!("Restore {restore} keeps old data aside, which is not dumped: {names}. To drop it: drctl restore --finish {restore}")
+    };
+    restores.into_iter().map(line).collect()
 }
 
 fn without_unlogged(database: &Database, inside: &catalog::Inside) -> Option<String> {
@@ -117,8 +135,11 @@ impl PostgresSource {
         let pg_dumpall = client::find(settings, "pg_dumpall", major, &why, &context.cancel).await?;
         let (databases, refused) = self.choose(catalog::databases(&connection).await?)?;
         // Every cluster has the two templates; a warning in every run would only teach people to skip warnings. Details name them.
-        let (mut warnings, mut problems) = (Vec::new(), Vec::new());
+        let (mut warnings, mut problems) = (kept_aside(&refused), Vec::new());
         for (name, why) in refused.iter().filter(|(name, _)| !matches!(name.as_str(), "template0" | "template1")) {
+            if *why == Refused::Beside(Beside::Kept) {
+                continue;
+            }
             let line = format!("Database {} is not dumped: {}.", name.escape_debug(), why.why());
             // Someone's data that nobody could read: the set is not whole without it.
             if *why == Refused::Closed { &mut problems } else { &mut warnings }.push(line);

@@ -35,7 +35,10 @@ pub(super) fn plan(settings: &FilesSettings, request: &LoadRequest) -> Result<Lo
     }
     match &request.target {
         Some(target) => target_plan(&mut plan, Path::new(target), &details, &totals, need)?,
-        None => live_plan(&mut plan, settings, request, &details, &totals, need)?,
+        None => {
+            plan.exchanges = true;
+            live_plan(&mut plan, settings, request, &details, &totals, need)?;
+        }
     }
     owners(&mut plan, &details);
     if details.unreadable.len() > 0 {

@@ -18,13 +18,14 @@ mod state;
 mod steps;
 mod timescale;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind, Result};
-use crate::model::{ArtifactFormat, Facts};
+use crate::model::{ArtifactFormat, Facts, Secret};
 use crate::pipeline::plain::{Plain, PlainReceiver};
 use crate::process::Input;
 use crate::source::RunContext;
@@ -53,6 +54,8 @@ const GLOBALS_LIMIT: usize = 64 * 1024 * 1024;
 /// whole artifact and made a safety set by then. The new database takes the live name only when it is whole.
 pub struct PostgresLoader {
     settings: PostgresSettings,
+    /// Passwords that stood in a target's URL, by that URL without it: the journal never holds them, this process still needs them.
+    passwords: Mutex<BTreeMap<String, Secret>>,
 }
 
 /// The server a restore goes to, and the database when the target names one.
@@ -98,12 +101,18 @@ impl Recorded {
 impl PostgresLoader {
     /// A loader for the server of these settings.
     pub fn new(settings: PostgresSettings) -> Self {
-        PostgresLoader { settings }
+        PostgresLoader { settings, passwords: Mutex::default() }
     }
 
     fn place(&self, target: Option<&str>) -> Result<Place> {
         let Some(url) = target else { return Ok(Place { settings: self.settings.clone(), database: None }) };
-        let (settings, database) = self.settings.at_url(url)?;
+        let (mut settings, database) = self.settings.at_url(url)?;
+        let mut passwords = self.passwords.lock().unwrap_or_else(|p| p.into_inner());
+        match &settings.password {
+            Some(password) => drop(passwords.insert(settings.url(None), password.clone())),
+            None => settings.password = passwords.get(&settings.url(None)).cloned(),
+        }
+        drop(passwords);
         Ok(Place { settings, database })
     }
 
@@ -150,10 +159,8 @@ impl PostgresLoader {
         let text = String::from_utf8(text).map_err(|_| Error::corrupt("the globals are no UTF-8 text"))?;
         let globals = Globals::parse(&text)?;
         let place = self.place(request.target.as_deref())?;
-        let connection = server::administer(&place.settings, &application(context), &[]).await?;
+        let Steps { mut state, connection, .. } = Steps::open(place.settings, self.state(request, journal)?, journal, context).await?;
         let have = catalog::roles(&connection).await?;
-        let mut state = self.state(request, journal)?;
-        state.tie_to(&catalog::server(&connection).await?, &place.settings.address())?;
         // Noted before they are made: after a crash those that exist by then are known to be ours.
         state.roles.extend(globals.roles().filter(|role| !have.contains(*role) && !role.starts_with("pg_")).map(str::to_owned));
         state.write(journal).await?;

@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::Result;
 use crate::model::ArtifactFormat;
-use crate::process::human_bytes;
+use crate::process::{human_bytes, shell_word};
 use crate::source::RunContext;
 use crate::source::load::{LoadPlan, LoadRequest};
 use crate::source::postgres::catalog::{self, Database, Server};
@@ -15,6 +15,7 @@ use crate::source::postgres::client;
 use crate::source::postgres::connect::{Connection, pg_error};
 use crate::source::postgres::load::properties::DEFAULT_TABLESPACE;
 use crate::source::postgres::load::{Place, Recorded, state, timescale};
+use crate::source::postgres::settings::Databases;
 
 /// Rooms for what grows while it is loaded: sorting for indexes, WAL.
 const ROOM_PERCENT: u64 = 110;
@@ -27,6 +28,9 @@ pub(super) fn cannot_load(live: &str) -> Option<String> {
     }
     None
 }
+
+/// Made by initdb in every server, for connections of those who administer it.
+const MAINTENANCE: &str = "postgres";
 
 pub(super) struct Planner<'a> {
     pub(super) request: &'a LoadRequest,
@@ -50,17 +54,20 @@ impl Planner<'_> {
         self.plan.target = format!("PostgreSQL {version} at {}", self.place.settings.address());
         self.versions(context).await;
         self.rights().await?;
-        let databases: Vec<(String, String)> = self.databases();
+        self.plan.identity = self.server.identity();
         let existing = catalog::databases(self.connection).await?;
+        // Without knowing what goes where there is nothing more to say.
+        let Some(databases) = self.databases(&existing) else { return Ok(self.plan) };
         self.identity(&databases, &existing);
-        self.roles().await?;
-        self.extensions().await?;
+        self.roles(&databases).await?;
+        self.extensions(&databases).await?;
         let mut needed = 0;
         for (source, live) in &databases {
             needed += self.recorded.database(source).and_then(|d| d.size_bytes).unwrap_or(0);
             self.database(source, live, &existing).await?;
         }
         self.room(needed).await;
+        self.statistics(&databases);
         if self.request.artifacts.iter().any(|a| a.artifact.format == ArtifactFormat::Sql) {
             self.plan.touches.push("roles that are missing are created; roles that exist stay as they are".into());
         }
@@ -71,15 +78,52 @@ impl Planner<'_> {
         self.plan.refusals.push(why.into());
     }
 
-    fn databases(&mut self) -> Vec<(String, String)> {
-        let wanted: Vec<_> = self.request.artifacts.iter().filter(|a| a.artifact.format == ArtifactFormat::PgCustom).collect();
+    /// Databases to load, each with the name it is to have. `None` when several would have one name, which is refused.
+    fn databases(&mut self, existing: &[Database]) -> Option<Vec<(String, String)>> {
+        let mut wanted: Vec<_> = self.request.artifacts.iter().filter(|a| a.artifact.format == ArtifactFormat::PgCustom).collect();
         if self.place.database.is_some() && wanted.len() > 1 {
+            let names: Vec<&str> = wanted.iter().map(|a| a.name.as_str()).collect();
             self.refuse(format!(
-                "the target names one database, but {} are to be restored: leave its name out or choose one",
-                wanted.len()
+                "the target names one database, but {} are to be restored ({}): leave its name out, and each keeps its own",
+                wanted.len(),
+                names.join(", ")
             ));
+            return None;
         }
-        wanted.iter().map(|a| (a.name.clone(), self.place.live_name(&a.name))).collect()
+        wanted.retain(|artifact| {
+            let left = self.is_left(&artifact.name, existing);
+            if left {
+                self.plan.touches.push(format!("database {}: empty in the set, stays as it is", artifact.name));
+                self.plan.leaves.push(artifact.name.clone());
+            }
+            !left
+        });
+        Some(wanted.iter().map(|a| (a.name.clone(), self.place.live_name(&a.name))).collect())
+    }
+
+    /// The database `postgres` is in every server and mostly empty: exchanging it would only end the connections of whoever administers the
+    /// server. Whoever names it gets it.
+    fn is_left(&self, name: &str, existing: &[Database]) -> bool {
+        let named = match &self.place.settings.databases {
+            Databases::Named(names) => names.iter().any(|n| n == name),
+            Databases::All => false,
+        };
+        let bare = || self.recorded.database(name).is_some_and(Database::is_bare);
+        name == MAINTENANCE && !named && self.place.database.is_none() && existing.iter().any(|e| e.name == name) && bare()
+    }
+
+    /// pg_restore brings no statistics of the planner: until they are made anew, queries may be slow.
+    fn statistics(&mut self, databases: &[(String, String)]) {
+        let settings = &self.place.settings;
+        let which = match databases {
+            [] => return,
+            [(_, only)] => format!("--dbname={}", shell_word(only)),
+            _ => "--all".to_owned(),
+        };
+        let (host, port, user) = (shell_word(&settings.host), settings.port, shell_word(&settings.user));
+        self.plan.afterwards.push(format!(
+            "vacuumdb --host={host} --port={port} --username={user} --analyze-in-stages {which}    # a restored database has no statistics for its planner yet"
+        ));
     }
 
     async fn versions(&mut self, context: &RunContext) {
@@ -133,7 +177,7 @@ impl Planner<'_> {
         let taken: Vec<&str> =
             databases.iter().map(|(_, live)| live.as_str()).filter(|live| existing.iter().any(|e| e.name == *live)).collect();
         // `postgres` is in every cluster; alone it says nothing of what lives there.
-        let taken: Vec<&str> = taken.into_iter().filter(|live| *live != "postgres").collect();
+        let taken: Vec<&str> = taken.into_iter().filter(|live| *live != MAINTENANCE).collect();
         if self.request.target.is_none() && !taken.is_empty() {
             let url = self.place.settings.url(None);
             self.refuse(format!("{said}, and it has {} already: if it is the right one, say --target {url}", taken.join(", ")));
@@ -142,12 +186,12 @@ impl Planner<'_> {
         }
     }
 
-    async fn roles(&mut self) -> Result<()> {
+    async fn roles(&mut self, databases: &[(String, String)]) -> Result<()> {
         let have = catalog::roles(self.connection).await?;
         let globals = self.request.artifacts.iter().any(|a| a.artifact.format == ArtifactFormat::Sql);
         let mut missing = BTreeSet::new();
-        for (source, _) in self.databases() {
-            if let Some(database) = self.recorded.database(&source) {
+        for (source, _) in databases {
+            if let Some(database) = self.recorded.database(source) {
                 missing.extend(database.owners.iter().chain([&database.owner]).filter(|role| !have.contains(*role)).cloned());
             }
         }
@@ -165,14 +209,14 @@ impl Planner<'_> {
         Ok(())
     }
 
-    async fn extensions(&mut self) -> Result<()> {
+    async fn extensions(&mut self, databases: &[(String, String)]) -> Result<()> {
         let query = "select name::text, default_version from pg_available_extensions";
         let rows = self.connection.query(query, &[]).await.map_err(|e| pg_error("list the available extensions", &e))?;
         let available: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        for (source, _) in self.databases() {
-            let Some(database) = self.recorded.database(&source).cloned() else { continue };
+        for (source, _) in databases {
+            let Some(database) = self.recorded.database(source).cloned() else { continue };
             if let Some(extension) = timescale::of(&database)
-                && let Some(why) = timescale::cannot_take(self.connection, &source, extension).await?
+                && let Some(why) = timescale::cannot_take(self.connection, source, extension).await?
             {
                 self.refuse(why);
             }
@@ -264,6 +308,10 @@ impl Planner<'_> {
                     format!("database {live}: {size} live, kept as {}{connections}", state::name_beside(live, &format!("old_{restore}")))
                 }
             });
+            match self.request.in_place {
+                true => self.plan.drops.push(source.to_owned()),
+                false => self.plan.exchanges = true,
+            }
             if self.request.in_place && !found.subscriptions.is_empty() {
                 let names = found.subscriptions.join(", ");
                 self.refuse(format!("database {live} has subscriptions ({names}), which in place would be lost: drop them first"));

@@ -35,17 +35,14 @@ pub(in crate::source::postgres) enum Beside {
     Kept,
 }
 
-/// What a database is by its name, if a restore gave it that name.
-pub(in crate::source::postgres) fn beside(name: &str) -> Option<Beside> {
+/// What a database is by its name, and the restore that gave it that name, if one did.
+pub(in crate::source::postgres) fn beside(name: &str) -> Option<(Beside, &str)> {
     // As restores are named: eight of Crockford's letters and digits.
     let is_id = |id: &str| id.len() == 8 && id.bytes().all(|b| b"0123456789abcdefghjkmnpqrstvwxyz".contains(&b));
     let (database, suffix) = name.rsplit_once("_drctl_")?;
     let kept = suffix.strip_prefix("old_").or_else(|| suffix.strip_prefix("undone_"));
-    match kept {
-        _ if database.is_empty() => None,
-        Some(id) => is_id(id).then_some(Beside::Kept),
-        None => is_id(suffix).then_some(Beside::Loading),
-    }
+    let (beside, restore) = kept.map_or((Beside::Loading, suffix), |id| (Beside::Kept, id));
+    (is_id(restore) && !database.is_empty()).then_some((beside, restore))
 }
 
 /// How far one database has come. What was really done is asked of the server, by oid: a step is noted before it is done.
@@ -161,9 +158,9 @@ mod tests {
     #[test]
     fn names_that_restores_gave_are_known() {
         let id = "7k3q9xyz";
-        assert_eq!(beside(&name_beside("shop", id)), Some(Beside::Loading));
-        assert_eq!(beside(&name_beside("a_drctl_b", &format!("old_{id}"))), Some(Beside::Kept));
-        assert_eq!(beside(&name_beside(&"x".repeat(63), &format!("undone_{id}"))), Some(Beside::Kept));
+        assert_eq!(beside(&name_beside("shop", id)), Some((Beside::Loading, id)));
+        assert_eq!(beside(&name_beside("a_drctl_b", &format!("old_{id}"))), Some((Beside::Kept, id)));
+        assert_eq!(beside(&name_beside(&"x".repeat(63), &format!("undone_{id}"))), Some((Beside::Kept, id)));
         for other in [
             "shop",
             "shop_drctl_",

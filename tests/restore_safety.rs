@@ -1,0 +1,194 @@
+//! What a restore drops, exchanges, leaves alone and asks before it does so.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+#[path = "support/cli.rs"]
+mod cli;
+#[path = "support/shop.rs"]
+mod shop;
+#[path = "support/postgres.rs"]
+mod support;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use cli::Ran;
+use shop::Shop;
+use support::Server;
+
+fn jobs(shop: &Shop, databases: &str) -> String {
+    let postgres = shop.postgres("").replace(&format!("[{}]", shop.database), databases);
+    format!("jobs:\n  - job: shop\n    timezone: UTC\n    sources:\n      - {postgres}\n")
+}
+
+/// Runs drctl at a terminal, `script` is one, and types an answer.
+fn at_a_terminal(shop: &Shop, args: &[&str], answer: &str) -> Ran {
+    let drctl = shop.home.command(args);
+    let line = format!("{} {}", drctl.get_program().display(), args.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(shop.home.path("")).env_clear();
+    for (name, value) in drctl.get_envs() {
+        script.env(name, value.unwrap());
+    }
+    let mut asked = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    asked.stdin.as_mut().unwrap().write_all(format!("{answer}\n").as_bytes()).unwrap();
+    Ran::of(asked.wait_with_output().unwrap())
+}
+
+#[test]
+fn f84_in_place_drops_nothing_that_the_safety_set_does_not_hold() {
+    let shop = Shop::on(Arc::new(Server::start()));
+    shop.server.sql("postgres", "CREATE DATABASE other");
+    shop.server.sql("other", "CREATE TABLE t (i int); INSERT INTO t VALUES (1)");
+    shop.set_jobs(&jobs(&shop, &format!("[{}, other]", shop.database)));
+    let set = shop.backup();
+    // What the job holds is fewer by now; what the set would drop is not.
+    shop.set_jobs(&jobs(&shop, &format!("[{}]", shop.database)));
+    shop.server.sql("other", "INSERT INTO t VALUES (2)");
+    let lost = shop.server.sql("other", "SELECT sum(i) FROM t");
+    let refused = shop.run(&["restore", &set, "--in-place", "--yes"]);
+    assert_eq!(refused.code, 4, "{}", refused.all());
+    for word in ["nothing was dropped", "the safety set does not hold postgres: other", "hint: ", "--no-safety-set"] {
+        assert!(refused.err.contains(word), "{word}: {}", refused.err);
+    }
+    assert_eq!(shop.server.sql("other", "SELECT sum(i) FROM t"), lost);
+    assert!(shop.orders().starts_with("1000 "));
+
+    shop.set_jobs(&jobs(&shop, &format!("[{}, other]", shop.database)));
+    shop.home.ok(&["restore", &set, "--in-place", "--yes"]);
+    assert_eq!(shop.server.sql("other", "SELECT sum(i) FROM t"), "1");
+    let safety = shop.home.newest();
+    shop.home.ok(&["restore", &safety, "--in-place", "--no-safety-set", "--yes"]);
+    assert_eq!(shop.server.sql("other", "SELECT sum(i) FROM t"), lost);
+}
+
+#[test]
+fn finish_and_undo_say_what_they_do_and_finish_asks() {
+    let shop = Shop::new();
+    let whole = shop.picture();
+    let set = shop.backup();
+    shop.damage();
+    let lost = shop.picture();
+    shop.home.ok(&["restore", &set, "--yes"]);
+    let kept = shop.databases().into_iter().find(|d| d.contains("_drctl_old_")).unwrap();
+    let id = kept.rsplit('_').next().unwrap().to_owned();
+
+    let nobody = shop.run(&["restore", "--finish"]);
+    assert_eq!(nobody.code, 4, "{}", nobody.all());
+    for word in [&format!("FINISH restore {id} of {set}"), "Dropped for good:", &format!("database {kept}: "), "uploads.drctl-old-"] {
+        assert!(nobody.err.contains(word), "{word}: {}", nobody.err);
+    }
+    assert!(
+        nobody.err.contains("live since ") && nobody.err.contains(&format!("hint: drctl restore --finish {id} --yes")),
+        "{}",
+        nobody.err
+    );
+    let dry = shop.home.ok(&["restore", "--finish", &id, "--dry-run"]);
+    assert!(dry.out.contains("Dropped for good:"), "{}", dry.all());
+    let no = at_a_terminal(&shop, &["restore", "--finish"], "no");
+    assert_eq!(no.code, 4, "{}", no.all());
+    assert!(no.out.contains("Dropped for good:") && no.out.contains("Type yes to go on"), "{}", no.all());
+    let dry = shop.home.ok(&["restore", "--undo", "--dry-run"]);
+    assert!(
+        dry.out.contains(&format!("UNDO restore {id}")) && dry.out.contains("Live again, instead of what is live now:"),
+        "{}",
+        dry.all()
+    );
+    let no = at_a_terminal(&shop, &["restore", "--undo"], "n");
+    assert_eq!(no.code, 4, "{}", no.all());
+    assert_eq!((shop.picture(), shop.databases().len(), shop.beside().len()), (whole.clone(), 2, 1), "nothing was changed");
+
+    // The way back needs nobody who could be asked, and says what it does.
+    let undone = shop.home.ok(&["restore", "--undo"]);
+    assert!(undone.err.contains(&format!("database {kept}: ")) && undone.err.contains("kept aside, until"), "{}", undone.err);
+    assert_eq!(shop.picture(), lost);
+    let yes = at_a_terminal(&shop, &["restore", "--finish"], "yes");
+    assert_eq!(yes.code, 0, "{}", yes.all());
+    assert_eq!((shop.picture(), shop.databases().len(), shop.beside().len()), (lost, 1, 0));
+    assert_eq!(shop.run(&["restore", "--finish"]).code, 6);
+}
+
+#[test]
+fn f83_a_target_with_live_data_is_exchanged_and_the_way_back_is_shown_and_works() {
+    let shop = Shop::new();
+    let set = shop.backup();
+    let other = Server::start();
+    other.sql("postgres", "CREATE DATABASE theirs");
+    other.sql("theirs", "CREATE TABLE kept (i int); INSERT INTO kept VALUES (7)");
+    let url = format!("postgres://postgres:{}@127.0.0.1:{}/theirs", percent(support::PASSWORD), other.port);
+    let args = ["restore", &set, "--source", "postgres", "--target", &url];
+    let dry = shop.home.ok(&[&args[..], &["--dry-run"]].concat());
+    assert!(dry.out.contains("What is live there stays in use") && dry.out.contains("Back again: drctl restore --undo "), "{}", dry.out);
+    assert!(dry.out.contains("its password in PGPASSWORD"), "{}", dry.out);
+    let done = shop.home.ok(&[&args[..], &["--yes"]].concat());
+    assert_eq!(other.sql("theirs", "SELECT count(*) FROM orders"), "1000");
+    let at = done.out.find("drctl restore --undo ").unwrap_or_else(|| panic!("no undo line: {}", done.all()));
+    let id = done.out[at..].split_whitespace().nth(3).unwrap().to_owned();
+    // The password stood in the URL only, and is nowhere kept.
+    let mut undo = shop.home.command(&["restore", "--undo", &id]);
+    let undone = Ran::of(undo.env("PGPASSWORD", support::PASSWORD).output().unwrap());
+    assert_eq!(undone.code, 0, "{}", undone.all());
+    assert!(undone.err.contains(&format!("at postgres://postgres:***@127.0.0.1:{}/theirs", other.port)), "{}", undone.err);
+    assert_eq!(other.sql("theirs", "SELECT i FROM kept"), "7");
+    let mut finish = shop.home.command(&["restore", "--finish", &id, "--yes"]);
+    assert_eq!(Ran::of(finish.env("PGPASSWORD", support::PASSWORD).output().unwrap()).code, 0);
+    assert_eq!(other.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname ~ '_drctl_'"), "0");
+}
+
+fn percent(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}
+
+#[test]
+fn an_empty_maintenance_database_stays_as_it_is_unless_it_is_named() {
+    let shop = Shop::on(Arc::new(Server::start()));
+    let oid = || shop.server.sql("template1", "SELECT oid FROM pg_database WHERE datname = 'postgres'");
+    let bare = oid();
+    shop.set_jobs(&jobs(&shop, "all"));
+    let set = shop.backup();
+    shop.damage();
+    let dry = shop.home.json(&["restore", &set, "--dry-run"]);
+    let source = &dry["result"]["sources"][0];
+    assert_eq!(source["artifacts"], serde_json::json!(["globals", shop.database]), "{dry}");
+    let plan = shop.home.ok(&["restore", &set, "--dry-run"]).out;
+    assert_eq!(plan.matches("database postgres").count(), 1, "{plan}");
+    assert!(plan.contains("database postgres: empty in the set, stays as it is"), "{plan}");
+    let done = shop.home.ok(&["restore", &set, "--yes"]);
+    assert!(shop.orders().starts_with("1000 "), "{}", done.all());
+    assert_eq!(oid(), bare);
+    // One database: the line for its statistics names it.
+    let line =
+        format!("vacuumdb --host=127.0.0.1 --port={} --username=postgres --analyze-in-stages --dbname={}", shop.server.port, shop.database);
+    assert!(done.out.contains(&line), "{}", done.out);
+    shop.home.ok(&["restore", "--finish", "--yes"]);
+    let in_place = shop.home.ok(&["restore", &set, "--in-place", "--yes"]);
+    assert_eq!(oid(), bare, "{}", in_place.all());
+
+    // Named in the configuration it is restored like any other.
+    shop.set_jobs(&jobs(&shop, "[postgres]"));
+    let named = shop.home.ok(&["restore", &set, "--dry-run"]).out;
+    assert!(named.contains("kept as postgres_drctl_old_"), "{named}");
+    // And a view alone is something of its own.
+    shop.server.sql("postgres", "CREATE VIEW v AS SELECT 1");
+    shop.set_jobs(&jobs(&shop, "all"));
+    let set = shop.backup();
+    let plan = shop.home.ok(&["restore", &set, "--dry-run"]).out;
+    assert!(plan.contains("kept as postgres_drctl_old_"), "{plan}");
+}
+
+#[test]
+fn several_databases_into_one_are_refused_once() {
+    let shop = Shop::on(Arc::new(Server::start()));
+    shop.server.sql("postgres", "CREATE DATABASE other");
+    shop.set_jobs(&jobs(&shop, &format!("[{}, other]", shop.database)));
+    let set = shop.backup();
+    let url = format!("postgres://postgres@127.0.0.1:{}/onedb", shop.server.port);
+    let refused = shop.run(&["restore", &set, "--target", &url, "--yes"]);
+    assert_eq!(refused.code, 4, "{}", refused.all());
+    let told = format!("the target names one database, but 2 are to be restored ({}, other)", shop.database);
+    // In the plan, and as the error that ends it.
+    assert_eq!(refused.err.matches(&told).count(), 2, "{}", refused.err);
+    let dry = shop.run(&["restore", &set, "--target", &url, "--dry-run"]);
+    assert_eq!((dry.code, dry.out.matches(&told).count(), dry.out.matches("  ! ").count()), (4, 1, 1), "{}", dry.all());
+}
