@@ -105,6 +105,8 @@ impl JobLog {
         self.refresh().await?;
         self.refuse_if_tampered(false)?;
         self.refuse_single_writer()?;
+        self.introduce().await?;
+        self.refuse_without_writer()?;
         let parent = match kind {
             SetKind::Full => None,
             SetKind::Incremental => Some(open_chain(&self.state, group).ok_or_else(|| {

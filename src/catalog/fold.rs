@@ -49,8 +49,9 @@ impl Envelope {
     }
 }
 
-/// Number of the key file that a `key-change` in these bytes names, nothing of it verified; it must be at hand to judge the record.
-pub fn named_key(bytes: &[u8]) -> Option<u64> {
+/// Numbers of the key files that a `key-change` in these bytes names and is signed by, nothing of it verified; they must be at hand to judge
+/// the record.
+pub fn named_keys(bytes: &[u8]) -> Option<[u64; 2]> {
     #[derive(Deserialize)]
     struct PeekBody {
         #[serde(rename = "type")]
@@ -59,12 +60,13 @@ pub fn named_key(bytes: &[u8]) -> Option<u64> {
     }
     #[derive(Deserialize)]
     struct Peek {
+        key: u64,
         body: PeekBody,
     }
     // Nearly every record is of another type: look for the word before parsing.
     memchr::memmem::find(bytes, b"\"key-change\"")?;
     let peek: Peek = serde_json::from_str(encoding::split(bytes).ok()?.json().ok()?).ok()?;
-    (peek.body.kind == "key-change").then_some(peek.body.number?)
+    (peek.body.kind == "key-change").then_some([peek.body.number?, peek.key])
 }
 
 /// A record that verified.
@@ -90,11 +92,19 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Res
     if !frame.rules.unverified_is_nothing {
         return Ok(Verified { record: record.map_err(wrong)? });
     }
-    let standing = state.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key {} was never made valid in this log", head.key)))?;
+    let (file, sha256) = frame.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key file {} is not at hand", head.key)))?;
+    let standing = match state.keys.get(&head.key) {
+        Some(standing) => standing.clone(),
+        // A new key may bring itself, and those before it: the root key vouches for its file. Otherwise no log could go on whose keys are
+        // all lost or revoked.
+        None if state.takes_key(head.key) && matches!(&record, Ok(r) if introduces(r)) => {
+            KeyStanding { sha256: *sha256, roles: file.roles.clone(), since: number, revoked: None }
+        }
+        None => return Err(Error::corrupt(format!("key {} was never made valid in this log", head.key))),
+    };
     if let Some(revoked) = standing.revoked {
         return Err(Error::corrupt(format!("key {} was revoked by record {revoked}", head.key)));
     }
-    let (file, sha256) = frame.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key file {} is not at hand", head.key)))?;
     if *sha256 != standing.sha256 {
         return Err(Error::corrupt(format!("key file {} is not the one this log names", head.key)));
     }
@@ -112,6 +122,11 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Res
         return Err(Error::corrupt(format!("key {} may not write a {} record", record.key, record.body.type_name())));
     }
     Ok(Verified { record })
+}
+
+/// A `key-change` signed by the key it names or a later one. What it names is compared when it is applied.
+fn introduces(record: &Record) -> bool {
+    matches!(&record.body, Body::KeyChange { number, .. } if *number <= record.key)
 }
 
 impl State {
@@ -318,7 +333,7 @@ impl State {
             return Err(format!("key file {number} is not the one named"));
         }
         // Only upwards, so that a key once revoked cannot be brought back by naming its old file again.
-        if self.keys.keys().next_back().is_some_and(|newest| *newest >= number) {
+        if !self.takes_key(number) {
             return Err(format!("key {number} is not newer than the keys this log knows"));
         }
         // What is revoked stands in the file that the root key signed; a stolen role key cannot revoke others.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::catalog::encoding;
 use crate::catalog::fold::{self, Frame, KeyBook};
-use crate::catalog::keys::{KeyFile, RoleKey, roles_for};
+use crate::catalog::keys::{KeyFile, Role, RoleKey, roles_for};
 use crate::catalog::repository::Repository;
 use crate::catalog::rules::{self, Rules};
 use crate::catalog::state::{Finding, State};
@@ -234,9 +234,10 @@ impl JobLog {
 
     /// Verifies and applies one record; says whether it counts. [`Kind::Corrupt`] when it does not verify, nothing applied then.
     pub(crate) async fn fold(&mut self, number: u64, bytes: &[u8]) -> Result<bool> {
-        if let Some(key) = fold::named_key(bytes)
-            && !self.book.contains_key(&key)
-        {
+        for key in fold::named_keys(bytes).into_iter().flatten() {
+            if self.book.contains_key(&key) {
+                continue;
+            }
             match read_key_file(&self.repository, key).await {
                 Ok(file) => {
                     self.book.insert(key, file);
@@ -343,11 +344,19 @@ impl JobLog {
     }
 
     /// [`JobLog::append_with`] for a `make` that may find, at any head, that there is nothing to append any more.
-    pub async fn append_if<F>(&mut self, mut make: F) -> Result<Option<Appended>>
+    pub async fn append_if<F>(&mut self, make: F) -> Result<Option<Appended>>
     where
         F: FnMut(&State, Timestamp) -> Result<Option<Body>> + Send,
     {
         self.refresh().await?;
+        self.introduce().await?;
+        self.append_unintroduced(make).await
+    }
+
+    async fn append_unintroduced<F>(&mut self, mut make: F) -> Result<Option<Appended>>
+    where
+        F: FnMut(&State, Timestamp) -> Result<Option<Body>> + Send,
+    {
         loop {
             let date = self.server_date().await?;
             let Some(body) = make(&self.state, date)? else { return Ok(None) };
@@ -369,30 +378,74 @@ impl JobLog {
         }
     }
 
+    /// Makes a key at hand valid here that the root key vouches for and this log does not know yet, and with it, in their order, every key file
+    /// before it: what is passed over now could not come later. A `key-change` each, signed by the new key itself.
+    pub async fn introduce(&mut self) -> Result<()> {
+        let Some(own) = self.keys.iter().filter(|key| self.state.takes_key(key.number)).max_by_key(|key| key.number).cloned() else {
+            return Ok(());
+        };
+        for number in 1..=own.number {
+            if !self.state.takes_key(number) {
+                continue;
+            }
+            let (file, sha256) = match read_key_file(&self.repository, number).await {
+                // Its maker died before it was written.
+                Err(e) if e.kind() == Kind::NotFound && number < own.number => continue,
+                other => other?,
+            };
+            if number == own.number && file.public != *own.signer.public() {
+                return Err(Error::new(Kind::Denied, format!("the signing key at hand is not that of key file {number}"))
+                    .hint("drctl key list shows the keys of this repository"));
+            }
+            let body = Body::KeyChange { number, sha256, revoked: file.revokes.clone() };
+            self.book.insert(number, (file, sha256));
+            if !self.book.contains_key(&own.number) {
+                self.book.insert(own.number, read_key_file(&self.repository, own.number).await?);
+            }
+            self.append_unintroduced(|state, _| Ok(state.takes_key(number).then(|| body.clone()))).await?;
+        }
+        Ok(())
+    }
+
     /// The server's date.
     pub async fn server_date(&self) -> Result<Timestamp> {
         self.repository.store().server_date().await.map_err(|e| e.context(format!("ask {} for its date", self.repository.location())))
     }
 
+    /// Refuses before the work what would be refused after it: a set that no key at hand may commit.
+    pub(crate) fn refuse_without_writer(&self) -> Result<()> {
+        self.key_with(&[Role::Writer], "commit", |_| false).map(|_| ())
+    }
+
     /// A key at hand that may append `body` at the head (rule 4).
     pub(crate) fn key_for(&self, body: &Body) -> Result<&RoleKey> {
-        let needed = roles_for(body);
+        // A new key may bring itself and those before it.
+        let introduces =
+            |key: &RoleKey| matches!(body, Body::KeyChange { number, .. } if *number <= key.number) && self.state.takes_key(key.number);
+        self.key_with(roles_for(body), body.type_name(), introduces)
+    }
+
+    fn key_with(&self, needed: &[Role], what: &str, introduces: impl Fn(&RoleKey) -> bool) -> Result<&RoleKey> {
         if !self.rules.fresh_key {
             return self.keys.first().ok_or_else(|| Error::new(Kind::Denied, "there is no signing key at hand"));
         }
         let may = |key: &&RoleKey| {
             let known = self.book.get(&key.number).is_some_and(|(file, _)| file.public == *key.signer.public());
             let roles = self.state.key(key.number).map(|standing| &standing.roles);
-            known
-                && self.state.key_is_valid(key.number)
-                && (needed.is_empty() || roles.is_some_and(|roles| needed.iter().any(|role| roles.contains(role))))
+            let valid = self.state.key_is_valid(key.number)
+                && (needed.is_empty() || roles.is_some_and(|roles| needed.iter().any(|role| roles.contains(role))));
+            known && (valid || introduces(key))
         };
         self.keys.iter().rfind(may).ok_or_else(|| {
-            Error::new(
-                Kind::Denied,
-                format!("none of the {} signing keys at hand may write a {} record now", self.keys.len(), body.type_name()),
-            )
-            .hint("see which signing key is configured: drctl config show")
+            let revoked = self.keys.iter().find(|key| self.state.key(key.number).is_some_and(|standing| standing.revoked.is_some()));
+            let why = match (revoked, self.keys.as_slice()) {
+                (Some(key), _) => format!("key {} was revoked in the log of job {}", key.number, self.job),
+                (None, []) => "there is no signing key at hand".to_owned(),
+                (None, [only]) => format!("key {} has no role that may", only.number),
+                (None, _) => "none of the signing keys at hand may".to_owned(),
+            };
+            Error::new(Kind::Denied, format!("this host cannot write a {what} record: {why}"))
+                .hint("drctl key list shows which keys may what; signing_key: in drctl.yaml names this host's")
         })
     }
 

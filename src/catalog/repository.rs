@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::catalog::encoding::{self, Minisign, REPOSITORY_SUBJECT, Scheme};
 use crate::catalog::env::Env;
-use crate::catalog::keys::{KeyFile, MinisignKey, PublicKey, RoleKey, Signer, all_in_one};
+use crate::catalog::keys::{KeyFile, MinisignKey, PublicKey, RoleKey, Roles, Signer, all_in_one};
 use crate::error::{Error, Kind, Result};
 use crate::model::{FORMAT, Sha256};
 use crate::store::{DynStore, whole};
@@ -192,6 +192,48 @@ impl Repository {
         let bytes = encoding::seal(root, &json, &encoding::terms_subject(terms.number))?;
         let key = format!("repository/{:04}.json", terms.number);
         create(&self.inner.store, &key, bytes).await.map_err(|e| e.context(format!("write {key}")))
+    }
+
+    /// Every key file that the root key signed, by number; what does not verify is left out. A listing: it may lack the newest.
+    pub async fn key_files(&self) -> Result<Vec<KeyFile>> {
+        let mut files = Vec::new();
+        for entry in whole::list_all(&*self.inner.store, "keys/").await.map_err(|e| e.context("list the key files"))? {
+            let number = entry.key.strip_prefix("keys/").and_then(|k| k.strip_suffix(".json")).and_then(|k| k.parse::<u64>().ok());
+            let Some(number) = number.filter(|n| KeyFile::key(*n) == entry.key) else { continue };
+            match super::log::read_key_file(self, number).await {
+                Ok((file, _)) => files.push(file),
+                Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        files.sort_by_key(|file| file.number);
+        Ok(files)
+    }
+
+    /// Writes a key file under the next free number, signed by the root key.
+    pub async fn add_key(&self, root: &dyn Signer, public: PublicKey, roles: Roles, holder: &str, revokes: Vec<u64>) -> Result<KeyFile> {
+        if root.public() != self.root() {
+            return Err(Error::new(Kind::Denied, format!("the root key at hand is not that of the repository in {}", self.location())));
+        }
+        let mut number = self.key_files().await?.last().map_or(1, |file| file.number) + 1;
+        loop {
+            let file = KeyFile {
+                format: FORMAT,
+                repository: self.id().to_owned(),
+                number,
+                roles: roles.clone(),
+                public: public.clone(),
+                holder: holder.to_owned(),
+                at: self.inner.env.clock.now(),
+                revokes: revokes.clone(),
+            };
+            match create(&self.inner.store, &KeyFile::key(number), file.seal(root)?).await {
+                Ok(()) => return Ok(file),
+                // Someone was faster, or the listing lacked it.
+                Err(e) if e.kind() == Kind::Exists => number += 1,
+                Err(e) => return Err(e.context(format!("write key file {number}"))),
+            }
+        }
     }
 
     /// Names of the jobs that have a log here, in order. A listing: proves presence, never absence.

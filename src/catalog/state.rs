@@ -325,6 +325,11 @@ impl State {
         self.keys.get(&number)
     }
 
+    /// Whether a key of this number may still come: only upwards, so that a revoked one cannot be brought back.
+    pub fn takes_key(&self, number: u64) -> bool {
+        self.keys.keys().next_back().is_none_or(|newest| *newest < number)
+    }
+
     /// Whether key `number` is valid for the next record.
     pub fn key_is_valid(&self, number: u64) -> bool {
         self.keys.get(&number).is_some_and(|key| key.revoked.is_none())

@@ -75,7 +75,7 @@ pub enum Verb {
     Diff(DiffArgs),
     /// Look at all that a backup and a restore will need; say what mends what is wrong
     Doctor,
-    /// Try the recovery file
+    /// Try the recovery file; list, add and rotate signing keys
     Key(KeyArgs),
     /// Take a job's lease away from a run that is gone
     Unlock(UnlockArgs),
@@ -294,6 +294,48 @@ pub enum KeyVerb {
         /// The recovery file, fetched from where it is kept; its passphrase is asked for, or taken from DRCTL_PASSPHRASE_FILE
         file: PathBuf,
     },
+    /// The signing keys of the repository: what each may do, and where
+    List,
+    /// Make a signing key for another machine, with fewer roles
+    Add {
+        /// What it may do; may be repeated
+        #[arg(long, value_enum, value_name = "ROLE", required = true)]
+        role: Vec<RoleArg>,
+        /// Who will have it, for people
+        #[arg(long, value_name = "NAME")]
+        holder: String,
+        /// Where to write the secret; carry it to that machine and delete it here
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The recovery file: it holds the root key that signs for others
+        #[arg(long, value_name = "FILE")]
+        by: PathBuf,
+        /// Number of a key that it takes the place of; may be repeated
+        #[arg(long, value_name = "NUMBER")]
+        revoke: Vec<u64>,
+    },
+    /// Replace this host's signing key, and revoke the old one
+    Rotate {
+        /// What the new one may do [default: what the old one may]; may be repeated
+        #[arg(long, value_enum, value_name = "ROLE")]
+        role: Vec<RoleArg>,
+        /// The recovery file: it holds the root key that signs for others
+        #[arg(long, value_name = "FILE")]
+        by: PathBuf,
+    },
+}
+
+/// What a key may do.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleArg {
+    /// Makes sets
+    Writer,
+    /// Verifies and drills
+    Prover,
+    /// Deletes what retention gave up
+    Pruner,
+    /// Reads sets to restore them
+    Restorer,
 }
 
 /// `drctl unlock JOB`.

@@ -1,20 +1,142 @@
 //! `drctl key`.
 
-use crate::cli::Shell;
-use crate::cli::args::{KeyArgs, KeyVerb};
-use crate::cli::open::{Opened, recovery_file};
-use crate::error::Result;
-use crate::ops::confirm::confirm;
+use std::fmt::Write as _;
+use std::path::Path;
 
-/// Tries the recovery file.
+use serde::Serialize;
+
+use crate::catalog::keys::KeyFile;
+use crate::catalog::recovery::RecoverySecrets;
+use crate::catalog::{Role, Roles};
+use crate::cli::Shell;
+use crate::cli::args::{KeyArgs, KeyVerb, RoleArg};
+use crate::cli::open::{Opened, recovery_file};
+use crate::cli::output::table;
+use crate::error::{Error, Kind, Result};
+use crate::ops::confirm::confirm;
+use crate::ops::keys::{self, KeyLine, Wanted};
+
+/// Tries the recovery file; lists, adds, rotates signing keys.
 pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
-    let KeyVerb::Confirm { file } = args.verb;
-    let opened = Opened::for_reading(shell).await?;
-    let (file, secrets) = recovery_file(&file).await?;
-    let confirmed = confirm(&opened.setup, &file, &secrets).await?;
-    shell.out.result("key", &confirmed, |confirmed| {
-        let sets: Vec<String> = confirmed.sets.iter().map(ToString::to_string).collect();
-        format!("ok  the recovery file and its passphrase open {}\nput it back where it came from, away from this host\n", sets.join(", "))
-    });
+    match args.verb {
+        KeyVerb::Confirm { file } => {
+            let opened = Opened::for_reading(shell).await?;
+            let (file, secrets) = recovery_file(&file).await?;
+            let confirmed = confirm(&opened.setup, &file, &secrets).await?;
+            shell.out.result("key", &confirmed, |confirmed| {
+                let sets: Vec<String> = confirmed.sets.iter().map(ToString::to_string).collect();
+                format!(
+                    "ok  the recovery file and its passphrase open {}\nput it back where it came from, away from this host\n",
+                    sets.join(", ")
+                )
+            });
+        }
+        KeyVerb::List => {
+            let opened = Opened::for_reading(shell).await?;
+            shell.out.result("key", &keys::list(&opened.setup).await?, |lines| list_text(lines));
+        }
+        KeyVerb::Add { role, holder, out, by, revoke } => {
+            let opened = Opened::for_reading(shell).await?;
+            let secrets = root(&opened, &by).await?;
+            let known = opened.setup.repository.key_files().await?;
+            if let Some(unknown) = revoke.iter().find(|number| !known.iter().any(|file| file.number == **number)) {
+                return Err(Error::new(Kind::Usage, format!("--revoke {unknown}: there is no such key")).hint("drctl key list"));
+            }
+            let wanted = Wanted { roles: roles(&role), holder, revokes: revoke };
+            let file = keys::add(&opened.setup, &secrets.root, &out, &wanted).await?;
+            let made = Made::of(&file, &out);
+            shell.out.result("key", &made, |made| {
+                format!(
+                    "ok  key {} ({}) for {}: {}\ncarry it to that machine (mode 0600), name it there as signing_key: in drctl.yaml, and delete it here\n",
+                    made.number,
+                    role_names(&made.roles),
+                    made.holder,
+                    made.path
+                )
+            });
+        }
+        KeyVerb::Rotate { role, by } => {
+            let opened = Opened::for_writing(shell).await?;
+            let secrets = root(&opened, &by).await?;
+            let path = opened.config.as_ref().map(|config| config.repository.signing_key.clone());
+            let path = path.ok_or_else(|| Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"))?;
+            let wanted = (!role.is_empty()).then(|| roles(&role));
+            let file = keys::rotate(&opened.setup, &secrets.root, &path, wanted).await?;
+            let made = Made::of(&file, &path);
+            shell.out.result("key", &made, |made| {
+                let revoked: Vec<String> = made.revokes.iter().map(ToString::to_string).collect();
+                format!(
+                    "ok  this host signs with key {} ({}); key {} is revoked\n",
+                    made.number,
+                    role_names(&made.roles),
+                    revoked.join(", ")
+                )
+            });
+        }
+    }
     Ok(0)
+}
+
+/// A key that was made.
+#[derive(Serialize)]
+struct Made {
+    number: u64,
+    roles: Roles,
+    holder: String,
+    revokes: Vec<u64>,
+    path: String,
+}
+
+impl Made {
+    fn of(file: &KeyFile, path: &Path) -> Made {
+        let KeyFile { number, roles, holder, revokes, .. } = file.clone();
+        Made { number, roles, holder, revokes, path: path.display().to_string() }
+    }
+}
+
+async fn root(opened: &Opened, path: &Path) -> Result<RecoverySecrets> {
+    let (file, secrets) = recovery_file(path).await?;
+    let repository = &opened.setup.repository;
+    if file.repository != repository.id() {
+        return Err(Error::new(
+            Kind::Preflight,
+            format!("this recovery file is for repository {}, not for {}", file.repository, repository.id()),
+        ));
+    }
+    Ok(secrets)
+}
+
+fn roles(args: &[RoleArg]) -> Roles {
+    let role = |arg: &RoleArg| match arg {
+        RoleArg::Writer => Role::Writer,
+        RoleArg::Prover => Role::Prover,
+        RoleArg::Pruner => Role::Pruner,
+        RoleArg::Restorer => Role::Restorer,
+    };
+    args.iter().map(role).collect()
+}
+
+fn role_names(roles: &Roles) -> String {
+    roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
+}
+
+fn list_text(lines: &[KeyLine]) -> String {
+    let rows: Vec<Vec<String>> = lines
+        .iter()
+        .map(|line| {
+            let state = match line.revoked_by {
+                Some(by) => format!("revoked by key {by}"),
+                None if line.here => "on this host".to_owned(),
+                None => String::new(),
+            };
+            let date = line.at.strftime("%Y-%m-%d").to_string();
+            vec![line.number.to_string(), role_names(&line.roles), line.holder.clone(), date, state]
+        })
+        .collect();
+    let mut out = table(&["KEY", "ROLES", "HOLDER", "MADE", ""], &rows, &[0]);
+    for line in lines.iter().filter(|line| line.revoked_by.is_none() && !line.unknown_to.is_empty()) {
+        let jobs: Vec<&str> = line.unknown_to.iter().map(|job| job.as_str()).collect();
+        let _ = writeln!(out, "key {} is not known yet to the log of {}: its holder's next run brings it", line.number, jobs.join(", "));
+    }
+    out
 }

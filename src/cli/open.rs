@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::env::{Env, HighWater};
 use crate::catalog::recovery::RecoverySecrets;
-use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, RoleKey, Trust, cache::Cache};
+use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, Trust, cache::Cache};
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock};
 use crate::ops::choose::{self, Wanted};
 use crate::ops::restore::Loaders;
-use crate::ops::{JobSpec, Setup, SourceSpec};
+use crate::ops::{JobSpec, Setup, SourceSpec, keys};
 use crate::pipeline::seal::{Identities, Recipient, Sealing};
 use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
@@ -81,8 +81,15 @@ impl Opened {
         let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
         let repository = Repository::open(first, env, &trust).await?;
         let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
+        let mut signers = vec![MinisignKey::load(&wanted.signing_key)?];
+        let next = keys::next_of(&wanted.signing_key);
+        if next.exists() {
+            // `key rotate` did not come to its end: each log takes the one that is valid there.
+            shell.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
+            signers.push(MinisignKey::load(&next)?);
+        }
         let mut setup = Setup::new(repository, sinks, sealing);
-        setup.keys = vec![RoleKey { number: 1, signer: Arc::new(MinisignKey::load(&wanted.signing_key)?) }];
+        setup.keys = keys::at_hand(&setup.repository, signers).await?;
         setup.identities = match &wanted.identity {
             Some(path) => Identities::parse(&read_secret_file(path)?, &path.display().to_string())?,
             None => Identities::default(),

@@ -277,7 +277,7 @@ async fn dump_and_commit(
             Ok((manifest, number))
         }
         Outcome::Void { reason } => {
-            Err(Error::failed(format!("{set} was not committed: {reason:?}")).hint("run the backup again: drctl backup now"))
+            Err(Error::failed(format!("{set} was not committed: {reason}")).hint("run the backup again: drctl backup now"))
         }
     }
 }

@@ -219,7 +219,7 @@ async fn damage(setup: &Setup, prefix: String, artifact: &Artifact) -> Option<St
 pub struct StatusReport {
     /// Where the sets lie.
     pub location: String,
-    /// `all-in-one` or `sealed`, and what a thief of this host could do.
+    /// What this host's keys may do, and what a thief of it could.
     pub role: String,
     /// Now; ages are counted from here.
     pub now: Timestamp,
@@ -276,14 +276,10 @@ pub async fn status(
     max_age_seconds: Option<i64>,
 ) -> Result<StatusReport> {
     let now = setup.clock.now();
-    let sealed = setup.identities.recipients().is_empty();
+    let roles = super::keys::roles(setup).await?;
     let mut report = StatusReport {
         location: setup.repository.location(),
-        role: if sealed {
-            "no identity on this host: a thief of it cannot read old sets".to_owned()
-        } else {
-            "all-in-one: a thief of this host can read every set and, with the store's rights, delete it".to_owned()
-        },
+        role: super::keys::exposure(&roles, !setup.identities.recipients().is_empty()),
         now,
         jobs: Vec::new(),
         restores,

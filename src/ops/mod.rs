@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod dump;
 pub mod guide;
 pub mod identity;
+pub mod keys;
 pub mod look;
 pub mod progress;
 pub mod restore;

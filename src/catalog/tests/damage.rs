@@ -258,9 +258,6 @@ async fn rule_4_keys_are_valid_from_their_record_until_they_are_revoked() {
     let mut log = bed.log().await;
     let first = bed.backup(&mut log, SetKind::Full).await;
     let (writer, change) = second_key(&bed, 2, &[Role::Writer], vec![]).await;
-    // Not named in the log yet: of no use.
-    let mut sealed = JobLog::open(&bed.repository, &job(), vec![writer.clone()]).await.unwrap();
-    assert_eq!(sealed.append(Body::Unpin { set: first.clone() }).await.unwrap_err().kind(), Kind::Denied);
     log.append(change.clone()).await.unwrap();
     let mut sealed = JobLog::open(&bed.repository, &job(), vec![writer.clone()]).await.unwrap();
     let second = bed.backup(&mut sealed, SetKind::Full).await;
@@ -272,9 +269,9 @@ async fn rule_4_keys_are_valid_from_their_record_until_they_are_revoked() {
     let lie = Body::KeyChange { number: 3, sha256: Sha256([9; 32]), revoked: vec![1] };
     log.append(lie).await.unwrap();
     assert!(log.state().key_is_valid(1), "what the root key did not sign revokes nobody");
+    let run = sealed.begin_run(SetKind::Full, "main").await.unwrap();
     log.append(change.clone()).await.unwrap();
     assert!(!log.state().key_is_valid(2));
-    let run = sealed.begin_run(SetKind::Full, "main").await.unwrap();
     let manifest = bed.upload(&run).await;
     let outcome = run.commit(&mut sealed, manifest, |_| Ok(())).await.unwrap();
     assert_eq!(outcome, crate::catalog::Outcome::Void { reason: crate::catalog::VoidReason::NoValidKey });
@@ -282,6 +279,55 @@ async fn rule_4_keys_are_valid_from_their_record_until_they_are_revoked() {
     assert!(log.state().get(&second).is_some_and(|entry| entry.is_good()));
     log.append(Body::KeyChange { number: 2, sha256: log.state().key(2).unwrap().sha256, revoked: vec![] }).await.unwrap();
     assert!(!bed.log().await.state().key_is_valid(2));
+}
+
+#[tokio::test]
+async fn rule_4_a_key_that_the_root_signed_brings_itself_and_those_before_it() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    bed.backup(&mut log, SetKind::Full).await;
+    let (prover, _) = second_key(&bed, 2, &[Role::Prover], vec![]).await;
+    let (writer, change) = second_key(&bed, 3, &[Role::Writer], vec![1]).await;
+    // A secret that is not that of the file brings nothing.
+    let stranger = RoleKey { number: 3, signer: std::sync::Arc::new(MinisignKey::generate().unwrap()) };
+    let mut false_one = JobLog::open(&bed.repository, &job(), vec![stranger]).await.unwrap();
+    assert_eq!(false_one.begin_run(SetKind::Full, "main").await.err().unwrap().kind(), Kind::Denied);
+    // Key 1 is lost: nobody is left who could vouch but the root key, and it did.
+    let mut alone = JobLog::open(&bed.repository, &job(), vec![writer.clone()]).await.unwrap();
+    let second = bed.backup(&mut alone, SetKind::Full).await;
+    let state = bed.log().await;
+    assert!(state.state().key_is_valid(2) && state.state().key_is_valid(3) && !state.state().key_is_valid(1));
+    assert_eq!(state.state().findings(), []);
+    assert!(state.state().get(&second).is_some_and(|entry| entry.is_good()));
+    let mut proving = JobLog::open(&bed.repository, &job(), vec![prover]).await.unwrap();
+    assert_eq!(proving.begin_run(SetKind::Full, "main").await.err().unwrap().kind(), Kind::Denied, "its role stays what it is");
+    // Nothing but its own coming may be signed by a key that the log does not know.
+    let (fourth, _) = second_key(&bed, 4, &[Role::Writer], vec![]).await;
+    let mut early = JobLog::open(&bed.repository, &job(), vec![writer]).await.unwrap();
+    let number = early.head() + 1;
+    let run = early.begin_run(SetKind::Full, "main").await.unwrap();
+    let manifest = bed.upload(&run).await;
+    early.keys = vec![fourth];
+    early.book.insert(4, super::super::log::read_key_file(&bed.repository, 4).await.unwrap());
+    let record = crate::model::record::Record {
+        format: FORMAT,
+        repository: bed.repository.id().into(),
+        job: job(),
+        number,
+        previous: *early.state().head_sha256(),
+        key: 4,
+        at: crate::model::Clock::now(&*bed.clock),
+        body: Body::Commit { manifest: Box::new(manifest) },
+    };
+    let json = serde_json::to_string(&record).unwrap();
+    let bytes = encoding::seal(&*early.keys[0].signer, &json, &encoding::record_subject(&job(), number)).unwrap();
+    bed.store.inner.overwrite(&super::super::log::record_key(&job(), number), bytes);
+    let log = bed.log().await;
+    assert!(log.state().get(run.set()).is_none(), "a commit is no coming");
+    assert_eq!(log.state().findings().len(), 1);
+    // A key that was passed over cannot come later, nor bring back what was revoked.
+    let mut old = JobLog::open(&bed.repository, &job(), vec![]).await.unwrap();
+    assert!(old.append(change).await.is_err());
 }
 
 #[tokio::test]
