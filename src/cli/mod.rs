@@ -34,6 +34,8 @@ use crate::observe::Bus;
 pub(crate) struct Shell {
     /// The options of every verb.
     pub global: Global,
+    /// The verb's name.
+    pub verb: &'static str,
     /// How to print.
     pub out: Output,
     /// Where events go.
@@ -139,7 +141,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         .build()
         .context(|| "start the runtime")?;
     let code = runtime.block_on(async {
-        let shell = Shell { out, bus: Bus::new(), cancel: CancellationToken::new(), global: cli.global };
+        let shell = Shell { verb: verb_name(&cli.verb), out, bus: Bus::new(), cancel: CancellationToken::new(), global: cli.global };
         if shell.global.json {
             if !shell.out.quiet {
                 shell.bus.subscribe(Arc::new(JsonLines));

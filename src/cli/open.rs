@@ -1,17 +1,19 @@
 //! From the configuration, or from `--repo`, to everything a verb works with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use crate::catalog::env::{Env, HighWater};
+use crate::catalog::env::{Env, HighWater, WriterLock};
+use crate::catalog::single_writer::{FileLock, why_single_writer};
 use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, RoleKey, Trust, cache::Cache};
+use crate::cli::args::FromStore;
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
 use crate::config::secret::read_secret_file;
-use crate::config::typed::{Config, Job, StorePlace};
+use crate::config::typed::{Config, Job, StoreConfig, StorePlace};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock};
 use crate::ops::choose::{self, Wanted};
@@ -22,6 +24,7 @@ use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
 use crate::store::DynStore;
+use crate::store::absent::AbsentStore;
 use crate::store::local::LocalStore;
 use crate::store::retry::{RetryPolicy, RetryStore};
 
@@ -52,36 +55,70 @@ impl Opened {
         if shell.global.repo.is_some() {
             return Err(Error::new(Kind::Usage, "--repo is for reading verbs: a backup needs a configuration").hint("drctl init"));
         }
-        Self::from_config(shell, true).await
+        Self::from_config(shell, true, None).await
     }
 
     /// For verbs that read: by configuration, or by `--repo` and `--recovery` without one.
     pub async fn for_reading(shell: &Shell) -> Result<Opened> {
-        match &shell.global.repo {
-            Some(repo) => Self::from_repo(shell, repo).await,
-            None => Self::from_config(shell, false).await,
+        Self::for_reading_from(shell, &FromStore::default()).await
+    }
+
+    /// The same, with sets read from the store that `--store` names. When the first store is down that one's copy of the log is read.
+    pub async fn for_reading_from(shell: &Shell, from: &FromStore) -> Result<Opened> {
+        match (&shell.global.repo, &from.store) {
+            (Some(_), Some(_)) => Err(Error::new(Kind::Usage, "--store names a store of the configuration, --repo works without one")
+                .hint("give the place of the copy itself: --repo FOLDER")),
+            (Some(repo), None) => Self::from_repo(shell, repo).await,
+            (None, name) => Self::from_config(shell, false, name.as_deref()).await,
         }
     }
 
-    async fn from_config(shell: &Shell, writing: bool) -> Result<Opened> {
+    async fn from_config(shell: &Shell, writing: bool, from: Option<&str>) -> Result<Opened> {
         let config = load(&load_options(shell.global.config.as_deref()))?;
         for warning in &config.warnings {
             shell.bus.warn(warning.to_string());
         }
         let wanted = &config.repository;
         let state = open_state(shell, &config.state);
-        let mut sinks = Vec::new();
-        for place in &wanted.stores {
-            let StorePlace::Local { path } = &place.place;
-            sinks.push(Sink { name: place.name.clone(), store: open_local(shell, path, writing).await? });
-        }
-        let first = sinks.first().map(|s| s.store.clone()).ok_or_else(|| Error::new(Kind::Config, "no store is configured"))?;
-        let env = environment(state.clone(), Some(&config.state));
         let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
-        let repository = Repository::open(first, env, &trust).await?;
+        let mut stores = Vec::new();
+        for place in &wanted.stores {
+            stores.push(OpenStore::open(shell, place, writing).await);
+        }
+        let from = from.map(|name| named_store(&wanted.stores, name)).transpose()?;
+        let env = environment(state.clone(), Some(&config.state));
+        let opened = match stores.first_mut() {
+            Some(first) => first.repository(env, &trust).await,
+            None => Err(Error::new(Kind::Config, "no store is configured")),
+        };
+        let (repository, sinks, read_from, is_copy) = match (opened, from) {
+            (Ok(repository), from) => {
+                if writing {
+                    let (first, told) = (&stores[0], wanted.stores[0].single_writer);
+                    let why = why_single_writer(&*first.sink.store, first.network, told).await?;
+                    repository.check_writer(&host(), why.as_deref())?;
+                }
+                (repository, stores.into_iter().map(|store| store.sink).collect(), from.unwrap_or(0), false)
+            }
+            // The first store is down: what the copy says is all there is, and nothing can be written.
+            (Err(error), Some(at)) if at > 0 => {
+                let copy = stores.swap_remove(at).sink;
+                let name = &copy.name;
+                shell.bus.warn(format!("the first store cannot be read, and store '{name}' may lack the newest records: {error}"));
+                // It may lag behind what this machine has seen, and is no cache's source.
+                let repository = Repository::open(copy.store.clone(), environment(None, None), &trust).await;
+                (repository.context(|| format!("store '{name}'"))?, vec![copy], 0, true)
+            }
+            (Err(error), _) => return Err(instead(error, shell, &wanted.stores, writing)),
+        };
+        let may_write = !is_copy && repository.check_writer(&host(), None).is_ok();
         let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
         let mut setup = Setup::new(repository, sinks, sealing);
-        setup.keys = vec![RoleKey { number: 1, signer: Arc::new(MinisignKey::load(&wanted.signing_key)?) }];
+        setup.read_from = read_from;
+        setup.job_stores = config.jobs.iter().map(|job| (job.name.clone(), job.stores.clone())).collect();
+        if may_write {
+            setup.keys = vec![RoleKey { number: 1, signer: Arc::new(MinisignKey::load(&wanted.signing_key)?) }];
+        }
         setup.identities = match &wanted.identity {
             Some(path) => Identities::parse(&read_secret_file(path)?, &path.display().to_string())?,
             None => Identities::default(),
@@ -92,7 +129,7 @@ impl Opened {
     }
 
     async fn from_repo(shell: &Shell, repo: &Path) -> Result<Opened> {
-        let store = open_local(shell, repo, false).await?;
+        let store = retrying(shell, Arc::new(LocalStore::open(repo)?));
         let state_folder = crate::config::find::state_folder(None, &Environment::system());
         let state = open_state(shell, &state_folder);
         let (trust, identities) = match &shell.global.recovery {
@@ -111,7 +148,7 @@ impl Opened {
             }
         };
         let repository = Repository::open(store.clone(), environment(state.clone(), None), &trust).await?;
-        let mut setup = Setup::new(repository, vec![Sink { name: "repo".into(), store }], Sealing::None);
+        let mut setup = Setup::new(repository, vec![Sink::new("repo", store)], Sealing::None);
         setup.identities = identities;
         setup.codec = Codec::Zstd { level: 1 };
         Ok(Opened { setup: finish(setup, shell, state), config: None })
@@ -273,7 +310,7 @@ impl Loaders for Opened {
 fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Setup {
     setup.bus = shell.bus.clone();
     setup.cancel = shell.cancel.clone();
-    setup.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    setup.host = host();
     setup.state = state;
     setup
 }
@@ -283,13 +320,87 @@ fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
 }
 
-async fn open_local(shell: &Shell, path: &Path, writing: bool) -> Result<DynStore> {
-    let local = LocalStore::open(path)?;
-    if writing {
-        // What writers left that died in mid-write.
-        local.clean_temp().await?;
+/// The machine's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn retrying(shell: &Shell, store: DynStore) -> DynStore {
+    Arc::new(RetryStore::new(store, RetryPolicy::default(), shell.bus.clone()))
+}
+
+/// A store of the configuration. One that cannot be opened gives its error to whoever needs it.
+struct OpenStore {
+    sink: Sink,
+    /// Why it cannot be opened.
+    error: Option<Error>,
+    /// Where its writers' lock lies, for a store that has one of its own.
+    writer_lock: Option<PathBuf>,
+    /// The network filesystem it lies on.
+    network: Option<&'static str>,
+}
+
+impl OpenStore {
+    async fn open(shell: &Shell, config: &StoreConfig, writing: bool) -> OpenStore {
+        let StorePlace::Local { path } = &config.place;
+        let opened = async {
+            let local = LocalStore::open(path)?;
+            if writing {
+                // What writers left that died in mid-write.
+                local.clean_temp().await?;
+            }
+            Ok::<_, Error>((local.network_filesystem()?, local))
+        };
+        let (store, error, writer_lock, network) = match opened.await {
+            Ok((network, local)) => {
+                let lock = local.writer_lock();
+                (retrying(shell, Arc::new(local)), None, Some(lock), network)
+            }
+            Err(error) => {
+                let hint = format!("is its disk mounted? a new copy needs its folder first: mkdir -m 700 {}", path.display());
+                let told = Error::new(error.kind(), error.to_string()).hint(hint);
+                (Arc::new(AbsentStore::new(path.display().to_string(), &told)) as DynStore, Some(error), None, None)
+            }
+        };
+        let sink = Sink::new(&config.name, store);
+        OpenStore { sink: if config.optional { sink.optional() } else { sink }, error, writer_lock, network }
     }
-    Ok(Arc::new(RetryStore::new(Arc::new(local), RetryPolicy::default(), shell.bus.clone())))
+
+    /// Opens the repository, whose log this store holds.
+    async fn repository(&mut self, env: Env, trust: &Trust) -> Result<Repository> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let lock = self.writer_lock.clone().map(|path| Arc::new(FileLock::at(path)) as Arc<dyn WriterLock>);
+        Repository::open(self.sink.store.clone(), Env { writer_lock: lock, ..env }, trust).await.map_err(|e| match e.kind() {
+            // The configuration knows its id: it was there, and an empty folder is a disk that is not mounted.
+            Kind::NotFound => e
+                .with_kind(Kind::Unreachable)
+                .hint("is its disk mounted? drctl config show says where the stores lie; drctl init makes a new one"),
+            _ => e,
+        })
+    }
+}
+
+/// The store that `--store` names.
+fn named_store(stores: &[StoreConfig], name: &str) -> Result<usize> {
+    stores.iter().position(|store| store.name == name).ok_or_else(|| {
+        let known: Vec<&str> = stores.iter().map(|store| store.name.as_str()).collect();
+        Error::new(Kind::Usage, format!("there is no store '{name}' in the configuration"))
+            .hint(format!("its stores are: {}", known.join(", ")))
+    })
+}
+
+/// The first store's error, with the way around it where a copy can be read.
+fn instead(error: Error, shell: &Shell, stores: &[StoreConfig], writing: bool) -> Error {
+    let error = error.context(format!("store '{}'", stores[0].name));
+    match stores.get(1) {
+        Some(copy) if !writing => {
+            let verb = if shell.verb == "status" { "list" } else { shell.verb };
+            error.hint(format!("is its disk mounted? store '{}' can be read instead: drctl {verb} … --store {}", copy.name, copy.name))
+        }
+        _ => error,
+    }
 }
 
 /// A state file that cannot be opened is said and done without.

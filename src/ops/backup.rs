@@ -15,12 +15,13 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetId, SetKind, SetState};
 use crate::observe::Event;
+use crate::ops::copies;
 use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
 use crate::ops::dump::{Destination, interrupted, remove};
 use crate::ops::guide::restore_guide;
 use crate::ops::setup::SourceSpec;
 use crate::ops::{JobSpec, Setup};
-use crate::pipeline::split::{Created, put_everywhere};
+use crate::pipeline::split::{Created, Sink, put_everywhere};
 use crate::source::{RunContext, Session};
 use crate::state::RunOutcome;
 
@@ -105,6 +106,12 @@ struct SourceOutcome {
 pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Result<BackupReport> {
     let started = std::time::Instant::now();
     let sources = chosen(job, &options.sources)?;
+    if setup.keys.is_empty() {
+        // A store that is only read from: what is dumped could not be committed.
+        return Err(Error::new(Kind::Preflight, format!("back up {}: there is no signing key at hand", job.name))
+            .hint("a backup needs the repository's first store and the configured signing key: drctl config show"));
+    }
+    let setup = &setup.for_run(&job.name);
     let mut log = setup.log(&job.name).await?;
     settle_pending(setup, &mut log).await?;
     let gone = |holder: &Holder| is_gone(setup, &job.name, holder);
@@ -130,6 +137,9 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     };
     if let Err(error) = lease.release(&setup.repository).await {
         setup.bus.warn(format!("the lease stays until it expires: {error}"));
+    }
+    if outcome.is_ok() {
+        copies::bring_records(setup, &mut log).await;
     }
     let result = outcome.map(|(manifest, record)| report(&manifest, record, &log, started.elapsed()));
     setup.bus.emit(Event::RunFinished {
@@ -226,10 +236,13 @@ async fn dump_and_commit(
     let set = run.set().clone();
     let destination = Destination { setup, prefix: set.prefix(), created: created.clone() };
     let context = setup.context(&set.short());
+    copies::make_ready(setup, log).await?;
 
     let mut outcomes = Vec::new();
+    let mut told = setup.sinks.iter().filter(|sink| sink.given_up().is_some()).map(|sink| sink.name.clone()).collect();
     for spec in sources {
         let outcome = back_up_source(spec, &destination, &context).await;
+        copies::tell_given_up(setup, &mut told);
         if setup.cancel.is_cancelled() {
             return Err(interrupted());
         }
@@ -247,6 +260,9 @@ async fn dump_and_commit(
     let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
     manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
     check_uploaded(setup, &manifest).await?;
+    copies::tell_given_up(setup, &mut told);
+    manifest.stores = setup.sinks.iter().filter(|sink| sink.given_up().is_none()).map(|sink| sink.name.clone()).collect();
+    take_back(setup, created).await;
     fail::fail_point!("backup::before-commit");
     if setup.cancel.is_cancelled() {
         return Err(interrupted());
@@ -495,7 +511,8 @@ async fn describe(
         artifacts,
         details,
         guide,
-        stores: setup.sinks.iter().map(|s| s.name.clone()).collect(),
+        // Which of them hold all of it is known when all of it is stored.
+        stores: Vec::new(),
     })
 }
 
@@ -529,22 +546,45 @@ fn judge(manifest: &mut Manifest, previous: Option<&Manifest>, sources: &[Source
     }
 }
 
-/// Grade `uploaded`: every store has every object at our size, and our checksum where the store keeps one.
+/// Grade `uploaded`: every store has every object at our size, and our checksum where the store keeps one. One that the set may miss is
+/// given up otherwise.
 async fn check_uploaded(setup: &Setup, manifest: &Manifest) -> Result<()> {
+    for sink in setup.sinks.iter().filter(|sink| sink.given_up().is_none()) {
+        check_uploaded_to(sink, manifest).await.or_else(|error| sink.give_up(error))?;
+    }
+    Ok(())
+}
+
+async fn check_uploaded_to(sink: &Sink, manifest: &Manifest) -> Result<()> {
     let prefix = manifest.set.prefix();
-    for sink in &setup.sinks {
-        for object in manifest.every_object() {
-            let key = format!("{prefix}{}", object.file);
-            let head = sink.store.head(&key).await.context(|| format!("check {} in '{}'", object.file, sink.name))?;
-            if head.bytes != object.stored_bytes || head.sha256.is_some_and(|sha256| sha256 != object.stored_sha256) {
-                return Err(Error::corrupt(format!(
-                    "'{}' holds {} bytes as {}, {} were stored",
-                    sink.name, head.bytes, object.file, object.stored_bytes
-                )));
-            }
+    for object in manifest.every_object() {
+        let key = format!("{prefix}{}", object.file);
+        let head = sink.store.head(&key).await.context(|| format!("check {} in '{}'", object.file, sink.name))?;
+        if head.bytes != object.stored_bytes || head.sha256.is_some_and(|sha256| sha256 != object.stored_sha256) {
+            return Err(Error::corrupt(format!(
+                "'{}' holds {} bytes as {}, {} were stored",
+                sink.name, head.bytes, object.file, object.stored_bytes
+            )));
         }
     }
     Ok(())
+}
+
+/// Deletes what a store holds of the set that the run gave up for it: a set is in a store whole or not at all. What cannot be deleted goes
+/// with the set.
+async fn take_back(setup: &Setup, created: &Created) {
+    let given_up = |at: usize| setup.sinks.get(at).is_some_and(|sink| sink.given_up().is_some());
+    for (at, key) in created.take_of(given_up) {
+        if let Some(sink) = setup.sinks.get(at)
+            && let Err(error) = sink.store.delete(&key).await
+        {
+            tracing::warn!("{key} stays in '{}': {error}", sink.name);
+            // One that does not answer is not asked again and again.
+            if error.kind().retryable() {
+                return;
+            }
+        }
+    }
 }
 
 fn report(manifest: &Manifest, record: u64, log: &JobLog, elapsed: Duration) -> BackupReport {

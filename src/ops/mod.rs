@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod cat;
 pub mod choose;
+pub mod copies;
 pub mod details;
 pub mod diff;
 pub mod dump;

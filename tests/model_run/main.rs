@@ -302,6 +302,7 @@ fn hosts(world: &Shared, server: &Arc<Server>, vault: &Arc<Vault>, rules: Rules,
         pause: Arc::new(ShortPause),
         high_water: Some(Arc::new(Mark::default())),
         cache: None,
+        writer_lock: None,
     };
     let first = vault.keys.lock().unwrap()[0].signer.public().clone();
     let clock = Arc::new(TestClock::at(start));

@@ -179,7 +179,7 @@ impl World {
         let store = Arc::new(FaultyStore::new(memory.clone()));
         let new = Repository::init(store.clone(), Env::default(), "test").await.unwrap();
         let (secret, recipient) = Identities::generate();
-        let sinks = vec![Sink { name: "first".into(), store: store.clone() }];
+        let sinks = vec![Sink::new("first", store.clone())];
         let mut setup = Setup::new(new.repository.clone(), sinks, Sealing::Age(vec![recipient]));
         setup.keys = vec![RoleKey { number: 1, signer: Arc::new(new.key) }];
         setup.identities = Identities::parse(&secret, "test").unwrap();
