@@ -33,7 +33,8 @@ impl JobLog {
         let place = copy.location();
         let store = self.repository().store().clone();
         let mut files = vec![REPOSITORY_KEY.to_owned()];
-        files.extend(self.book.keys().map(|number| KeyFile::key(*number)));
+        let keys: BTreeSet<u64> = self.book.keys().chain(self.state.keys.keys()).copied().collect();
+        files.extend(keys.into_iter().map(KeyFile::key));
         files.extend(whole::list_all(&*store, "repository/").await?.into_iter().map(|entry| entry.key));
         for key in files {
             place_copy(copy, &key, whole::read(&*store, &key).await?).await.map_err(|e| e.context(format!("copy {key} to {place}")))?;
