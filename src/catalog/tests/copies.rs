@@ -231,7 +231,7 @@ async fn rule_13_two_processes_of_the_one_host_never_overwrite_each_others_recor
     let log = open().await;
     assert_eq!((log.head(), log.state().findings().len()), (40, 0), "{:?}", log.state().findings());
     // One that knows an old head does not write over what came since, whatever the store would let it.
-    let mut stale = open().await;
+    let stale = open().await;
     let mut other = open().await;
     let first = other.append(Body::CloseChain { chain: chain.clone(), reason: "first".into() }).await.unwrap();
     let kept = whole::read(&*store, &record_key(&job(), first.number)).await.unwrap();
