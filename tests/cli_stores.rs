@@ -117,6 +117,9 @@ fn rule_11_a_required_store_that_is_away_ends_the_run_and_an_optional_one_does_n
     assert_eq!(ran.code, 8, "{}", ran.all());
     assert!(ran.err.contains("store 'second'") && ran.err.contains("is its disk mounted?"), "{}", ran.err);
     assert_eq!(required.sets(), before);
+    let checked = required.run(&["backup", "--dry-run"]);
+    assert!(checked.code == 8 && checked.err.contains("store 'second'"), "{}", checked.all());
+    assert!(optional.ok(&["backup", "--dry-run"]).err.contains("store 'second'"));
     let ran = optional.ok(&["backup", "now"]);
     assert!(ran.err.contains("goes on without the optional store 'second'") && !ran.out.contains("second"), "{}", ran.all());
     // An empty mount point is not filled.

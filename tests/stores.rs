@@ -238,6 +238,8 @@ async fn f72_a_first_store_that_lost_records_which_a_copy_has_is_not_written_to(
         let error = two.run(Act::Good(1000)).await.unwrap_err();
         assert!(error.kind() == Kind::Corrupt && error.to_string().contains("record 2"), "{error}");
         assert_eq!(two.log().await.head(), 1);
+        let status = copies::status(&two.world.setup, &two.log().await).await;
+        assert!(status[0].problem.as_ref().unwrap().contains("the first store has lost records"), "{status:?}");
     }
 }
 

@@ -90,8 +90,9 @@ fn text(report: &StatusReport) -> String {
 /// `2 records behind; 5 sets are not there`.
 fn copy_words(copy: &CopyStatus) -> String {
     let behind = match (copy.records_behind, &copy.problem) {
-        (Some(0), _) => "has every record".to_owned(),
-        (Some(behind), _) => format!("{} behind: the next backup brings them", count(behind, "record")),
+        (Some(_), Some(problem)) => return format!("ALARM: {problem}"),
+        (Some(0), None) => "has every record".to_owned(),
+        (Some(behind), None) => format!("{} behind: the next backup brings them", count(behind, "record")),
         (None, problem) => return format!("CANNOT BE READ: {}", problem.as_deref().unwrap_or("no answer")),
     };
     match copy.sets_missing {

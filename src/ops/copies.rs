@@ -22,7 +22,7 @@ pub struct CopyStatus {
     pub records_behind: Option<u64>,
     /// Live sets that it has not got all of.
     pub sets_missing: usize,
-    /// Why it cannot be asked.
+    /// Why it cannot be asked, or what a person must look at.
     pub problem: Option<String>,
 }
 
@@ -43,15 +43,14 @@ pub async fn make_ready(setup: &Setup, log: &mut JobLog) -> Result<()> {
     Ok(())
 }
 
+fn leads(setup: &Setup, log: &JobLog, number: u64) -> String {
+    let place = setup.repository.location();
+    format!("holds record {number} of job {}, the log in {place} ends at {}: the first store has lost records", log.job(), log.head())
+}
+
 fn led(setup: &Setup, log: &JobLog, sink: &Sink, number: u64) -> Error {
-    Error::corrupt(format!(
-        "store '{}' holds record {number} of job {}, the log in {} ends at {}: the first store has lost records",
-        sink.name,
-        log.job(),
-        setup.repository.location(),
-        log.head()
-    ))
-    .hint("nothing was stored; find out why before anything is written. What the copy has can be read: drctl list --store NAME")
+    Error::corrupt(format!("store '{}' {}", sink.name, leads(setup, log, number)))
+        .hint("nothing was stored; find out why before anything is written. What the copy has can be read: drctl list --store NAME")
 }
 
 /// Gives the number of a record by which the copy leads the log, if there is one; nothing was copied then.
@@ -143,15 +142,27 @@ pub async fn check_is_here(setup: &Setup, manifest: &Manifest) -> Result<()> {
 pub async fn status(setup: &Setup, log: &JobLog) -> Vec<CopyStatus> {
     let mut all = Vec::new();
     for sink in setup.sinks_of(log.job()).iter().skip(1) {
-        let behind = log.behind(&sink.store).await;
+        let (records_behind, problem) = match behind(log, sink).await {
+            Ok((behind, None)) => (Some(behind), None),
+            Ok((behind, Some(number))) => (Some(behind), Some(leads(setup, log, number))),
+            Err(error) => (None, Some(error.to_string())),
+        };
         all.push(CopyStatus {
             store: sink.name.clone(),
             location: sink.store.location(),
             optional: sink.is_optional(),
+            records_behind,
             sets_missing: log.state().live().filter(|entry| !entry.manifest.stores.contains(&sink.name)).count(),
-            problem: behind.as_ref().err().map(Error::to_string),
-            records_behind: behind.ok(),
+            problem,
         });
     }
     all
+}
+
+/// Records that a copy lacks, and the one by which it leads.
+async fn behind(log: &JobLog, sink: &Sink) -> Result<(u64, Option<u64>)> {
+    let behind = log.behind(&sink.store).await?;
+    // Nothing there yet: a store that was just added.
+    let led_by = if behind == log.head() { None } else { log.led_by(&sink.store).await? };
+    Ok((behind, led_by))
 }

@@ -1,5 +1,7 @@
 //! A source that does what a test says, over a repository in memory whose store can be spoilt.
 
+#![allow(dead_code, reason = "every test file uses its own part of it")]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

@@ -110,6 +110,24 @@ async fn rule_11_a_copy_that_holds_more_than_the_log_is_told_from_garbage() {
 }
 
 #[tokio::test]
+async fn rule_12_what_takes_a_number_takes_it_in_the_copy_too() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let copy = Copy::new();
+    let before = bed.backup(&mut log, SetKind::Full).await;
+    bed.store.inner.overwrite(&record_key(&job(), 2), "garbage".into());
+    let long = Bytes::from(vec![7; whole::WHOLE_LIMIT as usize + 1]);
+    bed.store.inner.overwrite(&record_key(&job(), 3), long);
+    let mut log = bed.log().await;
+    let after = bed.backup(&mut log, SetKind::Full).await;
+    assert_eq!((log.head(), log.copy_to(&copy.store).await.unwrap(), log.copy_to(&copy.store).await.unwrap()), (4, 4, 0));
+    let repository = Repository::open(copy.store.clone(), Env::default(), &Trust::OnFirstUse).await.unwrap();
+    let there = JobLog::open(&repository, &job(), Vec::new()).await.unwrap();
+    assert_eq!(there.state().live().map(|entry| entry.id()).collect::<Vec<_>>(), [&before, &after]);
+    assert_eq!(there.state().findings(), log.state().findings());
+}
+
+#[tokio::test]
 async fn rule_11_objects_of_a_copy_go_only_after_the_intent_stands_there() {
     for rules in [Rules::default(), Rules { copy_intent: false, ..Rules::default() }] {
         let bed = Bed::new().await;

@@ -344,3 +344,20 @@ fn vanishing(key: &str) -> Error {
 fn missing(key: &str) -> Error {
     Error::new(Kind::NotFound, format!("there is no {key}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_filesystems_are_known_by_their_numbers() {
+        for (magic, name) in [(0x6969, Some("NFS")), (0xff53_4d42, Some("SMB")), (0xfe53_4d42, Some("SMB")), (0x517b, Some("SMB"))] {
+            assert_eq!(network_name(magic), name);
+        }
+        // As a signed field of 32 bits gives it; ext4, tmpfs, overlayfs.
+        assert_eq!(network_name(0xff53_4d42_u32 as i32 as u64), Some("SMB"));
+        assert!([0xef53, 0x0102_1994, 0x794c_7630].into_iter().all(|magic| network_name(magic).is_none()));
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(LocalStore::open(folder.path()).unwrap().network_filesystem().unwrap(), None);
+    }
+}
