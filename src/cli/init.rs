@@ -15,7 +15,7 @@ use crate::catalog::env::Env;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{RecoveryFile, Repository};
 use crate::cli::args::InitArgs;
-use crate::cli::{Shell, open, sources};
+use crate::cli::{Shell, open, sources, stores};
 use crate::config::discover::{Finding, Found, Look, discover};
 use crate::config::environment::Environment;
 use crate::config::load::load;
@@ -135,7 +135,7 @@ async fn make(
         undo.0.push(places.store.clone());
     }
     let store = Arc::new(LocalStore::create(&places.store)?);
-    let (host, network) = (open::host(), store.network_filesystem()?);
+    let (host, network) = (stores::host(), store.network_filesystem()?);
     let new = Repository::init(store.clone(), Env::default(), &host).await?;
     let single = why_single_writer(&*store, network, None).await?;
     if single.is_some() {

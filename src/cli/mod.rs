@@ -14,6 +14,7 @@ mod restore;
 mod show;
 mod sources;
 mod status;
+mod stores;
 mod verify;
 
 use std::ffi::OsString;

@@ -1,19 +1,20 @@
 //! From the configuration, or from `--repo`, to everything a verb works with.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use crate::catalog::env::{Env, HighWater, WriterLock};
-use crate::catalog::single_writer::{FileLock, why_single_writer};
+use crate::catalog::env::{Env, HighWater};
+use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, RoleKey, Trust, cache::Cache};
 use crate::cli::args::FromStore;
+use crate::cli::stores::{OpenStore, host, instead, named_store, retrying};
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
 use crate::config::secret::read_secret_file;
-use crate::config::typed::{Config, Job, StoreConfig, StorePlace};
+use crate::config::typed::{Config, Job};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock};
 use crate::ops::choose::{self, Wanted};
@@ -23,10 +24,7 @@ use crate::pipeline::seal::{Identities, Recipient, Sealing};
 use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
-use crate::store::DynStore;
-use crate::store::absent::AbsentStore;
 use crate::store::local::LocalStore;
-use crate::store::retry::{RetryPolicy, RetryStore};
 
 /// Name of the state file in the state folder.
 const STATE_FILE: &str = "state.sqlite";
@@ -318,89 +316,6 @@ fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Set
 fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
     Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
-}
-
-/// The machine's name.
-pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn retrying(shell: &Shell, store: DynStore) -> DynStore {
-    Arc::new(RetryStore::new(store, RetryPolicy::default(), shell.bus.clone()))
-}
-
-/// A store of the configuration. One that cannot be opened gives its error to whoever needs it.
-struct OpenStore {
-    sink: Sink,
-    /// Why it cannot be opened.
-    error: Option<Error>,
-    /// Where its writers' lock lies, for a store that has one of its own.
-    writer_lock: Option<PathBuf>,
-    /// The network filesystem it lies on.
-    network: Option<&'static str>,
-}
-
-impl OpenStore {
-    async fn open(shell: &Shell, config: &StoreConfig, writing: bool) -> OpenStore {
-        let StorePlace::Local { path } = &config.place;
-        let opened = async {
-            let local = LocalStore::open(path)?;
-            if writing {
-                // What writers left that died in mid-write.
-                local.clean_temp().await?;
-            }
-            Ok::<_, Error>((local.network_filesystem()?, local))
-        };
-        let (store, error, writer_lock, network) = match opened.await {
-            Ok((network, local)) => {
-                let lock = local.writer_lock();
-                (retrying(shell, Arc::new(local)), None, Some(lock), network)
-            }
-            Err(error) => {
-                let hint = format!("is its disk mounted? a new copy needs its folder first: mkdir -m 700 {}", path.display());
-                let told = Error::new(error.kind(), error.to_string()).hint(hint);
-                (Arc::new(AbsentStore::new(path.display().to_string(), &told)) as DynStore, Some(error), None, None)
-            }
-        };
-        let sink = Sink::new(&config.name, store);
-        OpenStore { sink: if config.optional { sink.optional() } else { sink }, error, writer_lock, network }
-    }
-
-    /// Opens the repository, whose log this store holds.
-    async fn repository(&mut self, env: Env, trust: &Trust) -> Result<Repository> {
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
-        let lock = self.writer_lock.clone().map(|path| Arc::new(FileLock::at(path)) as Arc<dyn WriterLock>);
-        Repository::open(self.sink.store.clone(), Env { writer_lock: lock, ..env }, trust).await.map_err(|e| match e.kind() {
-            // The configuration knows its id: it was there, and an empty folder is a disk that is not mounted.
-            Kind::NotFound => e
-                .with_kind(Kind::Unreachable)
-                .hint("is its disk mounted? drctl config show says where the stores lie; drctl init makes a new one"),
-            _ => e,
-        })
-    }
-}
-
-/// The store that `--store` names.
-fn named_store(stores: &[StoreConfig], name: &str) -> Result<usize> {
-    stores.iter().position(|store| store.name == name).ok_or_else(|| {
-        let known: Vec<&str> = stores.iter().map(|store| store.name.as_str()).collect();
-        Error::new(Kind::Usage, format!("there is no store '{name}' in the configuration"))
-            .hint(format!("its stores are: {}", known.join(", ")))
-    })
-}
-
-/// The first store's error, with the way around it where a copy can be read.
-fn instead(error: Error, shell: &Shell, stores: &[StoreConfig], writing: bool) -> Error {
-    let error = error.context(format!("store '{}'", stores[0].name));
-    match stores.get(1) {
-        Some(copy) if !writing => {
-            let verb = if shell.verb == "status" { "list" } else { shell.verb };
-            error.hint(format!("is its disk mounted? store '{}' can be read instead: drctl {verb} … --store {}", copy.name, copy.name))
-        }
-        _ => error,
-    }
 }
 
 /// A state file that cannot be opened is said and done without.

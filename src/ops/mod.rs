@@ -15,6 +15,7 @@ pub mod look;
 pub mod progress;
 pub mod restore;
 pub mod setup;
+mod uploaded;
 pub mod verify;
 
 pub use setup::{JobSpec, Setup, SourceSpec};
