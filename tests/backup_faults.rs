@@ -169,7 +169,7 @@ async fn every_store_gets_every_object_and_one_that_fails_voids_the_set() {
     let (mut world, good) = world_with_a_good_set().await;
     let second = Arc::new(MemoryStore::default());
     let spoilt = Arc::new(FaultyStore::new(second.clone()));
-    world.setup.sinks.push(Sink { name: "second".into(), store: spoilt.clone() });
+    world.setup.sinks.push(Sink::new("second", spoilt.clone()));
     let job = world.job([Arc::new(Scripted::new("s", [Act::Good(2_000_000)]))]);
     let report = backup(&world.setup, &job, &all()).await.unwrap();
     let mut here = world.keys(&report.set.prefix()["jobs/shop/".len()..]).await;

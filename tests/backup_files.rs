@@ -27,7 +27,7 @@ async fn a_folder_becomes_a_set_that_verifies() {
     let store = Arc::new(LocalStore::create(&temp.path().join("repo")).unwrap());
     let new = Repository::init(store.clone(), Env::default(), "test").await.unwrap();
     let (secret, recipient) = Identities::generate();
-    let mut setup = Setup::new(new.repository.clone(), vec![Sink { name: "local".into(), store }], Sealing::Age(vec![recipient]));
+    let mut setup = Setup::new(new.repository.clone(), vec![Sink::new("local", store)], Sealing::Age(vec![recipient]));
     setup.keys = vec![RoleKey { number: 1, signer: Arc::new(new.key) }];
     setup.identities = Identities::parse(&secret, "test").unwrap();
     let source = FilesSource::new("uploads", FilesSettings::all_of([&data])).unwrap();

@@ -106,6 +106,12 @@ fn wrong_types() {
 }
 
 #[test]
+fn f62_stores_in_one_place_and_a_first_one_that_may_be_missed() {
+    let got = expect("stores", 0o600);
+    assert_eq!(got.lines().count(), 6, "{got}");
+}
+
+#[test]
 fn what_comes_with_a_later_version_is_refused_with_that_sentence() {
     expect("later", 0o600);
 }

@@ -54,7 +54,7 @@ async fn soak_100_gib_become_objects_of_900_equal_parts_in_flat_memory() {
         object_bytes: OBJECT_BYTES,
     };
     let (sender, receiver) = plain::channel();
-    let sinks = vec![Sink { name: "counting".into(), store: store.clone() }];
+    let sinks = vec![Sink::new("counting", store.clone())];
     let writing = write(spec, receiver, sinks, Created::default(), Arc::default(), CancellationToken::new());
     let feeding = async {
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);

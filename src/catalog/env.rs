@@ -63,6 +63,16 @@ pub trait HighWater: Send + Sync {
     fn set(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()>;
 }
 
+/// What is let go when dropped.
+pub type Guard = Box<dyn Send + Sync>;
+
+/// Keeps the appends of one host apart where the store cannot (rule 13).
+#[async_trait]
+pub trait WriterLock: Send + Sync {
+    /// Waits for the lock, which is held until the guard is dropped. Any error means that it is not held.
+    async fn lock(&self) -> Result<Guard>;
+}
+
 /// Everything from outside, in one value.
 #[derive(Clone)]
 pub struct Env {
@@ -76,10 +86,19 @@ pub struct Env {
     pub high_water: Option<Arc<dyn HighWater>>,
     /// Folder of verified record bytes, where the machine keeps one.
     pub cache: Option<crate::catalog::cache::Cache>,
+    /// The lock under which a single-writer repository is appended to; without one nothing is.
+    pub writer_lock: Option<Arc<dyn WriterLock>>,
 }
 
 impl Default for Env {
     fn default() -> Self {
-        Env { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), pause: Arc::new(Backoff), high_water: None, cache: None }
+        Env {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            pause: Arc::new(Backoff),
+            high_water: None,
+            cache: None,
+            writer_lock: None,
+        }
     }
 }

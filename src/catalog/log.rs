@@ -8,6 +8,7 @@ use futures::stream::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
 use crate::catalog::encoding;
+use crate::catalog::env::Guard;
 use crate::catalog::fold::{self, Frame, KeyBook};
 use crate::catalog::keys::{KeyFile, Role, RoleKey, roles_for};
 use crate::catalog::repository::Repository;
@@ -16,6 +17,7 @@ use crate::catalog::state::{Finding, State};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::{Body, Record};
 use crate::model::{FORMAT, JobName, Sha256};
+use crate::pipeline::split::Sink;
 use crate::store::whole;
 
 /// Records read at once.
@@ -25,7 +27,7 @@ const READERS: usize = 8;
 const PAGE: usize = 1000;
 
 /// What stands further behind the head than this is no part of the log.
-const FAR: u64 = 10_000;
+pub(crate) const FAR: u64 = 10_000;
 
 /// A record of ours that stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub struct JobLog {
     pub(crate) book: KeyBook,
     from_cache: bool,
     pub(crate) acknowledging: bool,
+    /// The repository's further stores; they get copies of the log (rule 11).
+    pub(crate) copies: Vec<Sink>,
 }
 
 /// Where record `number` of a job lies.
@@ -111,7 +115,8 @@ impl JobLog {
         })?;
         let state = State::new(repository.inner.file_sha256, &first);
         let book = [(1, first)].into();
-        Ok(JobLog { repository: repository.clone(), job: job.clone(), keys, rules, state, book, from_cache: false, acknowledging: false })
+        let (repository, job) = (repository.clone(), job.clone());
+        Ok(JobLog { repository, job, keys, rules, state, book, from_cache: false, acknowledging: false, copies: Vec::new() })
     }
 
     /// Reads the log from its newest checkpoint on; the whole of it where there is none that can be trusted.
@@ -473,8 +478,9 @@ impl JobLog {
         let key = record_key(&self.job, sealed.number);
         let mut attempt = 0;
         let mut may_have_landed = false;
+        let alone = self.alone().await?;
         loop {
-            let failed = match whole::create(&**self.repository.store(), &key, sealed.bytes.clone()).await {
+            let failed = match self.create(&key, sealed, alone.is_some()).await {
                 Ok(()) => return Ok(Sent::Stands),
                 Err(e) if e.kind() == Kind::Exists && !self.rules.same_bytes => return Ok(Sent::Taken),
                 Err(e) if e.kind() == Kind::Exists => match fetch(&self.repository, &self.job, sealed.number).await {
@@ -498,6 +504,33 @@ impl JobLog {
                 return Err(failed.with_kind(Kind::OutcomeUnknown).context(format!("outcome unknown: {key} was sent and may yet arrive")));
             }
         }
+    }
+
+    /// Rule 13: on a single-writer repository every append of this host is made under one lock.
+    async fn alone(&self) -> Result<Option<Guard>> {
+        if self.repository.single_writer().is_none() {
+            return Ok(None);
+        }
+        match &self.repository.env().writer_lock {
+            Some(lock) => lock.lock().await.map(Some),
+            None => Err(Error::new(
+                Kind::Preflight,
+                format!(
+                    "append to the log of job {}: {} is single-writer, and there is no lock here",
+                    self.job,
+                    self.repository.location()
+                ),
+            )
+            .hint("write with the configuration of the one host that may: drctl config show")),
+        }
+    }
+
+    /// Creates the record. With `look` the number is looked at first: the store would overwrite what stands there.
+    async fn create(&self, key: &str, sealed: &Sealed, look: bool) -> Result<()> {
+        if look && !matches!(fetch(&self.repository, &self.job, sealed.number).await?, Found::Nothing) {
+            return Err(Error::new(Kind::Exists, format!("{key} exists already")));
+        }
+        whole::create(&**self.repository.store(), key, sealed.bytes.clone()).await
     }
 
     /// Folds a record of ours that stands at the next number.

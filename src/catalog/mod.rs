@@ -21,6 +21,7 @@ pub mod repository;
 pub mod retire;
 pub mod rules;
 pub mod select;
+pub mod single_writer;
 pub mod state;
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ mod testing;
 mod tests;
 
 pub use commit::{Outcome, Pending, Run, Settled, VoidReason};
-pub use env::{Env, HighWater, Pause, Random};
+pub use env::{Env, HighWater, Pause, Random, WriterLock};
 pub use hold::Hold;
 pub use keys::{MinisignKey, PublicKey, Role, RoleKey, Roles, Signer};
 pub use lease::{Holder, Lease};

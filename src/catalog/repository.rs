@@ -116,6 +116,16 @@ impl Repository {
         let file = RepositoryFile { format: FORMAT, repository: id.clone(), root: root.public().clone(), at };
         let json = serde_json::to_string(&file).map_err(|e| Error::failed("write the repository file").because(e))?;
         let bytes = encoding::seal(root, &json, REPOSITORY_SUBJECT)?;
+        let taken = || {
+            Error::new(Kind::Exists, format!("{} holds a drctl repository already", store.location()))
+                .hint("use it with --repo and its recovery file, or choose an empty place")
+        };
+        // A store without conditional create (rule 13) would overwrite it without a word.
+        match store.head(REPOSITORY_KEY).await {
+            Err(e) if e.kind() == Kind::NotFound => {}
+            Ok(_) => return Err(taken()),
+            Err(e) => return Err(e.context(format!("make a repository in {}", store.location()))),
+        }
         let key_file = KeyFile {
             format: FORMAT,
             repository: id,
@@ -127,8 +137,7 @@ impl Repository {
             revokes: Vec::new(),
         };
         create(&store, REPOSITORY_KEY, bytes.clone()).await.map_err(|e| match e.kind() {
-            Kind::Exists => Error::new(Kind::Exists, format!("{} holds a drctl repository already", store.location()))
-                .hint("use it with --repo and its recovery file, or choose an empty place"),
+            Kind::Exists => taken(),
             _ => e.context(format!("make a repository in {}", store.location())),
         })?;
         create(&store, &KeyFile::key(1), key_file.seal(root)?).await.map_err(|e| e.context("write the first key file"))?;

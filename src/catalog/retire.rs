@@ -11,6 +11,7 @@ use crate::catalog::state::{SetEntry, State};
 use crate::error::{Error, Kind, Result};
 use crate::model::SetId;
 use crate::model::record::Body;
+use crate::pipeline::split::Sink;
 use crate::store::{Store, whole};
 
 /// What a plan wants gone: a whole chain and why.
@@ -117,9 +118,11 @@ async fn read_past_cache(log: &mut JobLog) -> Result<()> {
     if log.is_from_cache() { log.reread().await } else { Ok(()) }
 }
 
-/// Deletes the objects of every set under the intent, then appends `deleted`. May be repeated by anyone with the role.
+/// Deletes the objects of every set under the intent, in the first store and in every copy, then appends `deleted`. May be repeated by
+/// anyone with the role.
 ///
-/// [`Kind::Denied`] from the store leaves the intent standing; a later call goes on.
+/// An error of a store ([`Kind::Denied`], say) leaves the intent standing; a later call goes on. One copy's error keeps no other store from
+/// its deletes.
 pub async fn finish_delete(log: &mut JobLog, intent: u64) -> Result<Deletion> {
     read_past_cache(log).await?;
     log.refresh().await?;
@@ -131,6 +134,12 @@ pub async fn finish_delete(log: &mut JobLog, intent: u64) -> Result<Deletion> {
         let known: BTreeMap<String, u64> = log.state().get(set).map(objects_of).unwrap_or_default();
         delete_set(&**log.repository().store(), set, known, &mut deletion).await?;
     }
+    let mut outcome = Ok(());
+    for copy in log.copies.clone() {
+        let done = delete_in_copy(log, &copy, intent, &standing.sets, &mut deletion).await;
+        outcome = outcome.and(done.map_err(|e| e.context(format!("delete in store '{}'", copy.name))));
+    }
+    outcome?;
     if standing.deleted.is_none() {
         let done = |state: &State, _| {
             let open = state.intents().any(|known| known.number == intent && known.deleted.is_none());
@@ -145,6 +154,31 @@ pub async fn finish_delete(log: &mut JobLog, intent: u64) -> Result<Deletion> {
 fn objects_of(entry: &SetEntry) -> BTreeMap<String, u64> {
     let prefix = entry.id().prefix();
     entry.manifest.every_object().map(|object| (format!("{prefix}{}", object.file), object.stored_bytes)).collect()
+}
+
+/// Deletes the sets of an intent in a copy, once that intent stands there (rule 11): who reads from the copy, and knows no more than its log
+/// says, must not find a set listed and its objects gone. A copy that has nothing of the sets is left alone.
+async fn delete_in_copy(log: &mut JobLog, copy: &Sink, intent: u64, sets: &[SetId], deletion: &mut Deletion) -> Result<()> {
+    let mut found = Vec::new();
+    for set in sets {
+        let known = log.state().get(set).filter(|entry| entry.is_copy(&copy.name)).map(objects_of).unwrap_or_default();
+        if !known.is_empty() || !copy.store.list(&set.prefix(), None, 1).await?.is_empty() {
+            found.push((set, known));
+        }
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    if log.rules.copy_intent {
+        log.copy_to(&copy.store).await?;
+        if !log.stands_in(&copy.store, intent).await? {
+            return Err(Error::failed(format!("the intent, record {intent}, does not stand in {}", copy.store.location())));
+        }
+    }
+    for (set, known) in found {
+        delete_set(&*copy.store, set, known, deletion).await?;
+    }
+    Ok(())
 }
 
 /// Deletes what the manifest names and what a listing shows below the set's folder, until a listing shows nothing.
@@ -178,28 +212,25 @@ pub async fn sweep(log: &mut JobLog, grace: Duration) -> Result<Swept> {
     let mut swept = Swept::default();
     // Listed first, then the log is read to its head: a set whose commit is read later than its objects were listed is no orphan.
     let found = list_sets(log, &mut swept).await?;
-    let date = log.server_date().await?;
     read_past_cache(log).await?;
     log.refresh().await?;
     log.refuse_if_tampered(true)?;
     let mut old = Vec::new();
     let mut late = BTreeSet::new();
-    for (set, newest) in &found {
+    for (set, age) in &found {
         match (log.state().get(set), log.state().intent_for(set)) {
             (_, Some(intent)) => {
                 late.insert(intent);
             }
             (Some(_), None) => {}
-            (None, None) if date.duration_since(*newest) > SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX) => {
-                old.push(set.clone())
-            }
+            (None, None) if *age > SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX) => old.push(set.clone()),
             (None, None) => swept.waiting.push(set.clone()),
         }
     }
     if !log.rules.orphan_intent {
         for set in old {
             let mut deletion = Deletion::default();
-            delete_set(&**log.repository().store(), &set, BTreeMap::new(), &mut deletion).await?;
+            delete_everywhere(log, &set, &mut deletion).await?;
         }
         return Ok(swept);
     }
@@ -223,16 +254,23 @@ pub async fn sweep(log: &mut JobLog, grace: Duration) -> Result<Swept> {
     Ok(swept)
 }
 
-/// Every set id below the job's `sets/` with the date of its newest object.
-async fn list_sets(log: &JobLog, swept: &mut Swept) -> Result<BTreeMap<SetId, Timestamp>> {
-    let mut found: BTreeMap<SetId, Timestamp> = BTreeMap::new();
-    for entry in whole::list_all(&**log.repository().store(), &format!("jobs/{}/sets/", log.job())).await? {
-        match SetId::of_key(&entry.key) {
-            Some(set) => {
-                let newest = found.entry(set).or_insert(entry.modified);
-                *newest = (*newest).max(entry.modified);
+/// Every set id below the job's `sets/` in any store, with the age of its newest object by that store's clock. A store that cannot be listed
+/// is an error: what lies there may be younger than the rest.
+async fn list_sets(log: &JobLog, swept: &mut Swept) -> Result<BTreeMap<SetId, SignedDuration>> {
+    let mut found: BTreeMap<SetId, SignedDuration> = BTreeMap::new();
+    let prefix = format!("jobs/{}/sets/", log.job());
+    for store in std::iter::once(log.repository().store()).chain(log.copies.iter().map(|copy| &copy.store)) {
+        let listed = whole::list_all(&**store, &prefix).await?;
+        let date = store.server_date().await.map_err(|e| e.context(format!("ask {} for its date", store.location())))?;
+        for entry in listed {
+            match SetId::of_key(&entry.key) {
+                Some(set) => {
+                    let age = date.duration_since(entry.modified);
+                    let youngest = found.entry(set).or_insert(age);
+                    *youngest = (*youngest).min(age);
+                }
+                None => swept.strange.push(entry.key),
             }
-            None => swept.strange.push(entry.key),
         }
     }
     Ok(found)
@@ -246,6 +284,14 @@ pub async fn discard(log: &mut JobLog, set: &SetId) -> Result<Deletion> {
         return Err(Error::failed(format!("{set} was committed: its objects are not thrown away")));
     }
     let mut deletion = Deletion::default();
-    delete_set(&**log.repository().store(), set, BTreeMap::new(), &mut deletion).await?;
+    delete_everywhere(log, set, &mut deletion).await?;
     Ok(deletion)
+}
+
+/// Deletes a set that never was, in every store.
+async fn delete_everywhere(log: &JobLog, set: &SetId, deletion: &mut Deletion) -> Result<()> {
+    for store in std::iter::once(log.repository().store()).chain(log.copies.iter().map(|copy| &copy.store)) {
+        delete_set(&**store, set, BTreeMap::new(), deletion).await?;
+    }
+    Ok(())
 }

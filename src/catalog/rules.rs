@@ -39,6 +39,10 @@ pub struct Rules {
     pub hold_first: bool,
     /// Rule 10: pins and holds are refused after an intent.
     pub refuse_late_pins: bool,
+    /// Rule 11: objects in a copy are deleted only after the intent stands there.
+    pub copy_intent: bool,
+    /// Rule 11: records are copied in order.
+    pub copy_in_order: bool,
     /// Rule 12: a record that does not verify counts for nothing.
     pub unverified_is_nothing: bool,
     /// Rule 12: a record that does not verify still takes its number.
@@ -60,6 +64,8 @@ impl Default for Rules {
             intent_voids: true,
             hold_first: true,
             refuse_late_pins: true,
+            copy_intent: true,
+            copy_in_order: true,
             unverified_is_nothing: true,
             unverified_takes_number: true,
         }

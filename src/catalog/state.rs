@@ -166,20 +166,20 @@ impl SetEntry {
     /// The highest grade that stands. A commit by itself is `uploaded`.
     ///
     /// Rule 15: a failed proof beats every proof before it in the log, and every later one whose reading began before it ended;
-    /// with `provers_only` (sealed repositories) only keys that are not writers' raise a grade.
+    /// with `provers_only` (sealed repositories) only keys that are not writers' raise a grade. Proofs of copies count for nothing here.
     pub fn grade(&self, provers_only: bool) -> Option<Grade> {
         if !self.is_live() {
             return None;
         }
-        let failed = self.proofs.iter().rfind(|p| !p.proof.passed);
-        let latest_failure = self.proofs.iter().filter(|p| !p.proof.passed).map(|p| p.proof.finished_at).max();
+        let failed = self.own_proofs().rfind(|p| !p.proof.passed);
+        let latest_failure = self.own_proofs().filter(|p| !p.proof.passed).map(|p| p.proof.finished_at).max();
         let stands = |p: &&StandingProof| {
             p.proof.passed
                 && !(provers_only && p.roles.contains(&Role::Writer))
                 && failed.is_none_or(|f| p.number > f.number)
                 && latest_failure.is_none_or(|end| p.proof.started_at > end)
         };
-        let best = self.proofs.iter().filter(stands).map(|p| p.proof.grade).max();
+        let best = self.own_proofs().filter(stands).map(|p| p.proof.grade).max();
         match (best, failed) {
             (Some(grade), _) => Some(grade),
             // A failed reading says that the bytes are bad, whatever the store said at the upload.
@@ -192,8 +192,32 @@ impl SetEntry {
     pub fn failure(&self) -> Option<&StandingProof> {
         match self.grade(false) {
             Some(_) => None,
-            None => self.proofs.iter().rfind(|p| !p.proof.passed),
+            None => self.own_proofs().rfind(|p| !p.proof.passed),
         }
+    }
+
+    /// Proofs but those of copies: what a reading of another store found says nothing of the first one, where sets are read from.
+    fn own_proofs(&self) -> impl DoubleEndedIterator<Item = &StandingProof> {
+        self.proofs.iter().filter(|standing| !self.is_copy(&standing.proof.store))
+    }
+
+    /// Whether the manifest names this store after the first one: it holds a copy of the set.
+    pub fn is_copy(&self, store: &str) -> bool {
+        self.manifest.stores.iter().skip(1).any(|name| name == store)
+    }
+
+    /// The failed proof that stands against the set as it lies in `store`: for a copy its own newest proof decides.
+    pub fn failure_in(&self, store: &str) -> Option<&StandingProof> {
+        if self.is_copy(store) {
+            self.proofs.iter().rfind(|standing| standing.proof.store == store).filter(|standing| !standing.proof.passed)
+        } else {
+            self.failure()
+        }
+    }
+
+    /// When a grade was proven last; `None` where no proof of the log says so.
+    pub fn proven_at(&self, grade: Grade) -> Option<Timestamp> {
+        self.own_proofs().rev().find(|p| p.proof.passed && p.proof.grade == grade).map(|p| p.proof.finished_at)
     }
 }
 

@@ -142,12 +142,23 @@ pub enum GradeArg {
     ReadBack,
 }
 
+/// Where sets are read from.
+#[derive(Args, Debug, Default, Clone)]
+pub struct FromStore {
+    /// Read from this store of the configuration [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+}
+
 /// `drctl list`.
 #[derive(Args, Debug)]
 pub struct ListArgs {
     /// Only this job
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
+    /// Which copy is read.
+    #[command(flatten)]
+    pub from_store: FromStore,
 }
 
 /// `drctl show SET`.
@@ -161,6 +172,9 @@ pub struct ShowArgs {
     /// Read all of it and say what of it is whole, with the commands that save it
     #[arg(long)]
     pub rescue: bool,
+    /// Which copy is read.
+    #[command(flatten)]
+    pub from_store: FromStore,
 }
 
 /// `drctl status`.
@@ -188,6 +202,9 @@ pub struct VerifyArgs {
     /// How thorough
     #[arg(long, value_enum, default_value = "read-back")]
     pub grade: GradeArg,
+    /// Which copy is read.
+    #[command(flatten)]
+    pub from_store: FromStore,
 }
 
 /// `drctl restore`.
@@ -226,6 +243,9 @@ pub struct RestoreArgs {
     /// Drop what a restore kept aside [default: the newest one]
     #[arg(long, value_name = "RESTORE", num_args = 0..=1, default_missing_value = "")]
     pub finish: Option<String>,
+    /// Which copy is read.
+    #[command(flatten)]
+    pub from_store: FromStore,
 }
 
 /// `drctl cat SET ARTIFACT`.
@@ -241,6 +261,9 @@ pub struct CatArgs {
     /// The job, where a date is given and there is more than one
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
+    /// Which copy is read.
+    #[command(flatten)]
+    pub from_store: FromStore,
 }
 
 /// `drctl diff SET SET`.
@@ -253,6 +276,9 @@ pub struct DiffArgs {
     /// The job, where dates are given and there is more than one
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
+    /// Which copy is read.
+    #[command(flatten)]
+    pub from_store: FromStore,
 }
 
 /// `drctl config …`.

@@ -167,6 +167,15 @@ async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>, accepted: &[S
             }
         }
     }
+    for sink in opened.setup.sinks.iter().skip(1) {
+        if let Err(error) = sink.store.list("", None, 1).await {
+            let error = error.context(format!("store '{}'", sink.name));
+            match first_error {
+                None if !sink.is_optional() => first_error = Some(error),
+                _ => shell.bus.warn(error.to_string()),
+            }
+        }
+    }
     shell.out.result("backup", &found, |found| {
         let mut out = String::new();
         for item in found {

@@ -10,6 +10,7 @@ use crate::cli::open::Opened;
 use crate::error::{Error, Kind, Result};
 use crate::model::ArtifactFormat;
 use crate::ops::choose::{self, Wanted};
+use crate::ops::copies::check_is_here;
 use crate::ops::details::Details;
 use crate::ops::verify::{hold_all, release_all, while_holding};
 use crate::ops::{cat, look};
@@ -44,14 +45,15 @@ impl Write for Stdout {
 
 /// Writes an artifact, or one file of it, to standard output.
 pub async fn run(shell: &Shell, args: CatArgs) -> Result<u8> {
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
     let setup = &opened.setup;
     let wanted = Wanted::word(&args.set);
     let mut log = setup.log(&opened.job_of(&wanted, args.job.as_deref()).await?).await?;
     let zone = opened.zone(Some(log.job()));
     let manifest = choose::set(&log, &wanted, None, setup.clock.now(), &zone)?.manifest.clone();
+    check_is_here(setup, &manifest).await?;
     // Damaged details must not keep anyone from an artifact that is whole: its file name is enough.
-    let details = Details::read(setup, &setup.sinks[0].store, &manifest).await.ok();
+    let details = Details::read(setup, &setup.reading().store, &manifest).await.ok();
     let artifact = look::artifact(&manifest, details.as_ref(), &args.artifact)?;
     // An archive would leave the terminal in a state of its own.
     if args.path.is_none() && matches!(artifact.format, ArtifactFormat::PgCustom | ArtifactFormat::Tar) && std::io::stdout().is_terminal() {

@@ -12,7 +12,7 @@ use crate::ops::diff::{Change, DiffReport, diff};
 
 /// Says what changed between two sets.
 pub async fn run(shell: &Shell, args: DiffArgs) -> Result<u8> {
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
     let (from, to) = (Wanted::word(&args.from), Wanted::word(&args.to));
     let (now, job) = (opened.setup.clock.now(), opened.job_of(&from, args.job.as_deref()).await?);
     let log = opened.setup.log(&job).await?;

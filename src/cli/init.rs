@@ -12,9 +12,10 @@ use rand::RngExt as _;
 use serde::Serialize;
 
 use crate::catalog::env::Env;
+use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{RecoveryFile, Repository};
 use crate::cli::args::InitArgs;
-use crate::cli::{Shell, open, sources};
+use crate::cli::{Shell, open, sources, stores};
 use crate::config::discover::{Finding, Found, Look, discover};
 use crate::config::environment::Environment;
 use crate::config::load::load;
@@ -134,8 +135,12 @@ async fn make(
         undo.0.push(places.store.clone());
     }
     let store = Arc::new(LocalStore::create(&places.store)?);
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let new = Repository::init(store, Env::default(), &host).await?;
+    let (host, network) = (stores::host(), store.network_filesystem()?);
+    let new = Repository::init(store.clone(), Env::default(), &host).await?;
+    let single = why_single_writer(&*store, network, None).await?;
+    if single.is_some() {
+        new.repository.make_single_writer(&new.root, &host).await?;
+    }
     let signing_key = places.keys.join("signing.key");
     new.key.save(&signing_key)?;
 
@@ -174,6 +179,7 @@ async fn make(
     report.repository = new.repository.id().to_owned();
     report.tried = try_sources(shell, &places.config).await?;
     report.warnings.extend(same_disk(findings, &places.store));
+    report.warnings.extend(single.map(|why| format!("only this host, '{host}', may write to the repository: {why}")));
     Ok(report)
 }
 

@@ -12,7 +12,7 @@ use crate::ops::look::{self, ListReport, SetLine};
 
 /// Lists the sets of one job or all.
 pub async fn run(shell: &Shell, args: ListArgs) -> Result<u8> {
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
     let jobs = opened.jobs(args.job.as_deref()).await?;
     let report = look::list(&opened.setup, &jobs).await?;
     let (now, zone) = (opened.setup.clock.now(), opened.zone(jobs.first()));

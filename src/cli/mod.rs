@@ -17,6 +17,7 @@ mod restore;
 mod show;
 mod sources;
 mod status;
+mod stores;
 mod unlock;
 mod verify;
 
@@ -40,6 +41,8 @@ use crate::source::RunContext;
 pub(crate) struct Shell {
     /// The options of every verb.
     pub global: Global,
+    /// The verb's name.
+    pub verb: &'static str,
     /// How to print.
     pub out: Output,
     /// Where events go.
@@ -51,7 +54,7 @@ pub(crate) struct Shell {
 impl Shell {
     /// The same without a word on the terminal: for a verb that tells of everything itself.
     fn silent(&self) -> Shell {
-        Shell { global: self.global.clone(), out: self.out, bus: Bus::new(), cancel: self.cancel.clone() }
+        Shell { global: self.global.clone(), bus: Bus::new(), cancel: self.cancel.clone(), ..*self }
     }
 
     /// What a source gets when there is no repository to go with it.
@@ -164,7 +167,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         .build()
         .context(|| "start the runtime")?;
     let code = runtime.block_on(async {
-        let shell = Shell { out, bus: Bus::new(), cancel: CancellationToken::new(), global: cli.global };
+        let shell = Shell { verb: verb_name(&cli.verb), out, bus: Bus::new(), cancel: CancellationToken::new(), global: cli.global };
         if shell.global.json {
             if !shell.out.quiet {
                 shell.bus.subscribe(Arc::new(JsonLines));

@@ -7,12 +7,15 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::env::{Env, HighWater};
 use crate::catalog::recovery::RecoverySecrets;
+use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, Trust, cache::Cache};
+use crate::cli::args::FromStore;
+use crate::cli::stores::{OpenStore, host, instead, named_store, retrying};
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
 use crate::config::secret::read_secret_file;
-use crate::config::typed::{Config, Job, StorePlace};
+use crate::config::typed::{Config, Job};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock};
 use crate::ops::choose::{self, Wanted};
@@ -22,9 +25,7 @@ use crate::pipeline::seal::{Identities, Recipient, Sealing};
 use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
-use crate::store::DynStore;
 use crate::store::local::LocalStore;
-use crate::store::retry::{RetryPolicy, RetryStore};
 
 /// Name of the state file in the state folder.
 pub(super) const STATE_FILE: &str = "state.sqlite";
@@ -53,43 +54,77 @@ impl Opened {
         if shell.global.repo.is_some() {
             return Err(Error::new(Kind::Usage, "--repo is for reading verbs: a backup needs a configuration").hint("drctl init"));
         }
-        Self::from_config(shell, true).await
+        Self::from_config(shell, true, None).await
     }
 
     /// For verbs that read: by configuration, or by `--repo` and `--recovery` without one.
     pub async fn for_reading(shell: &Shell) -> Result<Opened> {
-        match &shell.global.repo {
-            Some(repo) => Self::from_repo(shell, repo).await,
-            None => Self::from_config(shell, false).await,
+        Self::for_reading_from(shell, &FromStore::default()).await
+    }
+
+    /// The same, with sets read from the store that `--store` names. When the first store is down that one's copy of the log is read.
+    pub async fn for_reading_from(shell: &Shell, from: &FromStore) -> Result<Opened> {
+        match (&shell.global.repo, &from.store) {
+            (Some(_), Some(_)) => Err(Error::new(Kind::Usage, "--store names a store of the configuration, --repo works without one")
+                .hint("give the place of the copy itself: --repo FOLDER")),
+            (Some(repo), None) => Self::from_repo(shell, repo).await,
+            (None, name) => Self::from_config(shell, false, name.as_deref()).await,
         }
     }
 
-    async fn from_config(shell: &Shell, writing: bool) -> Result<Opened> {
+    async fn from_config(shell: &Shell, writing: bool, from: Option<&str>) -> Result<Opened> {
         let config = load(&load_options(shell.global.config.as_deref()))?;
         for warning in &config.warnings {
             shell.bus.warn(warning.to_string());
         }
         let wanted = &config.repository;
         let state = open_state(shell, &config.state);
-        let mut sinks = Vec::new();
-        for place in &wanted.stores {
-            let StorePlace::Local { path } = &place.place;
-            sinks.push(Sink { name: place.name.clone(), store: open_local(shell, path, writing).await? });
-        }
-        let first = sinks.first().map(|s| s.store.clone()).ok_or_else(|| Error::new(Kind::Config, "no store is configured"))?;
-        let env = environment(state.clone(), Some(&config.state));
         let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
-        let repository = Repository::open(first, env, &trust).await?;
-        let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
-        let mut signers = vec![MinisignKey::load(&wanted.signing_key)?];
-        let next = keys::next_of(&wanted.signing_key);
-        if next.exists() {
-            // `key rotate` did not come to its end: each log takes the one that is valid there.
-            shell.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
-            signers.push(MinisignKey::load(&next)?);
+        let mut stores = Vec::new();
+        for place in &wanted.stores {
+            stores.push(OpenStore::open(shell, place, writing).await);
         }
+        let from = from.map(|name| named_store(&wanted.stores, name)).transpose()?;
+        let env = environment(state.clone(), Some(&config.state));
+        let opened = match stores.first_mut() {
+            Some(first) => first.repository(env, &trust).await,
+            None => Err(Error::new(Kind::Config, "no store is configured")),
+        };
+        let (repository, sinks, read_from, is_copy) = match (opened, from) {
+            (Ok(repository), from) => {
+                if writing {
+                    let (first, told) = (&stores[0], wanted.stores[0].single_writer);
+                    let why = why_single_writer(&*first.sink.store, first.network, told).await?;
+                    repository.check_writer(&host(), why.as_deref())?;
+                }
+                (repository, stores.into_iter().map(|store| store.sink).collect(), from.unwrap_or(0), false)
+            }
+            // The first store is down: what the copy says is all there is, and nothing can be written.
+            (Err(error), Some(at)) if at > 0 => {
+                let copy = stores.swap_remove(at).sink;
+                let name = &copy.name;
+                shell.bus.warn(format!("the first store cannot be read, and store '{name}' may lack the newest records: {error}"));
+                // It may lag behind what this machine has seen, and is no cache's source.
+                let repository = Repository::open(copy.store.clone(), environment(None, None), &trust).await;
+                (repository.context(|| format!("store '{name}'"))?, vec![copy], 0, true)
+            }
+            (Err(error), _) => return Err(instead(error, shell, &wanted.stores, writing)),
+        };
+        let may_write = !is_copy && repository.check_writer(&host(), None).is_ok();
+        let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
         let mut setup = Setup::new(repository, sinks, sealing);
-        setup.keys = keys::at_hand(&setup.repository, signers).await?;
+        setup.read_from = read_from;
+        setup.job_stores = config.jobs.iter().map(|job| (job.name.clone(), job.stores.clone())).collect();
+        if may_write {
+            let mut signers = vec![MinisignKey::load(&wanted.signing_key)?];
+            let next = keys::next_of(&wanted.signing_key);
+            if next.exists() {
+                // `key rotate` did not come to its end: each log takes the one that is valid there.
+                shell.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
+                signers.push(MinisignKey::load(&next)?);
+            }
+            setup.keys = keys::at_hand(&setup.repository, signers).await?;
+        }
         setup.identities = match &wanted.identity {
             Some(path) => Identities::parse(&read_secret_file(path)?, &path.display().to_string())?,
             None => Identities::default(),
@@ -100,7 +135,7 @@ impl Opened {
     }
 
     async fn from_repo(shell: &Shell, repo: &Path) -> Result<Opened> {
-        let store = open_local(shell, repo, false).await?;
+        let store = retrying(shell, Arc::new(LocalStore::open(repo)?));
         let state_folder = crate::config::find::state_folder(None, &Environment::system());
         let state = open_state(shell, &state_folder);
         let (trust, identities) = match &shell.global.recovery {
@@ -114,7 +149,7 @@ impl Opened {
             }
         };
         let repository = Repository::open(store.clone(), environment(state.clone(), None), &trust).await?;
-        let mut setup = Setup::new(repository, vec![Sink { name: "repo".into(), store }], Sealing::None);
+        let mut setup = Setup::new(repository, vec![Sink::new("repo", store)], Sealing::None);
         setup.identities = identities;
         setup.codec = Codec::Zstd { level: 1 };
         Ok(Opened { setup: finish(setup, shell, state), config: None })
@@ -279,7 +314,7 @@ impl Loaders for Opened {
 fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Setup {
     setup.bus = shell.bus.clone();
     setup.cancel = shell.cancel.clone();
-    setup.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    setup.host = host();
     setup.state = state;
     setup
 }
@@ -287,15 +322,6 @@ fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Set
 fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
     Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
-}
-
-async fn open_local(shell: &Shell, path: &Path, writing: bool) -> Result<DynStore> {
-    let local = LocalStore::open(path)?;
-    if writing {
-        // What writers left that died in mid-write.
-        local.clean_temp().await?;
-    }
-    Ok(Arc::new(RetryStore::new(Arc::new(local), RetryPolicy::default(), shell.bus.clone())))
 }
 
 /// A state file that cannot be opened is said and done without.

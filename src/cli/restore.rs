@@ -22,7 +22,7 @@ use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id};
 
 /// Plans and, when agreed to, restores. Without a terminal and without `--yes`: prints plan and command line, exit 4.
 pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
     if let Some(id) = &args.undo {
         return settle(shell, &opened, &args, Way::Undo, id).await;
     }
@@ -174,6 +174,9 @@ fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
     }
     if let Some(target) = &args.target {
         let _ = write!(line, " --target '{}'", crate::ops::restore::shown_target(target));
+    }
+    if let Some(store) = &args.from_store.store {
+        let _ = write!(line, " --store {store}");
     }
     if args.in_place {
         line.push_str(" --in-place");
@@ -501,6 +504,7 @@ mod tests {
     #[test]
     fn the_line_for_scripts_repeats_the_choice_and_hides_passwords() {
         let args = RestoreArgs {
+            from_store: Default::default(),
             set: None,
             date: Some("20250102".into()),
             job: None,

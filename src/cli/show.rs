@@ -16,7 +16,7 @@ use crate::ops::look::{self, ShowReport};
 
 /// Shows one set. With `--rescue` exit 5 when something of it is damaged.
 pub async fn run(shell: &Shell, args: ShowArgs) -> Result<u8> {
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
     let wanted = Wanted::word(&args.set);
     let log = opened.setup.log(&opened.job_of(&wanted, args.job.as_deref()).await?).await?;
     let zone = opened.zone(Some(log.job()));
@@ -37,10 +37,13 @@ fn text(report: &ShowReport, rescue: bool, now: Timestamp, zone: &TimeZone) -> S
     }
     let _ = writeln!(out, "  begun     {} on {} by drctl {}", when(set.started_at, zone), report.host, report.drctl_version);
     let _ = writeln!(out, "  folder    {}", report.folder);
+    if report.stores.len() > 1 {
+        let _ = writeln!(out, "  stores    {}", report.stores.join(", "));
+    }
     let _ = writeln!(out, "  size      {} of data, {} stored, record {}", bytes(set.plain_bytes), bytes(set.stored_bytes), report.record);
     let _ = writeln!(out, "  proof     {}", proof(set, now));
     if let Some(failed) = report.proofs.iter().rev().find(|p| !p.passed) {
-        let _ = writeln!(out, "  last failed verification {}:", when(failed.finished_at, zone));
+        let _ = writeln!(out, "  last failed verification {} in store '{}':", when(failed.finished_at, zone), failed.store);
         for finding in &failed.findings {
             let _ = writeln!(out, "    {finding}");
         }

@@ -8,6 +8,7 @@ use crate::cli::list::proof;
 use crate::cli::open::Opened;
 use crate::cli::output::{bytes, count, duration};
 use crate::error::{Error, Kind, Result};
+use crate::ops::copies::CopyStatus;
 use crate::ops::look::{self, StandingRestore, StatusReport};
 use crate::ops::restore::aftermath;
 
@@ -57,6 +58,9 @@ fn text(report: &StatusReport) -> String {
         for group in job.groups_without_good.iter().filter(|_| job.newest_good.is_some()) {
             let _ = writeln!(out, "  NO GOOD SET of the sources of group {group}: all of theirs would be lost");
         }
+        for copy in &job.copies {
+            let _ = writeln!(out, "  store {:<10} {}", copy.store, copy_words(copy));
+        }
         if let Some(bad) = &job.newest_bad {
             let what = if bad.grade.is_none() { "failed its verification" } else { bad.state };
             let _ = writeln!(out, "  newer, not good  {}  {what}: drctl show {}", bad.set, bad.set);
@@ -84,4 +88,18 @@ fn text(report: &StatusReport) -> String {
         let _ = writeln!(out, "\n{advice}");
     }
     out
+}
+
+/// `2 records behind; 5 sets are not there`.
+fn copy_words(copy: &CopyStatus) -> String {
+    let behind = match (copy.records_behind, &copy.problem) {
+        (Some(_), Some(problem)) => return format!("ALARM: {problem}"),
+        (Some(0), None) => "has every record".to_owned(),
+        (Some(behind), None) => format!("{} behind: the next backup brings them", count(behind, "record")),
+        (None, problem) => return format!("CANNOT BE READ: {}", problem.as_deref().unwrap_or("no answer")),
+    };
+    match copy.sets_missing {
+        0 => behind,
+        missing => format!("{behind}; it has not all of {}", count(missing as u64, "set")),
+    }
 }

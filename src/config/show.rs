@@ -101,6 +101,7 @@ fn repository_view(repository: &Repository) -> View {
             ("name", text(&store.name)),
             ("local", map(vec![("path", path_view(path))])),
             ("optional", if store.optional { View::Value(json!(true)) } else { View::Nothing }),
+            ("single_writer", store.single_writer.map_or(View::Nothing, |told| View::Value(json!(told)))),
         ])
     };
     map(vec![

@@ -105,6 +105,9 @@ impl Writer<'_> {
         self.line("    - name: main");
         let store = self.path(&template.store);
         self.line(&format!("      local: {{ path: {store} }}"));
+        self.line("    # A second copy of every set and of the log, on yet another disk; with optional: true a backup goes on without it:");
+        self.line("    # - name: copy");
+        self.line("    #   local: { path: /mnt/another-disk/drctl }");
         if template.recipients.is_empty() {
             self.line("  # Backup sets are not encrypted, by explicit choice.");
             self.line("  encryption: none");

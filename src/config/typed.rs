@@ -69,8 +69,10 @@ pub struct Repository {
 pub struct StoreConfig {
     /// Its name, unique in the repository.
     pub name: String,
-    /// A set counts as stored even when this store missed it. Never so for the first store of a job.
+    /// A set counts as stored even when this store missed it. Never so for the first store.
     pub optional: bool,
+    /// What a person says of it: whether only one host may write there (`true`), or that it keeps writers apart (`false`). `None`: found out.
+    pub single_writer: Option<bool>,
     /// Where it lies.
     pub place: StorePlace,
 }
@@ -94,7 +96,7 @@ pub struct Job {
     pub timezone: TimeZone,
     /// What is backed up, in this order. Never empty.
     pub sources: Vec<SourceConfig>,
-    /// Names of the stores it writes to; the first holds its log. Never empty.
+    /// Names of the stores it writes to; the first is the repository's first and holds the log. Never empty.
     pub stores: Vec<String>,
     /// When it runs.
     pub schedule: Schedule,

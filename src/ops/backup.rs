@@ -11,15 +11,17 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{Holder, JobLog, Lease, Outcome, Pending, Run, Settled};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetId, SetKind, SetState};
 use crate::observe::Event;
+use crate::ops::copies;
 use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
 use crate::ops::dump::{Destination, interrupted, remove};
 use crate::ops::guide::restore_guide;
 use crate::ops::identity::Known;
 use crate::ops::setup::SourceSpec;
+use crate::ops::uploaded::{check_uploaded, take_back};
 use crate::ops::{JobSpec, Setup};
 use crate::pipeline::split::{Created, put_everywhere};
 use crate::source::{RunContext, Session};
@@ -108,6 +110,12 @@ struct SourceOutcome {
 pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Result<BackupReport> {
     let started = std::time::Instant::now();
     chosen(job, options)?;
+    if setup.keys.is_empty() {
+        // A store that is only read from: what is dumped could not be committed.
+        return Err(Error::new(Kind::Preflight, format!("back up {}: there is no signing key at hand", job.name))
+            .hint("a backup needs the repository's first store and the configured signing key: drctl config show"));
+    }
+    let setup = &setup.for_run(&job.name);
     let mut log = setup.log(&job.name).await?;
     settle_pending(setup, &mut log).await?;
     let gone = |holder: &Holder| is_gone(setup, &job.name, holder);
@@ -133,6 +141,9 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     };
     if let Err(error) = lease.release(&setup.repository).await {
         setup.bus.warn(format!("the lease stays until it expires: {error}"));
+    }
+    if outcome.is_ok() {
+        copies::bring_records(setup, &mut log).await;
     }
     let result = outcome.map(|(manifest, record)| report(&manifest, record, &log, started.elapsed()));
     setup.bus.emit(Event::RunFinished {
@@ -231,11 +242,14 @@ async fn dump_and_commit(
     let set = run.set().clone();
     let destination = Destination { setup, prefix: set.prefix(), created: created.clone() };
     let context = setup.context(&set.short());
+    copies::make_ready(setup, log).await?;
 
     let known = Known { setup, log, accepted: &options.accept_new_identity };
     let mut outcomes = Vec::new();
+    let mut told = setup.sinks.iter().filter(|sink| sink.given_up().is_some()).map(|sink| sink.name.clone()).collect();
     for spec in sources {
         let outcome = back_up_source(spec, &destination, &context, &known).await;
+        copies::tell_given_up(setup, &mut told);
         if setup.cancel.is_cancelled() {
             return Err(interrupted());
         }
@@ -253,6 +267,9 @@ async fn dump_and_commit(
     let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
     manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
     check_uploaded(setup, &manifest).await?;
+    copies::tell_given_up(setup, &mut told);
+    manifest.stores = setup.sinks.iter().filter(|sink| sink.given_up().is_none()).map(|sink| sink.name.clone()).collect();
+    take_back(setup, created).await;
     fail::fail_point!("backup::before-commit");
     if setup.cancel.is_cancelled() {
         return Err(interrupted());
@@ -513,7 +530,8 @@ async fn describe(
         artifacts,
         details,
         guide,
-        stores: setup.sinks.iter().map(|s| s.name.clone()).collect(),
+        // Which of them hold all of it is known when all of it is stored.
+        stores: Vec::new(),
     })
 }
 
@@ -545,24 +563,6 @@ fn judge(manifest: &mut Manifest, previous: Option<&Manifest>, sources: &[Source
     if !reasons.is_empty() {
         manifest.state = SetState::Suspect { reasons };
     }
-}
-
-/// Grade `uploaded`: every store has every object at our size, and our checksum where the store keeps one.
-async fn check_uploaded(setup: &Setup, manifest: &Manifest) -> Result<()> {
-    let prefix = manifest.set.prefix();
-    for sink in &setup.sinks {
-        for object in manifest.every_object() {
-            let key = format!("{prefix}{}", object.file);
-            let head = sink.store.head(&key).await.context(|| format!("check {} in '{}'", object.file, sink.name))?;
-            if head.bytes != object.stored_bytes || head.sha256.is_some_and(|sha256| sha256 != object.stored_sha256) {
-                return Err(Error::corrupt(format!(
-                    "'{}' holds {} bytes as {}, {} were stored",
-                    sink.name, head.bytes, object.file, object.stored_bytes
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn report(manifest: &Manifest, record: u64, log: &JobLog, elapsed: Duration) -> BackupReport {

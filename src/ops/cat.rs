@@ -65,7 +65,7 @@ async fn stream<T: Send + 'static>(
     work: impl FnOnce(PlainReceiver) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let stored = StoredArtifact {
-        store: setup.sinks[0].store.clone(),
+        store: setup.reading().store.clone(),
         prefix: manifest.set.prefix(),
         artifact: artifact.clone(),
         identities: setup.identities.clone(),

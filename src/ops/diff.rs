@@ -59,7 +59,7 @@ pub struct Change {
 
 /// Compares two sets of one repository.
 pub async fn diff(setup: &Setup, from: &Manifest, to: &Manifest) -> Result<DiffReport> {
-    let store = &setup.sinks[0].store;
+    let store = &setup.reading().store;
     let details = (Details::read(setup, store, from).await?, Details::read(setup, store, to).await?);
     let name = |details: &Details, artifact: &Artifact| {
         let name = details.artifact(&artifact.file).map_or(artifact.file.as_str(), |d| d.name.as_str());
@@ -144,7 +144,7 @@ fn compare(before: &Marks, after: &Marks) -> Vec<String> {
 
 fn stored(setup: &Setup, (manifest, artifact): (&Manifest, &Artifact)) -> StoredArtifact {
     StoredArtifact {
-        store: setup.sinks[0].store.clone(),
+        store: setup.reading().store.clone(),
         prefix: manifest.set.prefix(),
         artifact: artifact.clone(),
         identities: setup.identities.clone(),

@@ -11,6 +11,7 @@ use crate::model::manifest::SourceEntry;
 use crate::model::record::Grade;
 use crate::model::{Artifact, Encryption, JobName, SetId, SetKind};
 use crate::ops::Setup;
+use crate::ops::copies::{self, CopyStatus};
 use crate::ops::details::Details;
 use crate::ops::restore::Loaders;
 use crate::ops::restore::journal::RestoreNote;
@@ -45,7 +46,6 @@ impl SetLine {
     fn of(entry: &SetEntry) -> Self {
         let manifest = &entry.manifest;
         let grade = entry.grade(false);
-        let proven = entry.proofs.iter().rev().find(|p| p.proof.passed && Some(p.proof.grade) == grade).map(|p| p.proof.finished_at);
         SetLine {
             set: manifest.set.clone(),
             kind: manifest.kind(),
@@ -55,7 +55,7 @@ impl SetLine {
             plain_bytes: manifest.plain_bytes(),
             stored_bytes: manifest.stored_bytes(),
             grade,
-            proven_at: grade.map(|_| proven.unwrap_or(manifest.finished_at)),
+            proven_at: grade.map(|grade| entry.proven_at(grade).unwrap_or(manifest.finished_at)),
             pinned_until: entry.pin.as_ref().map(|p| p.until),
         }
     }
@@ -92,6 +92,8 @@ pub struct ShowReport {
     pub record: u64,
     /// Where it lies: location and folder.
     pub folder: String,
+    /// Names of the stores that got all of it.
+    pub stores: Vec<String>,
     /// The machine it was made on.
     pub host: String,
     /// Version of drctl that made it.
@@ -147,6 +149,8 @@ pub struct ProofLine {
     pub passed: bool,
     /// When it ended.
     pub finished_at: Timestamp,
+    /// The store that was read.
+    pub store: String,
     /// What was wrong.
     pub findings: Vec<String>,
 }
@@ -154,7 +158,7 @@ pub struct ProofLine {
 /// All about one set; with `rescue` every artifact is read to see what of it is whole.
 pub async fn show(setup: &Setup, entry: &SetEntry, rescue: bool) -> Result<ShowReport> {
     let manifest = &entry.manifest;
-    let store = &setup.sinks[0].store;
+    let store = &setup.reading().store;
     let details = Details::read(setup, store, manifest).await;
     let (details, sealed) = match details {
         Ok(details) => (Some(details), None),
@@ -186,7 +190,8 @@ pub async fn show(setup: &Setup, entry: &SetEntry, rescue: bool) -> Result<ShowR
     Ok(ShowReport {
         set: SetLine::of(entry),
         record: entry.number,
-        folder: format!("{}/{}", setup.repository.location(), manifest.set.prefix()),
+        folder: format!("{}/{}", store.location(), manifest.set.prefix()),
+        stores: manifest.stores.clone(),
         host: manifest.host.clone(),
         drctl_version: manifest.drctl_version.clone(),
         finished_at: manifest.finished_at,
@@ -201,6 +206,7 @@ pub async fn show(setup: &Setup, entry: &SetEntry, rescue: bool) -> Result<ShowR
                 grade: p.proof.grade,
                 passed: p.proof.passed,
                 finished_at: p.proof.finished_at,
+                store: p.proof.store.clone(),
                 findings: p.proof.findings.clone(),
             })
             .collect(),
@@ -210,7 +216,7 @@ pub async fn show(setup: &Setup, entry: &SetEntry, rescue: bool) -> Result<ShowR
 
 async fn damage(setup: &Setup, prefix: String, artifact: &Artifact) -> Option<String> {
     let stored =
-        StoredArtifact { store: setup.sinks[0].store.clone(), prefix, artifact: artifact.clone(), identities: setup.identities.clone() };
+        StoredArtifact { store: setup.reading().store.clone(), prefix, artifact: artifact.clone(), identities: setup.identities.clone() };
     stored.read(None, Default::default(), Default::default()).await.err().map(|e| e.to_string())
 }
 
@@ -256,6 +262,8 @@ pub struct JobStatus {
     pub newest_bad: Option<SetLine>,
     /// Whether the newest good set is older than allowed.
     pub stale: bool,
+    /// The further stores.
+    pub copies: Vec<CopyStatus>,
 }
 
 /// One restore that leaves something.
@@ -290,7 +298,9 @@ pub async fn status(
     for job in jobs {
         let log = setup.log(job).await?;
         report.findings.extend(log.state().findings().iter().map(|f| format!("{job}: {f}")));
-        report.jobs.push(job_status(&log, loaders.groups(job).as_deref(), now, max_age_seconds));
+        let mut status = job_status(&log, loaders.groups(job).as_deref(), now, max_age_seconds);
+        status.copies = copies::status(setup, &log).await;
+        report.jobs.push(status);
     }
     Ok(report)
 }
@@ -322,6 +332,7 @@ pub(crate) fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp
         groups_without_good: without,
         newest_bad,
         stale: max_age_seconds.is_some_and(|max| rpo_seconds.is_none_or(|age| age > max)),
+        copies: Vec::new(),
     }
 }
 

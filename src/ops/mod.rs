@@ -7,6 +7,7 @@ pub mod backup;
 pub mod cat;
 pub mod choose;
 pub mod confirm;
+pub mod copies;
 pub mod details;
 pub mod diff;
 pub mod doctor;
@@ -18,6 +19,7 @@ pub mod look;
 pub mod progress;
 pub mod restore;
 pub mod setup;
+mod uploaded;
 pub mod verify;
 pub mod words;
 

@@ -1,5 +1,6 @@
 //! Everything a verb works with, opened once from the configuration.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,10 @@ pub struct Setup {
     pub repository: Repository,
     /// Every store that takes part, the repository's first.
     pub sinks: Vec<Sink>,
+    /// Which of them sets are read from.
+    pub read_from: usize,
+    /// Names of the stores that a job writes to, where that is not all of them.
+    pub job_stores: BTreeMap<JobName, Vec<String>>,
     /// The role keys at hand; none where only reading is possible.
     pub keys: Vec<RoleKey>,
     /// The age identities at hand; none on a sealed host.
@@ -51,6 +56,8 @@ impl Setup {
         Setup {
             repository,
             sinks,
+            read_from: 0,
+            job_stores: BTreeMap::new(),
             keys: Vec::new(),
             identities: Identities::default(),
             sealing,
@@ -65,9 +72,29 @@ impl Setup {
         }
     }
 
-    /// Reads a job's log.
+    /// Reads a job's log. Deleting by it reaches every further store, also those that the job no longer writes to.
     pub async fn log(&self, job: &JobName) -> Result<JobLog> {
-        JobLog::open(&self.repository, job, self.keys.clone()).await
+        let log = JobLog::open(&self.repository, job, self.keys.clone()).await?;
+        Ok(log.with_copies(self.sinks.iter().skip(1).cloned().collect()))
+    }
+
+    /// The store that sets are read from.
+    pub fn reading(&self) -> &Sink {
+        &self.sinks[self.read_from.min(self.sinks.len() - 1)]
+    }
+
+    /// The stores that a job writes to.
+    pub fn sinks_of(&self, job: &JobName) -> Vec<Sink> {
+        let wanted = self.job_stores.get(job);
+        // The first holds the log, and every job writes there.
+        let takes_part = |(at, sink): &(usize, &Sink)| *at == 0 || wanted.is_none_or(|names| names.contains(&sink.name));
+        self.sinks.iter().enumerate().filter(takes_part).map(|(_, sink)| sink.clone()).collect()
+    }
+
+    /// The same for one run of a job: its stores only, none of which has been given up yet.
+    pub fn for_run(&self, job: &JobName) -> Setup {
+        let sinks = self.sinks_of(job).into_iter().map(|sink| sink.for_run()).collect();
+        Setup { sinks, read_from: 0, ..self.clone() }
     }
 
     /// What a source or loader gets for run `run`.

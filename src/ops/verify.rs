@@ -13,6 +13,7 @@ use crate::model::record::{Grade, Proof};
 use crate::model::{Artifact, Manifest, SetId, Sha256};
 use crate::observe::Event;
 use crate::ops::Setup;
+use crate::ops::copies;
 use crate::ops::details::Details;
 use crate::ops::dump::interrupted;
 use crate::pipeline::read::StoredArtifact;
@@ -44,7 +45,7 @@ pub struct VerifyReport {
     pub record: Option<u64>,
 }
 
-/// Verifies one set in the repository's first store and appends the proof.
+/// Verifies one set in the store that is read (the first, unless another was asked for) and appends the proof, which names that store.
 pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) -> Result<VerifyReport> {
     if grade == Grade::Restored {
         return Err(
@@ -55,7 +56,8 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
     let started_at = setup.clock.now();
     let entry = log.state().get(set).ok_or_else(|| Error::new(Kind::NoSuchSet, format!("{set} was never committed")).hint("drctl list"))?;
     let manifest = entry.manifest.clone();
-    let sink = &setup.sinks[0];
+    let sink = setup.reading();
+    copies::check_is_here(setup, &manifest).await?;
     setup.bus.emit(Event::RunStarted { verb: "verify".into(), job: set.job().to_string(), set: Some(set.to_string()) });
 
     let mut holds = hold_all(setup, log, std::slice::from_ref(set)).await?;
@@ -84,7 +86,12 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
         elapsed_seconds: started.elapsed().as_secs_f64(),
         record: None,
     };
-    if !setup.keys.is_empty() {
+    // The log cannot tell a proof of a store that the manifest does not name from one of the first store.
+    let tells = setup.read_from == 0 || manifest.stores.contains(&sink.name);
+    if !tells {
+        setup.bus.warn(format!("this proof is not in the log: {set} was not made for store '{}'", sink.name));
+    }
+    if tells && !setup.keys.is_empty() {
         let proof = Proof {
             set: set.clone(),
             grade,
@@ -102,6 +109,7 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
             Err(error) if takes_no_bytes(&error) => setup.bus.warn(format!("this proof is not in the log: {error}")),
             Err(error) => return Err(error),
         }
+        copies::bring_records(setup, log).await;
     }
     report.elapsed_seconds = started.elapsed().as_secs_f64();
     setup.bus.emit(Event::RunFinished {
@@ -303,7 +311,7 @@ mod tests {
     async fn f37_a_renewal_that_hangs_does_not_stop_the_read() {
         let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
         let new = Repository::init(store.clone(), Env::default(), "test").await.unwrap();
-        let sink = Sink { name: "first".into(), store: store.clone() };
+        let sink = Sink::new("first", store.clone());
         let mut setup = Setup::new(new.repository.clone(), vec![sink], Sealing::None);
         setup.keys = vec![RoleKey { number: 1, signer: Arc::new(new.key) }];
         let folder = tempfile::tempdir().unwrap();

@@ -356,7 +356,7 @@ mod tests {
     async fn store(spec: WriteSpec, data: Bytes, end: bool) -> (Arc<MemoryStore>, Result<Written>) {
         let memory = Arc::new(MemoryStore::default());
         let (sender, receiver) = plain::channel();
-        let sinks = vec![Sink { name: "m".into(), store: memory.clone() }];
+        let sinks = vec![Sink::new("m", memory.clone())];
         let writing = write(spec, receiver, sinks, Created::default(), Arc::default(), CancellationToken::new());
         let feeding = async {
             for block in data.chunks(300_000) {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
@@ -30,6 +30,46 @@ pub struct Sink {
     pub name: String,
     /// The store.
     pub store: DynStore,
+    /// For a store that a set may miss: why this run gave it up, once it did. Shared by every clone of one run.
+    given_up: Option<Arc<OnceLock<String>>>,
+}
+
+impl Sink {
+    /// A store that must hold all of a set.
+    pub fn new(name: impl Into<String>, store: DynStore) -> Self {
+        Sink { name: name.into(), store, given_up: None }
+    }
+
+    /// The same store, as one that a set may miss.
+    pub fn optional(self) -> Self {
+        Sink { given_up: Some(Arc::default()), ..self }
+    }
+
+    /// The same store for a new run, which has not given it up.
+    pub fn for_run(&self) -> Self {
+        Sink { given_up: self.given_up.as_ref().map(|_| Arc::default()), ..self.clone() }
+    }
+
+    /// Whether a set may miss it.
+    pub fn is_optional(&self) -> bool {
+        self.given_up.is_some()
+    }
+
+    /// Why this run gave the store up, if it did: it gets nothing more.
+    pub fn given_up(&self) -> Option<&str> {
+        self.given_up.as_ref()?.get().map(String::as_str)
+    }
+
+    /// Gives the store up because of `error`; the first one is kept. A store that must hold all of the set gives the error back.
+    pub fn give_up(&self, error: Error) -> Result<()> {
+        match &self.given_up {
+            Some(why) => {
+                let _ = why.set(error.to_string());
+                Ok(())
+            }
+            None => Err(error),
+        }
+    }
 }
 
 /// Every key that a run created, so that a run that ends badly can delete them again.
@@ -40,6 +80,14 @@ impl Created {
     /// Notes that the sink with this number holds (or may hold) the key.
     pub fn note(&self, sink: usize, key: &str) {
         self.0.lock().unwrap_or_else(|p| p.into_inner()).push((sink, key.to_owned()));
+    }
+
+    /// Those in sinks for which `wanted` holds, and forgets them.
+    pub fn take_of(&self, wanted: impl Fn(usize) -> bool) -> Vec<(usize, String)> {
+        let mut all = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        let (taken, kept) = std::mem::take(&mut *all).into_iter().partition(|(sink, _)| wanted(*sink));
+        *all = kept;
+        taken
     }
 
     /// All of them, and forgets them.
@@ -81,8 +129,15 @@ struct Open {
     file: String,
     hasher: Hasher,
     bytes: u64,
-    bodies: Vec<BodySender>,
-    puts: Vec<JoinHandle<Result<()>>>,
+    uploads: Vec<Upload>,
+}
+
+/// The object on its way into one store.
+struct Upload {
+    /// The sink's number.
+    at: usize,
+    body: BodySender,
+    put: JoinHandle<Result<()>>,
 }
 
 impl ObjectSplitter {
@@ -108,16 +163,16 @@ impl ObjectSplitter {
         let number = self.done.len() + 1;
         let file = if number == 1 { self.file.clone() } else { format!("{}.{number:03}", self.file) };
         let key = format!("{}{file}", self.prefix);
-        let (mut bodies, mut puts) = (Vec::new(), Vec::new());
-        for (at, sink) in self.sinks.iter().enumerate() {
+        let mut uploads = Vec::new();
+        for (at, sink) in self.sinks.iter().enumerate().filter(|(_, sink)| sink.given_up().is_none()) {
             let (sender, body) = Body::channel(PIECES_WAITING);
             let (store, key, created) = (sink.store.clone(), key.clone(), self.created.clone());
             // Noted before it is asked for: a put whose answer is lost may have happened.
             created.note(at, &key);
-            puts.push(self.runtime.spawn(async move { store.put(&key, body).await }));
-            bodies.push(sender);
+            let put = self.runtime.spawn(async move { store.put(&key, body).await });
+            uploads.push(Upload { at, body: sender, put });
         }
-        Open { file, hasher: Sha256::hasher(), bytes: 0, bodies, puts }
+        Open { file, hasher: Sha256::hasher(), bytes: 0, uploads }
     }
 
     /// Hands the collected piece over, ending the object when it is full.
@@ -145,21 +200,29 @@ impl ObjectSplitter {
     }
 
     fn send(&self, open: &mut Open, piece: Piece) -> Result<()> {
-        for at in 0..open.bodies.len() {
-            if open.bodies[at].blocking_send(piece.clone()).is_err() {
-                // The store gave up: its put says why.
-                let put = open.puts.swap_remove(at);
-                self.abort(open);
-                return Err(self.why(at, &open.file, put));
+        let mut kept = Vec::with_capacity(open.uploads.len());
+        let mut stopped = Ok(());
+        for upload in std::mem::take(&mut open.uploads) {
+            if stopped.is_err() || upload.body.blocking_send(piece.clone()).is_ok() {
+                kept.push(upload);
+                continue;
             }
+            // The store gave up: its put says why. Where the set may miss it, the others go on.
+            let at = upload.at;
+            stopped = self.sinks[at].give_up(self.why(at, &open.file, upload.put));
         }
-        Ok(())
+        open.uploads = kept;
+        if stopped.is_err() {
+            self.abort(open);
+        }
+        stopped
     }
 
     /// Ends every upload of the object without completing it, and waits until the stores have cleaned up.
     fn abort(&self, open: &mut Open) {
-        open.bodies.clear();
-        for put in open.puts.drain(..) {
+        // All at once: a store that waits for its next piece must not keep another from hearing that none comes.
+        let puts: Vec<_> = open.uploads.drain(..).map(|upload| upload.put).collect();
+        for put in puts {
             let _ = self.runtime.block_on(put);
         }
     }
@@ -178,12 +241,13 @@ impl ObjectSplitter {
         self.send(&mut open, end)?;
         // Every store is waited for, also when one failed: nobody may clean up below a put that still runs.
         let mut outcome = Ok(());
-        for (at, put) in open.puts.into_iter().enumerate() {
+        for Upload { at, put, .. } in open.uploads {
+            let sink = &self.sinks[at];
             let ended = match self.runtime.block_on(put) {
-                Ok(ended) => ended.context(|| format!("store {} in '{}'", open.file, self.sinks[at].name)),
-                Err(e) => Err(Error::failed(format!("storing {} in '{}' broke down", open.file, self.sinks[at].name)).because(e)),
+                Ok(ended) => ended.context(|| format!("store {} in '{}'", open.file, sink.name)),
+                Err(e) => Err(Error::failed(format!("storing {} in '{}' broke down", open.file, sink.name)).because(e)),
             };
-            outcome = outcome.and(ended);
+            outcome = outcome.and(ended.or_else(|error| sink.give_up(error)));
         }
         outcome?;
         self.done.push(Object { file: open.file, stored_bytes: open.bytes, stored_sha256: sha256 });
@@ -230,14 +294,13 @@ impl Write for ObjectSplitter {
     }
 }
 
-/// Creates one small object in every store.
+/// Creates one small object in every store that the run has not given up.
 pub async fn put_everywhere(sinks: &[Sink], created: &Created, prefix: &str, file: &str, bytes: Bytes) -> Result<Object> {
     let key = format!("{prefix}{file}");
-    for (at, sink) in sinks.iter().enumerate() {
+    for (at, sink) in sinks.iter().enumerate().filter(|(_, sink)| sink.given_up().is_none()) {
         created.note(at, &key);
-        crate::store::whole::create(sink.store.as_ref(), &key, bytes.clone())
-            .await
-            .context(|| format!("store {file} in '{}'", sink.name))?;
+        let stored = crate::store::whole::create(sink.store.as_ref(), &key, bytes.clone()).await;
+        stored.context(|| format!("store {file} in '{}'", sink.name)).or_else(|error| sink.give_up(error))?;
     }
     Ok(Object { file: file.to_owned(), stored_bytes: bytes.len() as u64, stored_sha256: Sha256::of(&bytes) })
 }
@@ -259,7 +322,7 @@ mod tests {
         bad.rule(Operation::Put, "*", When::Always, Fault::LoseAnswer(Kind::Full));
         slow.rule(Operation::Put, "*", When::Always, Fault::Stall(Duration::from_millis(300)));
         let target = Target {
-            sinks: vec![Sink { name: "bad".into(), store: Arc::new(bad) }, Sink { name: "slow".into(), store: Arc::new(slow) }],
+            sinks: vec![Sink::new("bad", Arc::new(bad)), Sink::new("slow", Arc::new(slow))],
             runtime: Handle::current(),
             created: Created::default(),
             prefix: "jobs/j/sets/x/".into(),

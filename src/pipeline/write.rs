@@ -416,7 +416,7 @@ mod tests {
         fail::cfg("pipeline::damage", "200*off->1*return->off").unwrap();
         let memory = Arc::new(MemoryStore::default());
         let (sender, receiver) = plain::channel();
-        let sinks = vec![Sink { name: "m".into(), store: memory.clone() }];
+        let sinks = vec![Sink::new("m", memory.clone())];
         let spec = WriteSpec {
             base: "s.a.raw".into(),
             prefix: "jobs/j/sets/x/".into(),

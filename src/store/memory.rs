@@ -15,6 +15,7 @@ use crate::store::{Body, Entry, Head, Piece, Store, check_key};
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<String, (Bytes, Timestamp)>>,
     clock: Arc<dyn Clock>,
+    create_only: bool,
 }
 
 impl Default for MemoryStore {
@@ -26,7 +27,12 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty store whose dates come from `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        MemoryStore { objects: Mutex::default(), clock }
+        MemoryStore { objects: Mutex::default(), clock, create_only: true }
+    }
+
+    /// An empty store that creates a key again and again without a word, as one without conditional create does (FORMAT rule 13).
+    pub fn overwriting() -> Self {
+        MemoryStore { create_only: false, ..Self::default() }
     }
 
     fn objects(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Bytes, Timestamp)>> {
@@ -62,6 +68,10 @@ impl Store for MemoryStore {
         }
         let now = self.clock.now();
         match self.objects().entry(key.to_owned()) {
+            std::collections::btree_map::Entry::Occupied(mut slot) if !self.create_only => {
+                slot.insert((data.freeze(), now));
+                Ok(())
+            }
             std::collections::btree_map::Entry::Occupied(_) => Err(Error::new(Kind::Exists, format!("{key} exists already"))),
             std::collections::btree_map::Entry::Vacant(slot) => {
                 slot.insert((data.freeze(), now));

@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
 
+pub mod absent;
 pub mod counting;
 pub mod faulty;
 pub mod local;
 pub mod memory;
+pub mod probe;
 pub mod retry;
 
 /// What is stored under a key.

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use drctl::catalog::commit::{Outcome, Pending, Settled};
 use drctl::catalog::encoding::Scheme;
 use drctl::catalog::retire::{self, Retirement};
-use drctl::catalog::{Finding, Hold, JobLog, Repository, RoleKey, Rules, Signer, checkpoint, hold, keys};
+use drctl::catalog::{Env, Finding, Hold, JobLog, Repository, RoleKey, Rules, Signer, Trust, checkpoint, hold, keys};
 use drctl::error::{Error, Kind, Result};
 use drctl::model::record::{Body, Grade, Proof};
 use drctl::model::{Clock, JobName, SetKind, Sha256, TestClock, Timestamp};
-use drctl::store::whole;
+use drctl::pipeline::split::Sink;
+use drctl::store::{DynStore, whole};
 
 use crate::tiny;
 use crate::world::{Dice, Op, Server, Shared, step};
@@ -35,6 +36,8 @@ pub struct Host {
     /// The log of a process that lives on between deeds; a crash loses it.
     pub log: Mutex<Option<JobLog>>,
     pub server: Arc<Server>,
+    /// The second store, in histories that have one.
+    pub copy: Option<Sink>,
     pub world: Shared,
     pub vault: Arc<Vault>,
     pub rules: Rules,
@@ -53,6 +56,8 @@ pub enum Deed {
     CloseChain,
     Garbage,
     Acknowledge,
+    Copy,
+    ReadCopy,
 }
 
 impl Host {
@@ -69,11 +74,12 @@ impl Host {
             return Ok(log);
         }
         let keys = self.vault.keys.lock().unwrap().clone();
-        if self.rules.keep_records && self.dice(|d| d.percent(70)) {
+        let log = if self.rules.keep_records && self.dice(|d| d.percent(70)) {
             JobLog::open_with(&self.repository, &self.job(), keys, self.rules).await
         } else {
             JobLog::open_at_checkpoint_with(&self.repository, &self.job(), keys, self.rules).await
-        }
+        };
+        log.map(|log| log.with_copies(self.copy.iter().cloned().collect()))
     }
 
     /// Does one deed from beginning to end.
@@ -124,6 +130,8 @@ impl Host {
             Deed::CloseChain => self.close_chain(log).await,
             Deed::Garbage => self.garbage(log).await,
             Deed::Acknowledge => checkpoint::acknowledge(log).await.map(|a| format!("{a:?}")),
+            Deed::Copy => self.copy(log).await,
+            Deed::ReadCopy => self.read_copy().await,
         }
     }
 
@@ -146,9 +154,13 @@ impl Host {
             other => other?,
         };
         let set = run.set().clone();
-        let (manifest, objects) = tiny::set(&run, self.dice(Dice::bits));
+        let (mut manifest, objects) = tiny::set(&run, self.dice(Dice::bits));
+        manifest.stores.extend(self.copy.iter().map(|copy| copy.name.clone()));
         for (key, bytes) in objects {
-            self.upload(&key, bytes).await?;
+            self.upload(self.repository.store(), &key, bytes.clone()).await?;
+            if let Some(copy) = &self.copy {
+                self.upload(&copy.store, &key, bytes).await?;
+            }
         }
         self.dawdle().await;
         if self.dice(|d| d.percent(30)) {
@@ -163,7 +175,9 @@ impl Host {
             Ok(Outcome::Committed { number }) => {
                 self.world.lock().unwrap().model.told_committed(&set.to_string(), number);
                 *self.journal.lock().unwrap() = None;
-                Ok(format!("{set} at {number}"))
+                // What fails here is made good later.
+                let copied = self.copy(log).await;
+                Ok(format!("{set} at {number}, {copied:?}"))
             }
             Ok(Outcome::Void { reason }) => {
                 self.world.lock().unwrap().model.told_void(&set.to_string());
@@ -180,8 +194,26 @@ impl Host {
         }
     }
 
-    async fn upload(&self, key: &str, bytes: Bytes) -> Result<()> {
-        let store = self.repository.store();
+    async fn copy(&self, log: &mut JobLog) -> Result<String> {
+        let Some(copy) = &self.copy else { return Ok("no copy".into()) };
+        log.refresh().await?;
+        if let Some(number) = log.led_by(&copy.store).await.ok().flatten() {
+            self.world.lock().unwrap().model.wrong(format!("{}: record {number} is said to lead the log", self.name));
+        }
+        log.copy_to(&copy.store).await.map(|copied| format!("{copied} copied"))
+    }
+
+    /// Someone who has nothing but the copy sees what was true at the newest record there.
+    async fn read_copy(&self) -> Result<String> {
+        let Some(copy) = &self.copy else { return Ok("no copy".into()) };
+        let env = Env { high_water: None, ..self.repository.env().clone() };
+        let there = Repository::open_with(copy.store.clone(), env, &Trust::OnFirstUse, self.vault.scheme.clone()).await?;
+        let log = JobLog::open_with(&there, &self.job(), Vec::new(), self.rules).await?;
+        self.compare(&log);
+        Ok(format!("the copy is at {}", log.head()))
+    }
+
+    async fn upload(&self, store: &DynStore, key: &str, bytes: Bytes) -> Result<()> {
         for _ in 0..4 {
             match whole::create(&**store, key, bytes.clone()).await {
                 Ok(()) => return Ok(()),
@@ -300,7 +332,7 @@ impl Host {
             revokes: revokes.clone(),
         };
         let bytes = file.seal(&*self.vault.root)?;
-        self.upload(&keys::KeyFile::key(number), bytes.clone()).await?;
+        self.upload(self.repository.store(), &keys::KeyFile::key(number), bytes.clone()).await?;
         self.vault.keys.lock().unwrap().push(RoleKey { number, signer });
         log.append(Body::KeyChange { number, sha256: Sha256::of(&bytes), revoked: revokes }).await.map(|a| format!("{a:?}"))
     }

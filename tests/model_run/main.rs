@@ -28,10 +28,11 @@ use drctl::catalog::{Env, HighWater, MinisignKey, Pause, PublicKey, Random, Repo
 use drctl::error::{Error, Result};
 use drctl::model::record::Record;
 use drctl::model::{JobName, Sha256, TestClock, Timestamp};
+use drctl::pipeline::split::Sink;
 
 use actors::{Deed, Host, Vault};
 use model::Model;
-use world::{Dice, Line, Server, Shared, World, step};
+use world::{Dice, Line, Op, Place, Server, Shared, World, step};
 
 /// Records by type, and voids.
 type Counts = BTreeMap<String, u64>;
@@ -168,6 +169,8 @@ const DEEDS: &[(usize, Deed, u64)] = &[
     (7, Deed::Pin, 8),
     (8, Deed::ChangeKey, 3),
     (7, Deed::CloseChain, 2),
+    (9, Deed::Copy, 8),
+    (9, Deed::ReadCopy, 4),
 ];
 
 /// How a history is run.
@@ -186,12 +189,15 @@ fn run(seed: u64, setup: Setup) -> Result<Counts, (String, Vec<String>)> {
     let start: Timestamp = "2025-01-01T00:00:00Z".parse().unwrap();
     let mut dice = Dice::new(seed);
     let faults = [0, 2, 8, 20][dice.roll(4) as usize];
+    // Some histories have a second store.
+    let copied = dice.percent(40);
     let check = if setup.real_keys { real_check } else { cheap_check };
     let world =
         Arc::new(Mutex::new(World { dice, model: Model::new(check), late: Vec::new(), faults: 0, trace: setup.trace.then(Vec::new) }));
-    let server = Arc::new(Server::new(world.clone(), start));
+    let server = Arc::new(Server::new(Place::First, world.clone(), start));
+    let second = copied.then(|| Arc::new(Server::new(Place::Copy, world.clone(), start)));
     let vault = vault(setup.real_keys);
-    let hosts = hosts(&world, &server, &vault, setup.rules, start);
+    let hosts = hosts(&world, &server, second.as_ref(), &vault, setup.rules, start);
     world.lock().unwrap().faults = faults;
     let mut tasks: Vec<Task> = Vec::new();
     for _ in 0..setup.steps {
@@ -199,13 +205,13 @@ fn run(seed: u64, setup: Setup) -> Result<Counts, (String, Vec<String>)> {
             let mut world = world.lock().unwrap();
             (world.dice.roll(1000), world.dice.bits())
         };
-        turn(choice, pick, setup, &world, &server, &hosts, &mut tasks);
+        turn(choice, pick, setup, &world, (&server, second.as_ref()), &hosts, &mut tasks);
         if world.lock().unwrap().model.violation.is_some() {
             break;
         }
     }
     drop(tasks);
-    calm_end(&world, &server, &hosts);
+    calm_end(&world, (&server, second.as_ref()), &hosts);
     let mut world = world.lock().unwrap();
     let trace = world.trace.take().unwrap_or_default();
     match world.model.violation.take() {
@@ -215,8 +221,18 @@ fn run(seed: u64, setup: Setup) -> Result<Counts, (String, Vec<String>)> {
     }
 }
 
+/// The servers of the first store and, in some histories, of the copy.
+type Servers<'a> = (&'a Arc<Server>, Option<&'a Arc<Server>>);
+
+fn land((first, copy): Servers<'_>, (place, op): (Place, Op)) {
+    let _ = match (place, copy) {
+        (Place::Copy, Some(copy)) => copy.land(op),
+        _ => first.land(op),
+    };
+}
+
 /// One step of the scheduler.
-fn turn(choice: u64, pick: u64, setup: Setup, world: &Shared, server: &Server, hosts: &[Arc<Host>], tasks: &mut Vec<Task>) {
+fn turn(choice: u64, pick: u64, setup: Setup, world: &Shared, servers: Servers<'_>, hosts: &[Arc<Host>], tasks: &mut Vec<Task>) {
     match choice {
         0..=849 if !tasks.is_empty() => {
             let index = pick as usize % tasks.len();
@@ -231,7 +247,7 @@ fn turn(choice: u64, pick: u64, setup: Setup, world: &Shared, server: &Server, h
                 (count > 0).then(|| world.late.swap_remove(pick as usize % count))
             };
             if let Some(op) = op {
-                let _ = server.land(op);
+                land(servers, op);
             }
         }
         900..=914 if !tasks.is_empty() => {
@@ -239,7 +255,7 @@ fn turn(choice: u64, pick: u64, setup: Setup, world: &Shared, server: &Server, h
             world.lock().unwrap().say(|| format!("{} dies", hosts[task.host].name));
             drop(task);
         }
-        915..=929 => server.clock.step_seconds((pick % (5 * 3600)) as i64),
+        915..=929 => servers.0.clock.step_seconds((pick % (5 * 3600)) as i64),
         930..=939 => hosts[(pick >> 32) as usize % hosts.len()].clock.step_seconds((pick % (100 * 3600)) as i64 - 50 * 3600),
         940..=941 if setup.garbage => begin(4, Deed::Garbage, hosts, tasks),
         942..=943 if setup.garbage => begin(5, Deed::Acknowledge, hosts, tasks),
@@ -264,12 +280,12 @@ fn begin(host: usize, deed: Deed, hosts: &[Arc<Host>], tasks: &mut Vec<Task>) {
 }
 
 /// When the network is well again, what was late has landed and everybody has stopped, a backup still works and everybody agrees.
-fn calm_end(world: &Shared, server: &Arc<Server>, hosts: &[Arc<Host>]) {
+fn calm_end(world: &Shared, servers: Servers<'_>, hosts: &[Arc<Host>]) {
     world.lock().unwrap().faults = 0;
     loop {
         let op = world.lock().unwrap().late.pop();
         let Some(op) = op else { break };
-        let _ = server.land(op);
+        land(servers, op);
     }
     let before = world.lock().unwrap().model.head();
     for (host, deed) in [(0, Deed::Backup), (4, Deed::Sweep)] {
@@ -294,14 +310,22 @@ fn vault(real: bool) -> Arc<Vault> {
     Arc::new(Vault { root: make(1000), make, keys, scheme })
 }
 
-fn hosts(world: &Shared, server: &Arc<Server>, vault: &Arc<Vault>, rules: Rules, start: Timestamp) -> Vec<Arc<Host>> {
-    let names = ["writer-1", "writer-2", "prover", "pruner", "sweeper", "checkpointer", "reader", "person", "keeper"];
+fn hosts(
+    world: &Shared,
+    server: &Arc<Server>,
+    second: Option<&Arc<Server>>,
+    vault: &Arc<Vault>,
+    rules: Rules,
+    start: Timestamp,
+) -> Vec<Arc<Host>> {
+    let names = ["writer-1", "writer-2", "prover", "pruner", "sweeper", "checkpointer", "reader", "person", "keeper", "copier"];
     let env = |clock: &Arc<TestClock>| Env {
         clock: clock.clone(),
         random: Arc::new(HostDice(world.clone())),
         pause: Arc::new(ShortPause),
         high_water: Some(Arc::new(Mark::default())),
         cache: None,
+        writer_lock: None,
     };
     let first = vault.keys.lock().unwrap()[0].signer.public().clone();
     let clock = Arc::new(TestClock::at(start));
@@ -318,6 +342,7 @@ fn hosts(world: &Shared, server: &Arc<Server>, vault: &Arc<Vault>, rules: Rules,
             journal: Mutex::new(None),
             log: Mutex::new(None),
             server: server.clone(),
+            copy: second.map(|second| Sink::new("copy", Arc::new(Line(second.clone())))),
             world: world.clone(),
             vault: vault.clone(),
             rules,
@@ -365,7 +390,15 @@ fn ten_thousand_histories_keep_every_promise() {
     }
     println!("{counts:?}");
     // A run in which nothing happens would prove nothing.
-    for (what, per_thousand) in [("commit", 3000), ("delete-intent", 300), ("deleted", 100), ("void", 100), ("key-change", 100)] {
+    for (what, per_thousand) in [
+        ("commit", 3000),
+        ("delete-intent", 300),
+        ("deleted", 100),
+        ("void", 100),
+        ("key-change", 100),
+        ("copied record", 1000),
+        ("deleted in copy", 100),
+    ] {
         let found = counts.get(what).copied().unwrap_or_default();
         assert!(found * 1000 >= seeds * per_thousand, "only {found} {what} in {seeds} histories: {counts:?}");
     }
@@ -417,6 +450,8 @@ rules_needed! {
     rule_8_intent_voids_is_needed, intent_voids, 2000;
     rule_9_hold_first_is_needed, hold_first, 2000;
     rule_10_refuse_late_pins_is_needed, refuse_late_pins, 2000;
+    rule_11_copy_intent_is_needed, copy_intent, 2000;
+    rule_11_copy_in_order_is_needed, copy_in_order, 2000;
     rule_12_unverified_is_nothing_is_needed, unverified_is_nothing, 2000;
     rule_12_unverified_takes_number_is_needed, unverified_takes_number, 2000;
 }

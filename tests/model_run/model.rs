@@ -17,6 +17,10 @@ struct Set {
     prefix: String,
     objects: Vec<(String, String)>,
     dead: bool,
+    /// Number of the intent that named it.
+    dead_by: Option<u64>,
+    /// Whether its manifest names the copy.
+    copied: bool,
     pins: Option<Timestamp>,
     holds: BTreeMap<String, Timestamp>,
 }
@@ -35,6 +39,9 @@ pub struct Model {
     closed: BTreeSet<String>,
     told_void: BTreeSet<String>,
     store: BTreeMap<String, String>,
+    /// What stands in the copy, and the newest record there.
+    copy: BTreeMap<String, String>,
+    copy_head: u64,
     ever_good: bool,
     /// How many records of each type counted, and how often writers were told what.
     pub counts: BTreeMap<String, u64>,
@@ -65,6 +72,8 @@ impl Model {
             closed: BTreeSet::new(),
             told_void: BTreeSet::new(),
             store: BTreeMap::new(),
+            copy: BTreeMap::new(),
+            copy_head: 0,
             ever_good: false,
             counts: BTreeMap::new(),
             verify,
@@ -182,7 +191,8 @@ impl Model {
         let mut objects = Vec::new();
         collect_objects(manifest, &mut objects);
         let prefix = prefix_of(&id);
-        self.sets.insert(id, Set { number, chain, prefix, objects, ..Set::default() });
+        let copied = manifest["stores"].as_array().is_some_and(|names| names.iter().any(|name| name == "copy"));
+        self.sets.insert(id, Set { number, chain, prefix, objects, copied, ..Set::default() });
         self.ever_good = true;
     }
 
@@ -198,6 +208,7 @@ impl Model {
                     wrong = Some(format!("the intent {number} names {id}, which is held"));
                 }
                 set.dead = true;
+                set.dead_by = Some(number);
                 self.closed.insert(set.chain.clone());
             } else if named.contains(&set.chain) {
                 wrong = Some(format!("the intent {number} leaves {id} without its chain"));
@@ -213,6 +224,49 @@ impl Model {
     pub fn deleted(&mut self, key: &str) {
         self.store.remove(key);
         self.check_whole();
+    }
+
+    /// An object came to stand in the copy. Rule 11: records in order, none that does not stand in the first store with the same bytes.
+    pub fn copy_created(&mut self, key: &str, bytes: &[u8]) {
+        let sha256 = Sha256::of(bytes).to_string();
+        if self.copy.insert(key.to_owned(), sha256.clone()).is_some() {
+            self.wrong(format!("{key} was overwritten in the copy"));
+        }
+        if key.contains("/sets/") {
+            return;
+        }
+        if self.store.get(key) != Some(&sha256) {
+            self.wrong(format!("the copy leads: {key} does not stand in the first store, or with other bytes"));
+        }
+        if let Some(number) = key.split_once("/log/").map(|(_, n)| n.trim_end_matches(".signed").parse::<u64>().unwrap()) {
+            if number != self.copy_head + 1 {
+                self.wrong(format!("record {number} came into the copy after {}", self.copy_head));
+            }
+            *self.counts.entry("copied record".to_owned()).or_default() += 1;
+            self.copy_head = number;
+            self.check_copy();
+        }
+    }
+
+    /// An object went from the copy.
+    pub fn copy_deleted(&mut self, key: &str) {
+        if self.copy.remove(key).is_some() {
+            *self.counts.entry("deleted in copy".to_owned()).or_default() += 1;
+        }
+        self.check_copy();
+    }
+
+    /// Every set that a reader of the copy lists, and that was stored there, has every object there.
+    fn check_copy(&mut self) {
+        let lost = self.sets.iter().filter(|(_, set)| set.copied && set.number <= self.copy_head).find_map(|(id, set)| {
+            let listed = set.dead_by.is_none_or(|intent| intent > self.copy_head);
+            let lacks = |(file, sha256): &&(String, String)| self.copy.get(&format!("{}{file}", set.prefix)) != Some(sha256);
+            let file = set.objects.iter().find(lacks).filter(|_| listed)?;
+            Some(format!("the copy lists {id} and lacks {}", file.0))
+        });
+        if let Some(what) = lost {
+            self.wrong(what);
+        }
     }
 
     /// (a) Every set committed and not dead has every object with the right bytes.

@@ -41,7 +41,15 @@ impl Dice {
     }
 }
 
+/// Which of the repository's stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    First,
+    Copy,
+}
+
 /// A write or delete on its way.
+#[derive(Debug)]
 pub enum Op {
     Put(String, Bytes),
     Delete(String),
@@ -50,7 +58,8 @@ pub enum Op {
 pub struct World {
     pub dice: Dice,
     pub model: Model,
-    pub late: Vec<Op>,
+    /// With the server that it is on its way to.
+    pub late: Vec<(Place, Op)>,
     /// Percent of requests that go wrong in some way.
     pub faults: u64,
     pub trace: Option<Vec<String>>,
@@ -86,17 +95,18 @@ impl Future for Yield {
     }
 }
 
-/// The one server.
+/// The server of one store.
 pub struct Server {
+    pub place: Place,
     pub store: MemoryStore,
     pub clock: Arc<TestClock>,
     pub world: Shared,
 }
 
 impl Server {
-    pub fn new(world: Shared, now: Timestamp) -> Server {
+    pub fn new(place: Place, world: Shared, now: Timestamp) -> Server {
         let clock = Arc::new(TestClock::at(now));
-        Server { store: MemoryStore::new(clock.clone()), clock, world }
+        Server { place, store: MemoryStore::new(clock.clone()), clock, world }
     }
 
     /// Carries an operation out, and tells the model.
@@ -107,16 +117,22 @@ impl Server {
                 if done.is_ok() {
                     let now = drctl::model::Clock::now(&*self.clock);
                     let mut world = self.world.lock().unwrap();
-                    world.say(|| format!("    + {key}"));
-                    world.model.created(&key, &bytes, now);
+                    world.say(|| format!("    + {key} in {:?}", self.place));
+                    match self.place {
+                        Place::First => world.model.created(&key, &bytes, now),
+                        Place::Copy => world.model.copy_created(&key, &bytes),
+                    }
                 }
                 done
             }
             Op::Delete(key) => {
                 let done = self.store.delete(&key).now_or_never().expect("memory answers at once");
                 let mut world = self.world.lock().unwrap();
-                world.say(|| format!("    - {key}"));
-                world.model.deleted(&key);
+                world.say(|| format!("    - {key} in {:?}", self.place));
+                match self.place {
+                    Place::First => world.model.deleted(&key),
+                    Place::Copy => world.model.copy_deleted(&key),
+                }
                 done
             }
         }
@@ -126,6 +142,7 @@ impl Server {
 /// An operation whose sender may die: then it may still land.
 struct InFlight<'a> {
     world: &'a Shared,
+    place: Place,
     op: Option<Op>,
 }
 
@@ -134,7 +151,7 @@ impl Drop for InFlight<'_> {
         if let Some(op) = self.op.take() {
             let mut world = self.world.lock().unwrap();
             if world.dice.percent(60) {
-                world.late.push(op);
+                world.late.push((self.place, op));
             }
         }
     }
@@ -150,7 +167,7 @@ fn unreachable(what: &str) -> Error {
 impl Line {
     async fn send(&self, op: Op, what: &str) -> Result<()> {
         let world = &self.0.world;
-        let mut flight = InFlight { world, op: Some(op) };
+        let mut flight = InFlight { world, place: self.0.place, op: Some(op) };
         step().await;
         let fate = {
             let mut world = world.lock().unwrap();
@@ -161,7 +178,7 @@ impl Line {
         match fate {
             0 => Err(unreachable(what)),
             1 => {
-                world.lock().unwrap().late.push(op);
+                world.lock().unwrap().late.push((self.0.place, op));
                 Err(unreachable(what))
             }
             2 => {

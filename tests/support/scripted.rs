@@ -1,5 +1,7 @@
 //! A source that does what a test says, over a repository in memory whose store can be spoilt.
 
+#![allow(dead_code, reason = "every test file uses its own part of it")]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -179,7 +181,7 @@ impl World {
         let store = Arc::new(FaultyStore::new(memory.clone()));
         let new = Repository::init(store.clone(), Env::default(), "test").await.unwrap();
         let (secret, recipient) = Identities::generate();
-        let sinks = vec![Sink { name: "first".into(), store: store.clone() }];
+        let sinks = vec![Sink::new("first", store.clone())];
         let mut setup = Setup::new(new.repository.clone(), sinks, Sealing::Age(vec![recipient]));
         setup.keys = vec![RoleKey { number: 1, signer: Arc::new(new.key) }];
         setup.identities = Identities::parse(&secret, "test").unwrap();

@@ -6,7 +6,6 @@ use crate::catalog::{Lease, retire};
 use crate::error::{Error, Kind};
 use crate::model::SetKind;
 use crate::model::record::Body;
-use crate::store::Store as _;
 use std::time::Duration;
 
 #[tokio::test]
@@ -305,21 +304,4 @@ async fn rule_3_what_voids_an_incremental_and_what_a_full_set() {
 
 async fn two_of(log: &mut crate::catalog::JobLog) -> crate::catalog::Run {
     log.begin_run(SetKind::Full, "main").await.unwrap()
-}
-
-#[tokio::test]
-async fn rule_11_copies_lag_and_never_lead() {
-    let bed = Bed::new().await;
-    let mut log = bed.log().await;
-    let copy = crate::store::memory::MemoryStore::default();
-    bed.backup(&mut log, SetKind::Full).await;
-    assert_eq!(log.copy_to(&copy).await.unwrap(), 1);
-    bed.backup(&mut log, SetKind::Full).await;
-    assert!(log.stands_in(&copy, 1).await.unwrap() && !log.stands_in(&copy, 2).await.unwrap());
-    assert_eq!(log.copy_to(&copy).await.unwrap(), 1);
-    assert_eq!(log.copy_to(&copy).await.unwrap(), 0);
-    copy.overwrite("jobs/shop/log/0000000002.signed", "other".into());
-    assert_eq!(log.copy_to(&copy).await.unwrap_err().kind(), Kind::Corrupt);
-    assert!(!log.stands_in(&copy, 2).await.unwrap());
-    copy.delete("drctl-repository.json").await.unwrap();
 }

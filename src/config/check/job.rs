@@ -152,7 +152,10 @@ fn stores(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec<
         let scope = scope.index(i);
         match context.stores.iter().find(|(known, _)| known == name) {
             _ if named.contains(name) => scope.error(format!("'{}' stands twice", shorten(name))),
-            Some((_, true)) if named.is_empty() => scope.error("the first store of a job holds its log and cannot be optional"),
+            // Every log of the repository lies in its first store; adopting another one is a step of its own.
+            Some(_) if named.is_empty() && known.first() != Some(&name.as_str()) => {
+                scope.error(format!("a job's log lies in the repository's first store: name '{}' first", known[0]));
+            }
             Some(_) => named.push(name.clone()),
             // When no store is known, that has been told.
             None if known.is_empty() => {}

@@ -1,6 +1,7 @@
 //! The repository: stores, keys, codec.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use super::reference::key_file;
 use super::{LATER, Scope, check_name, items};
@@ -90,26 +91,50 @@ fn stores(scope: &Scope<'_>, raw: &RawRepository) -> Option<Vec<StoreConfig>> {
         }
         match store(&scope, raw) {
             Some(store) => {
-                if let Some(twin) = all.iter().find(|s: &&StoreConfig| s.place == store.place) {
-                    scope.error(format!("lies where the store '{}' lies; a copy in the same place is none", twin.name));
-                }
+                same_place(&scope, &all, &store);
                 all.push(store);
             }
             None => whole = false,
         }
-        if i == 1 {
-            // Nothing copies the log to it yet, and a set whose log is not beside it is none (FORMAT rule 11).
-            scope.error("a second store comes with a later version of drctl; until then copy the repository folder");
-            whole = false;
+        if raw.optional == Some(true) && i == 0 {
+            scope.key("optional").error("the first store holds the log and cannot be optional");
         }
-        if raw.optional == Some(true) {
-            scope.key("optional").error(match i {
-                0 => "the first store holds the log and cannot be optional",
-                _ => "an optional store comes with a later version of drctl",
-            });
+        if raw.single_writer.is_some() && i > 0 {
+            scope.key("single_writer").error("is for the first store only: copies hold nothing that two writers could fight over");
         }
     }
     (whole && !all.is_empty()).then_some(all)
+}
+
+/// Two stores in one place are one: what takes away the first takes away the copy.
+fn same_place(scope: &Scope<'_>, before: &[StoreConfig], store: &StoreConfig) {
+    // A link to a folder is that folder.
+    let real = |place: &StorePlace| match place {
+        StorePlace::Local { path } => std::fs::canonicalize(path).unwrap_or_else(|_| clean(path)),
+    };
+    let here = real(&store.place);
+    for other in before {
+        let there = real(&other.place);
+        if here == there {
+            return scope.error(format!("lies where the store '{}' lies; a copy in the same place is none", other.name));
+        }
+        if here.starts_with(&there) || there.starts_with(&here) {
+            return scope.error(format!("one of this store and '{}' lies inside the other; give each a folder of its own", other.name));
+        }
+    }
+}
+
+/// A path without `.` and `..`, for a folder that is not there yet.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    clean
 }
 
 fn store(scope: &Scope<'_>, raw: &RawStore) -> Option<StoreConfig> {
@@ -126,7 +151,12 @@ fn store(scope: &Scope<'_>, raw: &RawStore) -> Option<StoreConfig> {
         return None;
     };
     let path = scope.key("local").key("path").path(local.path.as_ref()?);
-    Some(StoreConfig { name: name?.clone(), optional: raw.optional.unwrap_or(false), place: StorePlace::Local { path: path? } })
+    Some(StoreConfig {
+        name: name?.clone(),
+        optional: raw.optional.unwrap_or(false),
+        single_writer: raw.single_writer,
+        place: StorePlace::Local { path: path? },
+    })
 }
 
 fn codec(scope: &Scope<'_>, raw: &RawCodec) -> Option<Codec> {

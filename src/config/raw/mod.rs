@@ -41,7 +41,7 @@ pub struct RawRepository {
     /// The root public key (minisign): what every other key is trusted by.
     #[schemars(extend("x-required" = true))]
     pub root_key: Option<String>,
-    /// Where the repository lies. The first store holds the log.
+    /// Where the repository lies. The first store holds the log; every further one gets copies of it and of every new set.
     #[schemars(extend("x-required" = true), length(min = 1))]
     pub stores: Option<Vec<Option<RawStore>>>,
     /// Public keys (age1…) of those who can open backup sets. Needed unless `encryption` is `none`.
@@ -70,8 +70,11 @@ pub struct RawStore {
     pub local: Option<RawLocal>,
     /// A bucket (comes with a later version).
     pub s3: Option<Later>,
-    /// A set counts as stored even when this store missed it (default false).
+    /// A set counts as stored even when this store missed it (default false; never for the first store).
     pub optional: Option<bool>,
+    /// Only one host may write: `true` where the store lets a file be created twice; `false` for a network folder (NFS, SMB) that is known
+    /// not to. Default: found out, and network folders count as `true`. Only for the first store.
+    pub single_writer: Option<bool>,
 }
 
 /// A folder on this machine.
@@ -109,7 +112,7 @@ pub struct RawJob {
     /// What is backed up, in this order.
     #[schemars(extend("x-required" = true), length(min = 1))]
     pub sources: Option<Vec<Option<RawSource>>>,
-    /// Names of the stores this job writes to; default is all of them.
+    /// Names of the stores this job writes to, the repository's first store first; default is all of them.
     #[schemars(length(min = 1))]
     pub stores: Option<Vec<Option<String>>>,
     /// When backups, verifications and drills run.

@@ -9,6 +9,7 @@ use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
 use crate::model::{Manifest, SetId};
+use crate::ops::copies::check_is_here;
 use crate::ops::details::Details;
 use crate::ops::restore::pick::pick;
 use crate::ops::restore::{Loaders, RestoreOptions};
@@ -98,12 +99,13 @@ pub struct Work {
 pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &RestoreOptions, restore: &str) -> Result<Prepared> {
     let now = setup.clock.now();
     let picked = pick(log, options, loaders.groups(log.job()).as_deref(), now)?;
-    let (mut work, mut sources) = (Vec::new(), Vec::new());
+    let (mut work, mut sources, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for pick in &picked.picks {
         let manifest = &pick.entry.manifest;
-        refuse_failed(pick.entry)?;
+        warnings.extend(refuse_failed(setup, pick.entry)?);
+        check_is_here(setup, manifest).await?;
         setup.bus.step(format!("reading the details of {}", manifest.set));
-        let details = Details::read(setup, &setup.sinks[0].store, manifest).await?;
+        let details = Details::read(setup, &setup.reading().store, manifest).await?;
         for source in pick.sources.iter().filter_map(|name| manifest.source(name)) {
             let loader = loaders.loader(log.job(), &source.name, &source.kind, options.target.is_some())?;
             let mut request = request(manifest, &details, source, options, restore)?;
@@ -122,6 +124,10 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
             work.push(Work { kind: source.kind.clone(), set: manifest.set.clone(), request, loader });
         }
     }
+    if setup.read_from > 0 {
+        warnings.push(format!("read from the copy in store '{}'", setup.reading().name));
+    }
+    warnings.extend(picked.warnings);
     let sets: Vec<PlannedSet> = picked.picks.iter().map(|pick| planned_set(pick.entry)).collect();
     let plan = RestorePlan {
         restore: restore.to_owned(),
@@ -132,7 +138,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         left_out: picked.left_out,
         in_place: options.in_place,
         target: options.target.as_deref().map(super::shown_target),
-        warnings: picked.warnings,
+        warnings,
         took_before: super::run::took_before(setup, log.job()),
         sets,
     };
@@ -140,16 +146,19 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
 }
 
 fn planned_set(entry: &SetEntry) -> PlannedSet {
-    let proof = entry.grade(false).map(|grade| {
-        let proven = entry.proofs.iter().rev().find(|p| p.proof.passed && p.proof.grade == grade).map(|p| p.proof.finished_at);
-        (grade, proven.unwrap_or(entry.manifest.finished_at))
-    });
+    let proof = entry.grade(false).map(|grade| (grade, entry.proven_at(grade).unwrap_or(entry.manifest.finished_at)));
     PlannedSet { set: entry.id().clone(), state: entry.manifest.state.name(), proof }
 }
 
-/// A set that failed its last verification is not loaded.
-fn refuse_failed(entry: &SetEntry) -> Result<()> {
-    let Some(failure) = entry.failure() else { return Ok(()) };
+/// A set that failed its last verification in the store that is read is not loaded. Where nobody knows which of its stores this is (`--repo`)
+/// that is a warning only: every byte is checked on the way.
+fn refuse_failed(setup: &Setup, entry: &SetEntry) -> Result<Option<String>> {
+    let store = &setup.reading().name;
+    let Some(failure) = entry.failure_in(store) else { return Ok(None) };
+    let stores = &entry.manifest.stores;
+    if stores.len() > 1 && !stores.contains(store) {
+        return Ok(Some(format!("{} failed its last verification in store '{}'; here it may be whole", entry.id(), failure.proof.store)));
+    }
     Err(Error::new(Kind::Verify, format!("{} failed its last verification: {}", entry.id(), failure.proof.findings.join("; ")))
         .hint(format!("choose another set (drctl list), or see what of this one is whole: drctl show {} --rescue", entry.id())))
 }

@@ -280,7 +280,7 @@ async fn read(
     let (plain_bytes, stored_bytes) = (artifact.artifact.plain_bytes, artifact.artifact.stored_bytes());
     setup.bus.emit(Event::ArtifactStarted { artifact: shown.clone(), expected_bytes: Some(plain_bytes) });
     let stored = StoredArtifact {
-        store: setup.sinks[0].store.clone(),
+        store: setup.reading().store.clone(),
         prefix: item.set.prefix(),
         artifact: artifact.artifact.clone(),
         identities: setup.identities.clone(),

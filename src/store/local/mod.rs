@@ -77,6 +77,19 @@ impl LocalStore {
         available_bytes(&self.0.root)
     }
 
+    /// The file whose lock keeps this host's writers apart on a single-writer repository (FORMAT rule 13). It lies in the folder itself,
+    /// so that every process that writes there finds the same one.
+    pub fn writer_lock(&self) -> PathBuf {
+        self.0.root.join(temp::FOLDER).join("single-writer.lock")
+    }
+
+    /// The network filesystem that the folder lies on, if it is one of those whose promises nobody can check from here.
+    pub fn network_filesystem(&self) -> Result<Option<&'static str>> {
+        let root = self.0.root()?;
+        let stat = rustix::fs::fstatfs(&root).map_err(|e| trouble("ask for the filesystem of folder", root.path(), e.into()))?;
+        Ok(network_name(stat.f_type as u64))
+    }
+
     /// Removes temporary files whose writers are dead, and says how many there were. Uploads under way, here and in other processes, stay.
     pub async fn clean_temp(&self) -> Result<u64> {
         self.work(|store| temp::clean(&store.root()?, store.disk.as_ref())).await
@@ -87,6 +100,16 @@ impl LocalStore {
         tokio::task::spawn_blocking(move || work(&store))
             .await
             .map_err(|e| Error::failed("a worker of the folder store broke").because(e))?
+    }
+}
+
+/// Magic numbers of `statfs(2)`: linux/magic.h, and fs/smb/client for the third.
+fn network_name(magic: u64) -> Option<&'static str> {
+    // The field is signed and of 32 bits on some machines.
+    match magic & 0xffff_ffff {
+        0x6969 => Some("NFS"),
+        0x517b | 0xfe53_4d42 | 0xff53_4d42 => Some("SMB"),
+        _ => None,
     }
 }
 
@@ -320,4 +343,21 @@ fn vanishing(key: &str) -> Error {
 
 fn missing(key: &str) -> Error {
     Error::new(Kind::NotFound, format!("there is no {key}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_filesystems_are_known_by_their_numbers() {
+        for (magic, name) in [(0x6969, Some("NFS")), (0xff53_4d42, Some("SMB")), (0xfe53_4d42, Some("SMB")), (0x517b, Some("SMB"))] {
+            assert_eq!(network_name(magic), name);
+        }
+        // As a signed field of 32 bits gives it; ext4, tmpfs, overlayfs.
+        assert_eq!(network_name(0xff53_4d42_u32 as i32 as u64), Some("SMB"));
+        assert!([0xef53, 0x0102_1994, 0x794c_7630].into_iter().all(|magic| network_name(magic).is_none()));
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(LocalStore::open(folder.path()).unwrap().network_filesystem().unwrap(), None);
+    }
 }

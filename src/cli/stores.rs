@@ -1,0 +1,102 @@
+//! The stores of a configuration, opened: each by itself, so that one that is down keeps nobody from the others.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::catalog::env::{Env, WriterLock};
+use crate::catalog::single_writer::FileLock;
+use crate::catalog::{Repository, Trust};
+use crate::cli::Shell;
+use crate::config::typed::{StoreConfig, StorePlace};
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::split::Sink;
+use crate::store::DynStore;
+use crate::store::absent::AbsentStore;
+use crate::store::local::LocalStore;
+use crate::store::retry::{RetryPolicy, RetryStore};
+
+/// The machine's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A store whose steps are tried again.
+pub fn retrying(shell: &Shell, store: DynStore) -> DynStore {
+    Arc::new(RetryStore::new(store, RetryPolicy::default(), shell.bus.clone()))
+}
+
+/// A store of the configuration. One that cannot be opened gives its error to whoever needs it.
+pub struct OpenStore {
+    /// The store as runs know it.
+    pub sink: Sink,
+    /// Why it cannot be opened.
+    error: Option<Error>,
+    /// Where its writers' lock lies, for a store that has one of its own.
+    writer_lock: Option<PathBuf>,
+    /// The network filesystem it lies on.
+    pub network: Option<&'static str>,
+}
+
+impl OpenStore {
+    /// Opens it; a failure is kept for [`OpenStore::repository`], and for whoever asks the store for anything.
+    pub async fn open(shell: &Shell, config: &StoreConfig, writing: bool) -> OpenStore {
+        let StorePlace::Local { path } = &config.place;
+        let opened = async {
+            let local = LocalStore::open(path)?;
+            if writing {
+                // What writers left that died in mid-write.
+                local.clean_temp().await?;
+            }
+            Ok::<_, Error>((local.network_filesystem()?, local))
+        };
+        let (store, error, writer_lock, network) = match opened.await {
+            Ok((network, local)) => {
+                let lock = local.writer_lock();
+                (retrying(shell, Arc::new(local)), None, Some(lock), network)
+            }
+            Err(error) => {
+                let hint = format!("is its disk mounted? a new copy needs its folder first: mkdir -m 700 {}", path.display());
+                let told = Error::new(error.kind(), error.to_string()).hint(hint);
+                (Arc::new(AbsentStore::new(path.display().to_string(), &told)) as DynStore, Some(error), None, None)
+            }
+        };
+        let sink = Sink::new(&config.name, store);
+        OpenStore { sink: if config.optional { sink.optional() } else { sink }, error, writer_lock, network }
+    }
+
+    /// Opens the repository, whose log this store holds.
+    pub async fn repository(&mut self, env: Env, trust: &Trust) -> Result<Repository> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let lock = self.writer_lock.clone().map(|path| Arc::new(FileLock::at(path)) as Arc<dyn WriterLock>);
+        Repository::open(self.sink.store.clone(), Env { writer_lock: lock, ..env }, trust).await.map_err(|e| match e.kind() {
+            // The configuration knows its id: it was there, and an empty folder is a disk that is not mounted.
+            Kind::NotFound => e
+                .with_kind(Kind::Unreachable)
+                .hint("is its disk mounted? drctl config show says where the stores lie; drctl init makes a new one"),
+            _ => e,
+        })
+    }
+}
+
+/// The store that `--store` names.
+pub fn named_store(stores: &[StoreConfig], name: &str) -> Result<usize> {
+    stores.iter().position(|store| store.name == name).ok_or_else(|| {
+        let known: Vec<&str> = stores.iter().map(|store| store.name.as_str()).collect();
+        Error::new(Kind::Usage, format!("there is no store '{name}' in the configuration"))
+            .hint(format!("its stores are: {}", known.join(", ")))
+    })
+}
+
+/// The first store's error, with the way around it where a copy can be read.
+pub fn instead(error: Error, shell: &Shell, stores: &[StoreConfig], writing: bool) -> Error {
+    let error = error.context(format!("store '{}'", stores[0].name));
+    match stores.get(1) {
+        Some(copy) if !writing => {
+            let verb = if shell.verb == "status" { "list" } else { shell.verb };
+            error.hint(format!("is its disk mounted? store '{}' can be read instead: drctl {verb} … --store {}", copy.name, copy.name))
+        }
+        _ => error,
+    }
+}
