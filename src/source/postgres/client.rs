@@ -114,8 +114,7 @@ impl Private {
         let private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls };
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?;
-        let escaped = password.expose().replace('\\', "\\\\").replace(':', "\\:");
-        std::io::Write::write_all(&mut file, format!("*:*:*:*:{escaped}\n").as_bytes()).context(what)?;
+        std::io::Write::write_all(&mut file, format!("*:*:*:*:{}\n", escaped(&password).expose()).as_bytes()).context(what)?;
         Ok(private)
     }
 
@@ -139,7 +138,7 @@ impl Private {
             command = command.env("PGPASSFILE", folder.join("pgpass"));
         }
         if let Some(password) = &self.password {
-            command = command.secret(password);
+            command = command.secret(password).secret(&escaped(password));
         }
         command
     }
@@ -152,6 +151,11 @@ impl Drop for Private {
             let _ = std::fs::remove_dir(folder);
         }
     }
+}
+
+/// The password as it stands in the password file; a tool that shows the file shows this.
+fn escaped(password: &Secret) -> Secret {
+    Secret::new(password.expose().replace('\\', "\\\\").replace(':', "\\:"))
 }
 
 /// A database as an argument: a connection string, since a bare name that holds `=` or starts with `postgres:` would be taken for one.
