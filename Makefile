@@ -15,7 +15,7 @@ test: ## format, lints, licences, unit and integration tests against real parts
 bench: ## drctl beside pg_dump, zstd, restic and borg on a 1 GiB database
 	@scripts/bench.sh
 
-soak: ## what takes longer than a test should: 50 GiB in flat memory, 100 GiB counted
+soak: ## what takes longer than a test should: 50 GiB in flat memory, 100 GiB counted, a row of 1 GB
 	@scripts/soak.sh
 
 fmt: ## format the source

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What takes longer than a test should. SOAK_GIB (default 50) is what the command source prints.
+# What takes longer than a test should: the ignored tests named soak_, then a flood from a command. SOAK_GIB (default 50) is what the command source prints.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 

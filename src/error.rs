@@ -44,7 +44,7 @@ pub enum Kind {
     Exists,
     /// The store refuses this caller.
     Denied,
-    /// No room is left.
+    /// No room is left: on a disk, in a quota, among the files that may be open. Nothing was stored.
     Full,
     /// Bytes read are not the bytes written: wrong length, hash, signature or structure.
     Corrupt,
@@ -151,6 +151,13 @@ impl Error {
         outer
     }
 
+    /// A panic, caught: `what` was being done. Its words are for whoever mends drctl.
+    pub fn broke_down(what: &str, panic: &(dyn std::any::Any + Send)) -> Error {
+        let words = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let error = Error::failed(format!("{what} broke down: {}", words.unwrap_or("a panic without words")));
+        error.hint("this is a bug in drctl: please report it; nothing stored earlier was touched")
+    }
+
     /// Of the errors of a stream's two ends the one that was there first.
     pub fn first_of(one: Error, other: Error) -> Error {
         if one.kind() == Kind::Stopped { other } else { one }
@@ -228,6 +235,10 @@ impl<T> Context<T> for std::result::Result<T, std::io::Error> {
 /// The kind of an operating system error.
 pub fn io_kind(error: &std::io::Error) -> Kind {
     use std::io::ErrorKind as Io;
+    // Told before anything is written, so that nobody takes it for an outcome that is not known (FAULTS 15).
+    if let Some(libc::EMFILE | libc::ENFILE) = error.raw_os_error() {
+        return Kind::Full;
+    }
     match error.kind() {
         Io::NotFound => Kind::NotFound,
         Io::AlreadyExists => Kind::Exists,
@@ -254,6 +265,13 @@ mod tests {
         assert_eq!(error.kind(), Kind::Denied);
         assert_eq!(error.hint_text(), Some("chmod it"));
         assert_eq!(error.to_string(), "back up files 'a': open /x: permission denied");
+    }
+
+    #[test]
+    fn f15_no_descriptor_left_is_no_room_and_no_unknown_outcome() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOSPC, libc::EDQUOT] {
+            assert_eq!(io_kind(&std::io::Error::from_raw_os_error(code)), Kind::Full);
+        }
     }
 
     #[test]

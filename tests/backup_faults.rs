@@ -131,15 +131,31 @@ async fn f8_a_cancelled_run_leaves_no_record_no_object_and_gives_the_lease_back(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_a_panic_in_a_source_is_no_success() {
+async fn f10_a_panic_in_a_source_is_an_error_of_its_run_and_gives_the_lease_back() {
     let (world, good) = world_with_a_good_set().await;
-    let setup = world.setup.clone();
     let job = world.job([Arc::new(Scripted::new("s", [Act::Panic]))]);
-    let options = all();
-    let panicked = tokio::spawn(async move { backup(&setup, &job, &options).await.map(drop) }).await;
-    assert!(!matches!(panicked, Ok(Ok(()))));
-    let log = world.setup.log(good.job()).await.unwrap();
-    assert_eq!(log.state().live().count(), 1);
+    let error = backup(&world.setup, &job, &all()).await.unwrap_err();
+    assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Failed, 1), "{error}");
+    assert!(error.to_string().contains("the backup of shop broke down: scripted panic"), "{error}");
+    assert!(error.hint_text().is_some());
+    assert_untouched(&world, &good, 1).await;
+    // Nobody has to wait for the lease of the run that broke.
+    let report = backup(&world.setup, &world.job([Arc::new(Scripted::new("s", [Act::Good(1)]))]), &all()).await.unwrap();
+    assert_eq!(report.state, "complete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f40_a_retry_that_meets_another_server_is_void_and_names_both() {
+    let (world, good) = world_with_a_good_set().await;
+    let mut source = Scripted::new("s", [Act::DieAfter(2_000_000, Kind::Unreachable), Act::Good(2_500_000)]);
+    source.answers = vec!["7301", "9902"].into();
+    let source = Arc::new(source);
+    let error = backup(&world.setup, &world.job([source.clone()]), &all()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed);
+    assert!(error.to_string().contains("it began with who 7301, now there is who 9902"), "{error}");
+    assert!(error.hint_text().is_some());
+    assert_eq!(source.acts.lock().unwrap().len(), 1, "the other one was not dumped");
+    assert_untouched(&world, &good, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +243,30 @@ async fn rule_5_a_commit_whose_answer_is_lost_for_good_deletes_nothing() {
     assert_eq!(error.kind().exit_code(), 8);
     world.store.clear();
     assert_untouched(&world, &good, 2).await;
+}
+
+/// Who cannot reach a store knows nothing of damage: no proof is written, wherever in the artifact it happens.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_reached_in_a_verification_proves_nothing() {
+    let (world, good) = world_with_a_good_set().await;
+    for object in ["*/s.a.raw*", "*details*", "*/RESTORE.md"] {
+        for when in [When::Always, When::From(2)] {
+            // Small ones are read at one go.
+            if !object.contains("s.a.raw") && matches!(when, When::From(_)) {
+                continue;
+            }
+            world.store.rule(Operation::Get, object, when, Fault::Fail(Kind::Unreachable));
+            let mut log = world.setup.log(good.job()).await.unwrap();
+            let before = log.head();
+            let error = verify(&world.setup, &mut log, &good, Grade::ReadBack).await.expect_err(object);
+            assert_eq!(error.kind(), Kind::Unreachable, "{object}: {error}");
+            world.store.clear();
+            let log = world.setup.log(good.job()).await.unwrap();
+            let entry = log.state().get(&good).unwrap();
+            assert!(entry.is_good() && entry.proofs.is_empty(), "{object}: {} records since {before}", log.head());
+        }
+    }
+    assert_untouched(&world, &good, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,6 +157,25 @@ fn f79_without_the_identity_every_verb_that_opens_names_the_recipient() {
         assert_eq!(ran.code, 4, "{args:?}: {}", ran.all());
         assert!(ran.err.contains(&recipient), "{args:?}: {}", ran.err);
     }
+    // A key of another, and a file that is no key any more.
+    let good = std::fs::read_to_string(home.path("drctl-keys/identity.txt")).unwrap();
+    home.write("drctl.yaml", &config);
+    let (other, _) = drctl::pipeline::seal::Identities::generate();
+    home.write("drctl-keys/identity.txt", other.expose());
+    for args in [&["verify"][..], &["cat", "latest", "environment"], &["restore", "--date", "latest", "--dry-run"]] {
+        let ran = home.run(args);
+        assert_eq!(ran.code, 4, "{args:?}: {}", ran.all());
+        assert!(ran.err.contains(&recipient) && ran.err.contains("hint: "), "{args:?}: {}", ran.err);
+    }
+    let secret = good.lines().find(|l| l.starts_with("AGE-SECRET-KEY-1")).unwrap();
+    home.write("drctl-keys/identity.txt", &good.replace(secret, &secret[..50]));
+    for args in [&["verify"][..], &["backup", "now"]] {
+        let ran = home.run(args);
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.all());
+        assert!(ran.err.contains("identity.txt:") && ran.err.contains("hint: "), "{args:?}: {}", ran.err);
+        assert!(!ran.all().contains(&secret[..30]), "{args:?}: {}", ran.all());
+    }
+    home.write("drctl-keys/identity.txt", &good);
     // Nothing was proven false by a key that is not there.
     assert_eq!(home.json(&["list"])["result"]["sets"][0]["grade"], "uploaded");
 }
@@ -172,7 +191,7 @@ fn f88_a_newer_format_is_refused_and_nothing_is_written() {
     for args in [&["backup", "now"][..], &["list"], &["verify"], &["restore", "--date", "latest", "--yes"]] {
         let ran = home.run(args);
         assert_eq!(ran.code, 1, "{args:?}: {}", ran.all());
-        assert!(ran.err.contains("format 9") && ran.err.contains("newer drctl"), "{args:?}: {}", ran.err);
+        assert!(ran.err.contains("format 9") && ran.err.contains("newer drctl") && ran.err.contains("hint: "), "{args:?}: {}", ran.err);
     }
     assert_eq!(std::fs::read_dir(&log).unwrap().count(), before);
 }

@@ -8,8 +8,9 @@ use std::path::Path;
 use drctl::error::Kind;
 use drctl::format::tar::{self, Entry, EntryKind, Extent};
 use drctl::model::{ArtifactFormat, Facts};
+use drctl::pipeline::plain::{self, PlainReceiver};
 use drctl::source::files::{FilesLoader, FilesSettings};
-use drctl::source::load::Loader;
+use drctl::source::load::{LoadArtifact, Loader};
 use files_support::*;
 
 fn dir(path: &str) -> Entry {
@@ -187,6 +188,11 @@ fn corpus(outside: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 async fn attempt(base: &Path, bytes: Vec<u8>, facts: Facts) -> drctl::error::Result<()> {
+    let artifact = load_artifact("files", "tree", ArtifactFormat::Tar, &bytes, facts);
+    load_into(base, artifact, stream(bytes, true)).await
+}
+
+async fn load_into(base: &Path, artifact: LoadArtifact, stream: PlainReceiver) -> drctl::error::Result<()> {
     let tree = base.join("tree");
     let details = serde_json::json!({
         "roots": [{ "path": tree, "name": tree.strip_prefix("/").unwrap(), "kind": "dir" }],
@@ -194,10 +200,9 @@ async fn attempt(base: &Path, bytes: Vec<u8>, facts: Facts) -> drctl::error::Res
         "skipped": {"entries": [], "more": 0}, "mounts": {"entries": [], "more": 0}, "unreadable": {"entries": [], "more": 0},
         "changed": {"entries": [], "more": 0}, "vanished": {"entries": [], "more": 0}, "users": {}, "groups": {},
     });
-    let artifact = load_artifact("files", "tree", ArtifactFormat::Tar, &bytes, facts);
     let request = request("files", vec![artifact], details);
     let loader = FilesLoader::new(FilesSettings::all_of([tree]));
-    loader.load(&request, &request.artifacts[0], stream(bytes, true), &MemoryJournal::default(), &context()).await
+    loader.load(&request, &request.artifacts[0], stream, &MemoryJournal::default(), &context()).await
 }
 
 /// Facts that allow a lot, so that limits are not what refuses.
@@ -293,23 +298,40 @@ async fn f70_a_harmless_archive_passes_the_same_way() {
     assert!(attempt(base.path(), bytes, more).await.unwrap_err().to_string().contains("less than was counted"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn f70_f82_a_million_entries_are_refused_at_the_limit() {
+    const ENTRIES: u32 = 1_000_000;
     let base = tempfile::tempdir_in("/").unwrap();
     let jail = base.path().file_name().unwrap().to_str().unwrap().to_owned();
-    let mut bytes = Vec::new();
-    put(&mut bytes, &[dir("tree")]);
-    let mut one = Vec::new();
-    put(&mut one, &[Entry { size: 0, ..file("tree/f") }]);
-    for i in 0..100_000u32 {
-        put(&mut bytes, &[Entry { size: 0, ..file(format!("tree/f{i}")) }]);
-    }
-    bytes.extend_from_slice(tar::end_of_archive());
     let mut facts = generous();
     facts.totals.insert("files".into(), 10);
+    let first = {
+        let mut bytes = Vec::new();
+        put(&mut bytes, &[dir("tree")]);
+        below(&bytes, &jail)
+    };
+    let artifact = load_artifact("files", "tree", ArtifactFormat::Tar, &first, facts);
+    let (sender, receiver) = plain::channel();
+    let feeding = tokio::spawn(async move {
+        sender.data(first.into()).await.unwrap();
+        for from in (0..ENTRIES).step_by(500) {
+            let mut bytes = Vec::new();
+            for i in from..from + 500 {
+                put(&mut bytes, &[Entry { size: 0, ..file(format!("tree/f{i}")) }]);
+            }
+            if sender.data(below(&bytes, &jail).into()).await.is_err() {
+                return from;
+            }
+        }
+        let _ = sender.data(bytes::Bytes::copy_from_slice(tar::end_of_archive())).await;
+        let _ = sender.end().await;
+        ENTRIES
+    });
     let started = std::time::Instant::now();
-    let error = attempt(base.path(), below(&bytes, &jail), facts).await.unwrap_err();
+    let error = load_into(base.path(), artifact, receiver).await.unwrap_err();
     assert!(error.to_string().contains("more than was counted"), "{error}");
     assert!(started.elapsed().as_secs() < 5);
+    let sent = feeding.await.unwrap();
+    assert!(sent < 50_000, "nobody reads on behind the limit: {sent}");
     assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
 }

@@ -81,3 +81,35 @@ fn a_run_of_some_sources_only_is_never_what_a_date_means() {
     let plan = home.json(&["restore", "--date", "latest", "--dry-run"]);
     assert!(plan["result"]["sets"].as_array().unwrap().iter().any(|s| s["set"] == whole.as_str()), "{plan}");
 }
+
+/// A fresh set of one group does not stand for a stale one, nor for one that has no set at all.
+#[test]
+fn status_is_as_bad_as_its_worst_group() {
+    let home = home();
+    // Only the main group has a set.
+    home.ok(&["backup", "now", "--source", "uploads", "--source", "environment"]);
+    let status = home.run(&["status", "--max-age", "1h"]);
+    assert_eq!(status.code, 9, "{}", status.all());
+    assert!(status.out.contains("NO GOOD SET of the sources of group logs"), "{}", status.out);
+    let job = &home.json(&["status"])["result"]["jobs"][0];
+    assert_eq!((&job["groups_without_good"], &job["rpo_seconds"]), (&serde_json::json!(["logs"]), &serde_json::Value::Null), "{job}");
+    // Both have one: the age of the job is that of the older.
+    home.ok(&["backup", "now", "--source", "logs"]);
+    let made = std::time::Instant::now();
+    assert_eq!(home.run(&["status", "--max-age", "1h"]).code, 0);
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    home.ok(&["backup", "now", "--source", "uploads", "--source", "environment"]);
+    let job = &home.json(&["status"])["result"]["jobs"][0];
+    let rpo = job["rpo_seconds"].as_i64().unwrap();
+    assert!(rpo >= 3 && rpo <= made.elapsed().as_secs() as i64 + 2, "{job}");
+    assert_eq!(job["groups_without_good"], serde_json::json!([]), "{job}");
+    let stale = home.run(&["status", "--max-age", "2s"]);
+    assert_eq!(stale.code, 9, "{}", stale.all());
+    assert!(stale.out.contains("STALE"), "{}", stale.out);
+    home.ok(&["backup", "now", "--source", "logs"]);
+    // A group whose newest set is partial counts by the good one before it.
+    std::fs::remove_file(home.path("app.env")).unwrap();
+    assert_eq!(home.run(&["backup", "now", "--source", "uploads", "--source", "environment"]).code, 3);
+    let status = home.ok(&["status"]);
+    assert!(status.out.contains("newer, not good") && !status.out.contains("NO GOOD SET"), "{}", status.out);
+}

@@ -222,6 +222,7 @@ async fn f31_client_older_than_server() {
     assert_eq!(error.kind(), Kind::Preflight);
     let text = error.to_string();
     assert!(text.contains("pg_dump 10.23") && text.contains("is older than the server, PostgreSQL 1"), "{text}");
+    assert!(error.hint_text().unwrap().contains("postgresql-client-1"), "{error:?}");
 }
 
 #[tokio::test]
@@ -440,4 +441,46 @@ async fn f41_a_server_without_room_for_temporary_files_gives_its_own_words() {
     let error = dump_all(server.named(&["postgres"]), &context("f41")).await.map(drop).unwrap_err();
     assert!(error.to_string().contains("temp_file_limit"), "{error}");
     assert!(!error.kind().retryable(), "{error:?}");
+}
+
+/// The same with a disk that is full indeed, under the server's data, in a mount namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn f41_a_server_whose_data_disk_is_full_gives_its_own_words() {
+    const NAME: &str = "f41_a_server_whose_data_disk_is_full_gives_its_own_words";
+    const INSIDE: &str = "DRCTL_TEST_FULL_DISK";
+    let Some(disk) = std::env::var_os(INSIDE).map(std::path::PathBuf::from) else {
+        let unshare = |args: &[&str]| {
+            let mut command = std::process::Command::new("unshare");
+            command.arg("-m").args(args);
+            command
+        };
+        if !rustix::process::geteuid().is_root() || !unshare(&["true"]).status().is_ok_and(|s| s.success()) {
+            eprintln!("SKIPPED {NAME}: no mount namespaces here");
+            return;
+        }
+        let disk = tempfile::tempdir().unwrap();
+        let program = std::env::current_exe().unwrap();
+        let mut inner = unshare(&[program.to_str().unwrap(), "--exact", NAME, "--nocapture"]);
+        let output = inner.env(INSIDE, disk.path()).env("TMPDIR", disk.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    };
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=400m,mode=755", "none"]).arg(&disk).status();
+    assert!(mounted.unwrap().success());
+    let server = Server::start();
+    let tables: String = (0..1500).map(|i| format!("create table t{i}(a int, b text, c numeric default 7);")).collect();
+    server.sql("postgres", &format!("begin; {tables} commit;"));
+    server.sql("postgres", "alter role postgres set work_mem = '64kB'");
+    server.sql("postgres", "checkpoint");
+    let mut fill = std::fs::File::create(disk.join("fill")).unwrap();
+    while std::io::Write::write_all(&mut fill, &[0; 4096]).is_ok() {}
+    let error = dump_all(server.named(&["postgres"]), &context("f41")).await.map(drop).unwrap_err();
+    println!("{error:?}");
+    assert!(error.to_string().contains("No space left on device"), "{error}");
+    assert!(!error.kind().retryable(), "{error:?}");
+    // With room again it is dumped whole.
+    fill.set_len(0).unwrap();
+    let (dumped, _) = dump_all(server.named(&["postgres"]), &context("f41")).await.unwrap();
+    assert_eq!(dumped[1].facts.as_ref().unwrap().totals["tables"], 1500);
 }

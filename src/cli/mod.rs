@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::args::{Cli, ConfigVerb, Global, Verb};
 use crate::cli::output::Output;
 use crate::cli::progress::{JsonLines, Progress};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::model::SystemClock;
 use crate::observe::Bus;
 use crate::source::RunContext;
@@ -78,7 +78,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let verb = verb_name(&cli.verb);
     start_log(cli.global.verbose);
     let signal = Arc::new(AtomicU8::new(0));
-    match start(cli, out, signal.clone()) {
+    // A panic is an error like another: said once more in our words, exit 1 (FORMAT, Exit codes).
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| start(cli, out, signal.clone())));
+    match ended.unwrap_or_else(|panic| Err(Error::broke_down(&format!("drctl {verb}"), &*panic))) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // A signal's own exit code for what it ended; words and hint stay, they know what was done and what was not.
@@ -92,18 +94,35 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// `DRCTL_CRASH_AT=point` or `point#n`: at its n-th passage this process is killed where it stands. For tests, never in a release.
+/// `DRCTL_CRASH_AT=point` or `point#n`: at its n-th passage this process is killed where it stands. `DRCTL_CRASH_BY` makes it another end than
+/// `kill`: `int` and `term` send the signal and go on once it was seen, `panic` panics, `sh:…` runs a line of shell and goes on. For tests, never in
+/// a release.
 #[cfg(feature = "failpoints")]
 fn crash_point() {
+    use rustix::process::{Signal, getpid, kill_process};
     use std::sync::atomic::AtomicU32;
     let Ok(wanted) = std::env::var("DRCTL_CRASH_AT") else { return };
     let (point, nth) = wanted.split_once('#').unwrap_or((&wanted, "1"));
     let nth: u32 = nth.parse().unwrap_or(1);
+    let by = std::env::var("DRCTL_CRASH_BY").unwrap_or_default();
     let passed = AtomicU32::new(0);
     let set = fail::cfg_callback(point, move || {
-        if passed.fetch_add(1, Ordering::Relaxed) + 1 == nth {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        if passed.fetch_add(1, Ordering::Relaxed) + 1 != nth {
+            return;
         }
+        let signal = match by.as_str() {
+            "panic" => panic!("DRCTL_CRASH_AT"),
+            script if script.starts_with("sh:") => {
+                let _ = std::process::Command::new("sh").arg("-c").arg(&script[3..]).status();
+                return;
+            }
+            "int" => Signal::INT,
+            "term" => Signal::TERM,
+            _ => Signal::KILL,
+        };
+        let _ = kill_process(getpid(), signal);
+        // The task that listens runs on another thread.
+        std::thread::sleep(std::time::Duration::from_millis(500));
     });
     if let Err(error) = set {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("DRCTL_CRASH_AT: {error}\n").as_bytes());

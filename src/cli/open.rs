@@ -17,7 +17,7 @@ use crate::config::load::{LoadOptions, load};
 use crate::config::secret::read_secret_file;
 use crate::config::typed::{Config, Job};
 use crate::error::{Context, Error, Kind, Result};
-use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock};
+use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock, Timestamp};
 use crate::ops::choose::{self, Wanted};
 use crate::ops::restore::Loaders;
 use crate::ops::{JobSpec, Setup, SourceSpec, keys};
@@ -257,16 +257,35 @@ impl Opened {
         }
     }
 
-    /// Runs of this host that began and never ended.
-    pub fn interrupted_runs(&self) -> Vec<String> {
-        let Some(state) = &self.setup.state else { return Vec::new() };
+    /// Runs of this host that began and never ended. Of a backup that died behind its commit the log tells that its set stands (FAULTS 5).
+    pub async fn interrupted_runs(&self) -> Result<Vec<String>> {
+        let Some(state) = &self.setup.state else { return Ok(Vec::new()) };
         let newest = state.runs(None, None, INTERRUPTED_AMONG).unwrap_or_default();
-        let interrupted = newest.into_iter().filter(|run| run.outcome == RunOutcome::Interrupted);
-        let words = |run: RunRow| {
-            let what = run.set.or(run.job).unwrap_or_default();
-            format!("{} {what}, begun {}", run.verb, run.started_at.strftime("%Y-%m-%d %H:%M UTC"))
-        };
-        interrupted.map(words).collect()
+        let mut told = Vec::new();
+        for run in newest.iter().filter(|run| run.outcome == RunOutcome::Interrupted) {
+            let begun = run.started_at.strftime("%Y-%m-%d %H:%M UTC");
+            let what = run.set.clone().or(run.job.clone()).unwrap_or_default();
+            told.push(match self.made_after_all(run, &newest).await? {
+                Some(set) => format!("{} {set}, begun {begun}: after its commit, the set stands", run.verb),
+                None => format!("{} {what}, begun {begun}", run.verb),
+            });
+        }
+        Ok(told)
+    }
+
+    /// The set that an interrupted backup committed: one of this host that began while it ran and that no other run is known to have made.
+    async fn made_after_all(&self, run: &RunRow, runs: &[RunRow]) -> Result<Option<SetId>> {
+        let job = run.job.as_ref().filter(|_| run.verb == "backup").and_then(|job| job.parse::<JobName>().ok());
+        let Some(job) = job else { return Ok(None) };
+        let log = self.setup.log(&job).await?;
+        let next = runs.iter().filter(|other| other.job == run.job && other.id > run.id).map(|other| other.started_at).min();
+        let until = next.into_iter().chain(run.finished_at).min().unwrap_or(Timestamp::MAX);
+        let its_own = |id: &SetId| !runs.iter().any(|other| other.set.as_ref().is_some_and(|set| *set == id.to_string()));
+        let made = log.state().live().find(|entry| {
+            let at = entry.manifest.started_at;
+            entry.manifest.host == self.setup.host && (run.started_at..=until).contains(&at) && its_own(entry.id())
+        });
+        Ok(made.map(|entry| entry.id().clone()))
     }
 }
 
@@ -316,6 +335,11 @@ fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Set
     setup.cancel = shell.cancel.clone();
     setup.host = host();
     setup.state = state;
+    // For tests that want an artifact of several objects without gigabytes; never in a release.
+    #[cfg(feature = "failpoints")]
+    if let Some(bytes) = std::env::var("DRCTL_OBJECT_BYTES").ok().and_then(|text| text.parse().ok()) {
+        setup.object_bytes = bytes;
+    }
     setup
 }
 

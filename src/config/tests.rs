@@ -197,6 +197,61 @@ fn f60_f61_differences_are_told_by_name() {
     assert!(!format!("{changes:?}").contains("hunter"));
 }
 
+/// What the files say when they are read again.
+fn again(folder: &TempDir, text: &str) -> Result<Config, Problems> {
+    private(&folder.path().join("drctl.yaml"), text);
+    load(&options(folder, &[]))
+}
+
+#[test]
+fn f60_a_broken_file_is_refused_with_its_line_and_the_old_configuration_stays() {
+    let folder = folder();
+    let good = format!("{}{BODY}", head());
+    let old = read(&folder, &good);
+    let shown = redacted_json(&old);
+    let line = 1 + good.lines().position(|l| l.contains("files: { name: uploads")).unwrap();
+    for (was, broken, says) in [
+        ("paths: [/data/uploads, rel]", "pahts: [/data/uploads]", "did you mean 'paths'"),
+        ("paths: [/data/uploads, rel]", "paths: [/data/uploads", ""),
+        ("paths: [/data/uploads, rel]", "paths: 7", "must be"),
+        ("name: uploads", "name: second", "name"),
+    ] {
+        let Reload::Keep(problems) = reload(&old, again(&folder, &good.replace(was, broken))) else { panic!("{broken} was taken") };
+        let text = problems.to_string();
+        // A bracket that is never closed is noticed where the next line does not fit.
+        let near = (line..line + 2).any(|line| text.contains(&format!("drctl.yaml:{line}:")));
+        assert!(near && text.contains(says), "{broken}: {text}");
+        assert_eq!(redacted_json(&old), shown);
+    }
+    std::fs::remove_file(folder.path().join("drctl.yaml")).unwrap();
+    assert!(matches!(reload(&old, load(&options(&folder, &[]))), Reload::Keep(_)), "no file is a mistake, too");
+    assert!(matches!(reload(&old, again(&folder, &good)), Reload::Same));
+    assert!(matches!(reload(&old, again(&folder, &format!("# said differently\n{good}"))), Reload::Same));
+}
+
+#[test]
+fn f61_a_source_that_was_taken_out_is_told_by_name() {
+    let folder = folder();
+    let good = format!("{}{BODY}", head());
+    let old = read(&folder, &good);
+    let without = good.replace("      - compose: { files: [docker-compose.prod.yml] }\n", "");
+    let Reload::Swap { config, changes, removed_sources } = reload(&old, again(&folder, &without)) else { panic!() };
+    assert_eq!(removed_sources, ["jisu/compose"]);
+    assert!(changes.iter().all(|c| c.kind == ChangeKind::Removed && c.path.starts_with("jobs.jisu.sources.compose.")), "{changes:?}");
+    assert!(config.job("jisu").unwrap().source("compose").is_none() && old.job("jisu").unwrap().source("compose").is_some());
+    // With its name another source is another source; a job takes all of its own along.
+    let renamed = good.replace("name: uploads", "name: pictures");
+    let Reload::Swap { removed_sources, .. } = reload(&old, again(&folder, &renamed)) else { panic!() };
+    assert_eq!(removed_sources, ["jisu/uploads"]);
+    let other = good.replace("job: jisu", "job: other");
+    let Reload::Swap { removed_sources, changes, .. } = reload(&old, again(&folder, &other)) else { panic!() };
+    assert_eq!((removed_sources.len(), removed_sources.iter().all(|s| s.starts_with("jisu/"))), (6, true), "{removed_sources:?}");
+    assert!(changes.iter().any(|c| c.path == "jobs.other.job" && c.kind == ChangeKind::Added));
+    let more = good + "  - job: more\n    sources: [{ files: { paths: [/x] } }]\n";
+    let Reload::Swap { removed_sources, .. } = reload(&old, again(&folder, &more)) else { panic!() };
+    assert_eq!(removed_sources, [""; 0]);
+}
+
 fn template(folder: &TempDir, look: &Look, recipients: &[&str]) -> Template {
     Template {
         folder: folder.path().to_owned(),

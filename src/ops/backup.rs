@@ -4,9 +4,11 @@
 //! stored is deleted again unless its commit may stand (FORMAT rules 5 and 17).
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -215,7 +217,12 @@ async fn attempt(
     lease_epoch: u64,
 ) -> Result<(Manifest, u64)> {
     let created = Created::default();
-    let result = dump_and_commit(setup, job, options, log, run, lease_epoch, &created).await;
+    let working = dump_and_commit(setup, job, options, log, run, lease_epoch, &created);
+    let result = match AssertUnwindSafe(working).catch_unwind().await {
+        Ok(result) => result,
+        // Where it was is not known, perhaps behind the commit: nothing is deleted, the sweep knows what is garbage (FAULTS 10).
+        Err(panic) => return Err(Error::broke_down(&format!("the backup of {}", job.name), &*panic)),
+    };
     match result {
         Err(error) if error.kind() == Kind::OutcomeUnknown => Err(error),
         Err(error) => {
@@ -284,6 +291,7 @@ async fn dump_and_commit(
             Ok(())
         })
         .await;
+    fail::fail_point!("backup::committed");
     if committed.as_ref().err().is_none_or(|e| e.kind() != Kind::OutcomeUnknown) {
         note_pending(setup, &job.name, None).unwrap_or_else(|e| setup.bus.warn(e.to_string()));
     }
@@ -375,7 +383,7 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
             tokio::time::sleep(REACH_PAUSES[0]).await;
             dumped = match reach(spec, context, &mut outcome).await {
                 Ok(fresh) if fresh.identity() != outcome.entry.identity => {
-                    Err(Error::failed(format!("another server answers for {name} now: its data does not belong into this set")))
+                    Err(another_server(&name, &outcome.entry.identity, &fresh.identity()))
                 }
                 Ok(fresh) => {
                     earliest = Some(earliest.map_or(session.as_of(), |at: Timestamp| at.min(session.as_of())));
@@ -392,6 +400,7 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
                 outcome.artifacts.push(artifact);
             }
             Err(error) => {
+                let error = error.hint_or(AGAIN);
                 context.bus.emit(Event::ArtifactFailed {
                     artifact: format!("{name}.{}", plan.name),
                     error: error.to_string(),
@@ -421,7 +430,24 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
     outcome
 }
 
+/// What answers after a retry is not what the run began with: what it dumped is void, and nothing of the other one is taken.
+fn another_server(name: &str, before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Error {
+    let told = |identity: &BTreeMap<String, String>| match identity.is_empty() {
+        true => "no identity".to_owned(),
+        false => identity.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", "),
+    };
+    let (before, now) = (told(before), told(now));
+    Error::failed(format!(
+        "another server answers for {name} now: it began with {before}, now there is {now}; its data does not belong into this set"
+    ))
+    .hint("see which server is meant, correct the source's host and port if need be, then run again: drctl backup now")
+}
+
+/// The hint for a source that failed without one of its own.
+const AGAIN: &str = "nothing of it was kept; when that is mended, run the job again: drctl backup now";
+
 fn fail_source(outcome: &mut SourceOutcome, context: &RunContext, name: &str, error: Error) {
+    let error = error.hint_or(AGAIN);
     context.bus.emit(Event::ArtifactFailed {
         artifact: name.to_owned(),
         error: error.to_string(),

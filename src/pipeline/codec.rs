@@ -132,6 +132,32 @@ mod tests {
         }
     }
 
+    /// Frames as an attacker writes them, by RFC 8878: a window of 2 GiB or more must not make us reserve it, nor a content size.
+    #[test]
+    fn f82_a_huge_window_or_content_size_takes_no_memory() {
+        const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+        // The last block, raw, of 5 bytes: (5 << 3) | (0 << 1) | 1.
+        const BLOCK: [u8; 8] = [0x29, 0, 0, b'h', b'e', b'l', b'l', b'o'];
+        // Descriptor 0 and a window of 2^(10 + 21), of 2^(10 + 31) and 7/8 more; descriptor 0xc0 and a content size of 2^40.
+        let headers: [&[u8]; 3] = [&[0x00, 21 << 3], &[0x00, 0xff], &[0xe0, 0, 0, 0, 0, 0, 1, 0, 0]];
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|l| l.starts_with("VmPeak")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+        };
+        let before = resident();
+        for header in headers {
+            let frame = [&MAGIC[..], header, &BLOCK].concat();
+            let mut decoder = FrameDecoder::new(CODECS[0]).unwrap();
+            let mut plain = [0; 5];
+            if decoder.decode(&frame, &mut plain).is_ok() {
+                assert_eq!(&plain, b"hello", "{header:?}");
+            }
+            assert!(decoder.decode(&frame, &mut [0; 4]).is_err(), "{header:?}: one byte too many");
+        }
+        assert!(resident() < before + 1024, "address space grew from {before} to {} MiB", resident());
+    }
+
     #[test]
     fn f82_trailing_bytes_of_a_frame_are_refused() {
         for codec in [CODECS[0], CODECS[1]] {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::digest::Hasher;
 use crate::model::{Object, Sha256};
 use crate::store::DynStore;
@@ -77,7 +77,12 @@ impl ObjectsReader {
             return Ok(());
         };
         let got = self.runtime.block_on(range).map_err(|e| Error::failed("reading broke down").because(e))?;
-        self.current = got.context(|| format!("read {}", self.objects[at].1.file))?;
+        let file = &self.objects[at].1.file;
+        self.current = got.map_err(|e| match e.kind() {
+            // The manifest says that it is there.
+            Kind::NotFound => Error::corrupt(format!("{file} is missing")).because(e),
+            _ => e.context(format!("read {file}")),
+        })?;
         self.hash(at)
     }
 

@@ -21,7 +21,7 @@ use crate::pipeline::first::{FirstError, Line};
 use crate::pipeline::index::{FrameEntry, Index};
 use crate::pipeline::objects::ObjectsReader;
 use crate::pipeline::plain::PlainSender;
-use crate::pipeline::seal::{Identities, OpenReader};
+use crate::pipeline::seal::{Identities, OpenReader, store_error};
 use crate::pipeline::write::{SKIPPABLE_MAGIC, workers};
 use crate::store::DynStore;
 
@@ -63,7 +63,9 @@ impl StoredArtifact {
         let runtime = tokio::runtime::Handle::current();
         let plain = out.clone();
         let reading = tokio::task::spawn_blocking(move || self.read_blocking(&runtime, plain, &read_bytes, failed));
-        let facts = reading.await.map_err(|e| Error::failed("the pipeline broke down").because(e))??;
+        let facts = reading
+            .await
+            .map_err(|e| Error::failed("the pipeline broke down").because(e).hint("this is a bug in drctl: please report it"))??;
         if let Some(out) = out {
             out.end().await?;
         }
@@ -98,7 +100,7 @@ impl StoredArtifact {
     /// Reads and checks the index; returns it with the bytes it takes in the compressed stream.
     fn index(&self, runtime: &tokio::runtime::Handle) -> Result<(Index, u64)> {
         let artifact = &self.artifact;
-        let failed = |e: std::io::Error| Error::corrupt(format!("read the index of {}", artifact.file)).because(e);
+        let failed = |e: std::io::Error| store_error(e, || format!("read the index of {}", artifact.file));
         let (bytes, wanted, frame_bytes) = match &artifact.index {
             IndexPlace::Inside { offset, length, sha256 } => {
                 let length = check_index_length(artifact, *length)?;
@@ -236,13 +238,7 @@ impl StoredArtifact {
     }
 
     fn unreadable(&self, at: u64, error: std::io::Error) -> Error {
-        // A store's own error passed through `Read`: give it back as it was.
-        match error.downcast::<Error>() {
-            Ok(own) => own,
-            Err(error) => {
-                Error::corrupt(format!("{} cannot be opened behind byte {at} of its compressed stream", self.artifact.file)).because(error)
-            }
-        }
+        store_error(error, || format!("{} cannot be opened behind byte {at} of its compressed stream", self.artifact.file))
     }
 
     /// Second stage: decompresses and compares hashes.
@@ -461,6 +457,57 @@ mod tests {
             assert!(read(&memory, &artifact, &identities).await.is_err(), "cut at {at}");
         }
         memory.overwrite(&key, good.clone());
+        assert!(read(&memory, &artifact, &identities).await.is_ok());
+    }
+
+    /// Age itself, behind the hash of the object: the manifest is made to fit each forgery, as who holds the store and a signing key could.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn f81_an_age_file_cut_at_a_chunk_with_chunks_swapped_or_its_header_edited_gives_no_byte() {
+        /// Plain bytes of a chunk and its tag (age v1 specification).
+        const CHUNK: usize = (64 << 10) + 16;
+        let (secret, recipient) = Identities::generate();
+        let identities = Identities::parse(&secret, "test").unwrap();
+        // Noise, so that the file is of many chunks.
+        let (memory, written) = store(spec(Codec::None, Sealing::Age(vec![recipient])), sample(900_000), true).await;
+        let artifact = artifact(written.unwrap());
+        let key = format!("jobs/j/sets/x/{}", artifact.file);
+        let good = whole::read(memory.as_ref(), &key).await.unwrap().to_vec();
+        let mac = good.windows(4).position(|w| w == b"--- ").unwrap();
+        let header = mac + good[mac..].iter().position(|b| *b == b'\n').unwrap() + 1;
+        let body = header + 16;
+        let chunks = (good.len() - body).div_ceil(CHUNK);
+        assert!(chunks > 10);
+        let chunk = |n: usize| body + n * CHUNK..(body + (n + 1) * CHUNK).min(good.len());
+        let mut forgeries: Vec<(String, Vec<u8>)> = Vec::new();
+        for n in 0..chunks {
+            forgeries.push((format!("cut before chunk {n}"), good[..chunk(n).start].to_vec()));
+            let without = [&good[..chunk(n).start], &good[chunk(n).end..]].concat();
+            forgeries.push((format!("without chunk {n}"), without));
+            if n + 1 < chunks {
+                let (a, b) = (chunk(n), chunk(n + 1));
+                forgeries.push((
+                    format!("chunks {n} and {} swapped", n + 1),
+                    [&good[..a.start], &good[b.clone()], &good[a], &good[b.end..]].concat(),
+                ));
+            }
+            let mut flipped = good.clone();
+            flipped[chunk(n).end - 1] ^= 1;
+            forgeries.push((format!("tag of chunk {n}"), flipped));
+        }
+        for at in 0..body {
+            let mut edited = good.clone();
+            edited[at] ^= 1;
+            forgeries.push((format!("header byte {at}"), edited));
+        }
+        forgeries.push(("a chunk after the last".into(), [&good[..], &good[chunk(0)]].concat()));
+        for (what, bytes) in forgeries {
+            let mut fitting = artifact.clone();
+            fitting.objects[0].stored_bytes = bytes.len() as u64;
+            fitting.objects[0].stored_sha256 = Sha256::of(&bytes);
+            memory.overwrite(&key, bytes.into());
+            assert!(read(&memory, &fitting, &identities).await.is_err(), "{what} was not noticed");
+        }
+        memory.overwrite(&key, good.into());
         assert!(read(&memory, &artifact, &identities).await.is_ok());
     }
 

@@ -148,14 +148,26 @@ impl Identities {
         let Encryption::Age { recipients } = encryption else {
             return Ok(OpenReader::None(input));
         };
-        let decryptor =
-            age::Decryptor::new(input).map_err(|e| Error::corrupt(format!("{what} does not begin as an age file")).because(e))?;
+        let decryptor = age::Decryptor::new(input).map_err(|e| match e {
+            age::DecryptError::Io(e) => store_error(e, || format!("{what} does not begin as an age file")),
+            e => Error::corrupt(format!("{what} does not begin as an age file")).because(e),
+        })?;
         let identities = self.0.iter().map(|i| i as &dyn age::Identity);
         match decryptor.decrypt(identities) {
             Ok(reader) => Ok(OpenReader::Age(Box::new(reader))),
             Err(age::DecryptError::NoMatchingKeys) => Err(wrong_key(what, recipients, self.0.is_empty())),
+            Err(age::DecryptError::Io(e)) => Err(store_error(e, || format!("{what} ends behind its age header"))),
             Err(e) => Err(Error::corrupt(format!("{what}: its age header is damaged")).because(e)),
         }
+    }
+}
+
+/// A store's own error that passed through `Read` is given back as it was: who cannot reach a store knows nothing of damage. Anything else
+/// is damage, and `what` says which.
+pub(super) fn store_error(error: std::io::Error, what: impl FnOnce() -> String) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(error) => Error::corrupt(what()).because(error),
     }
 }
 

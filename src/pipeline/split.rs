@@ -189,6 +189,7 @@ impl ObjectSplitter {
             open.bytes += piece.len() as u64;
             self.stored.fetch_add(piece.len() as u64, Ordering::Relaxed);
             self.send(&mut open, Piece::Data(piece))?;
+            fail::fail_point!("split::piece");
             if open.bytes == self.limit {
                 self.complete(open)?;
             } else {
@@ -231,7 +232,9 @@ impl ObjectSplitter {
         match self.runtime.block_on(put) {
             Ok(Err(error)) => error.context(format!("store {file} in '{}'", self.sinks[sink].name)),
             Ok(Ok(())) => Error::failed(format!("store '{}' ended {file} before its end", self.sinks[sink].name)),
-            Err(panic) => Error::failed(format!("storing {file} in '{}' broke down", self.sinks[sink].name)).because(panic),
+            Err(panic) => Error::failed(format!("storing {file} in '{}' broke down", self.sinks[sink].name))
+                .because(panic)
+                .hint("this is a bug in drctl: please report it"),
         }
     }
 

@@ -153,7 +153,7 @@ pub async fn write(
         first: Arc::new(FirstError::new(failed)),
     };
     let done = tokio::task::spawn_blocking(move || write_blocking(&spec, input, &target, &counters));
-    done.await.map_err(|e| Error::failed("the pipeline broke down").because(e))?
+    done.await.map_err(|e| Error::failed("the pipeline broke down").because(e).hint("this is a bug in drctl: please report it"))?
 }
 
 fn write_blocking(spec: &WriteSpec, input: PlainReceiver, target: &Target, counters: &Counters) -> Result<Written> {

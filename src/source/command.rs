@@ -143,6 +143,7 @@ impl Session for CommandSession {
         let counted = sent.clone();
         let sink = move |bytes: bytes::Bytes| {
             counted.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            fail::fail_point!("command::bytes");
             out.blocking_data(bytes)
         };
         command.stream(&context.cancel, sink).await?;

@@ -225,7 +225,7 @@ async fn errors_of_the_system_become_kinds_with_a_hint() {
         (libc::EROFS, Kind::Denied, "read-only"),
         (libc::EACCES, Kind::Denied, "right to write"),
         (libc::EIO, Kind::Failed, "dmesg"),
-        (libc::EMFILE, Kind::Failed, "ulimit -n"),
+        (libc::EMFILE, Kind::Full, "ulimit -n"),
         (libc::ESTALE, Kind::Unreachable, "mount it again"),
     ] {
         let root = tempfile::tempdir().unwrap();

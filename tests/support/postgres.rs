@@ -158,6 +158,21 @@ impl Server {
         self.pg_ctl(&["start", "-w", "-l", &self.home().join("log").display().to_string()]);
     }
 
+    /// Stops it and starts it where another server was: whoever connects there now meets this one.
+    pub fn take_place_at(&mut self, port: u16) {
+        self.crash();
+        let file = self.home().join("data/postgresql.auto.conf");
+        let settings = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{settings}\nport={port}\n")).unwrap();
+        self.port = port;
+        self.start_again();
+    }
+
+    /// Its system identifier, which no other server has.
+    pub fn identifier(&self) -> String {
+        self.sql("postgres", "SELECT system_identifier FROM pg_control_system()")
+    }
+
     pub fn settings(&self) -> PostgresSettings {
         PostgresSettings { port: self.port, password: Some(Secret::new(PASSWORD)), ..PostgresSettings::default() }
     }

@@ -50,6 +50,8 @@ pub struct Scripted {
     pub secret: bool,
     pub opened: AtomicU32,
     pub problems: Vec<String>,
+    /// Who answers, opening after opening; the last stays. Empty: always the source's own name.
+    pub answers: Mutex<Vec<&'static str>>,
 }
 
 impl Scripted {
@@ -62,11 +64,13 @@ impl Scripted {
             secret: false,
             opened: AtomicU32::new(0),
             problems: Vec::new(),
+            answers: Mutex::default(),
         }
     }
 }
 
-struct ScriptedSession(Arc<Scripted>);
+/// The source and who answered when it was opened.
+struct ScriptedSession(Arc<Scripted>, String);
 
 /// So that a session can share what its source says.
 pub struct Shared(pub Arc<Scripted>);
@@ -89,7 +93,9 @@ impl Source for Shared {
     }
     async fn open(&self, _: &RunContext) -> Result<Box<dyn Session>> {
         self.0.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(ScriptedSession(self.0.clone())))
+        let mut answers = self.0.answers.lock().unwrap();
+        let who = if answers.len() > 1 { answers.remove(0) } else { answers.first().copied().unwrap_or(&self.0.name) };
+        Ok(Box::new(ScriptedSession(self.0.clone(), who.to_owned())))
     }
 }
 
@@ -115,7 +121,7 @@ async fn send(out: &PlainSender, len: usize) -> Result<()> {
 #[async_trait]
 impl Session for ScriptedSession {
     fn identity(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("who".into(), self.0.name.clone())])
+        BTreeMap::from([("who".into(), self.1.clone())])
     }
     fn artifacts(&self) -> Vec<ArtifactPlan> {
         let plan = |name: &&str| ArtifactPlan {

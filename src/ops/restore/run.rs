@@ -153,6 +153,7 @@ async fn load_and_switch(
         Ok(()) => while_holding(setup, log, holds, load_all(setup, state, work)).await,
         Err(error) => Err(error),
     };
+    fail::fail_point!("restore::counted");
     // The last moment at which a signal leaves everything as it was: the switch itself is not broken off.
     let loaded = loaded.and_then(|loaded| if setup.cancel.is_cancelled() { Err(interrupted()) } else { Ok(loaded) });
     let loaded = match loaded {
@@ -160,7 +161,11 @@ async fn load_and_switch(
         Err(error) => {
             discard(setup, state, work, note).await;
             let error = hold::explain(log, &note.set, error).await;
-            return Err(if note.phase == Phase::InPlace { half_in_place(error) } else { error });
+            return Err(match (plan.in_place, note.phase) {
+                (true, Phase::InPlace) => half_in_place(error),
+                (true, _) => untouched(error, &note.set),
+                (false, _) => damaged(error, &note.set),
+            });
         }
     };
     switch_all(setup, state, work, note).await?;
@@ -203,6 +208,24 @@ async fn load_and_switch(
         afterwards: plan.sources.iter().flat_map(|s| s.load.afterwards.iter().cloned()).collect(),
         elapsed_seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// What was found before the first byte was loaded in place: the work was refused, nothing was changed (exit 4). A signal stays a signal, and
+/// a store that cannot be reached is no damage.
+fn untouched(error: Error, set: &SetId) -> Error {
+    let refused = matches!(error.kind(), Kind::Corrupt | Kind::Verify | Kind::NotFound);
+    let error = damaged(error, set).context("nothing was changed: the check before the load in place failed");
+    if refused { error.with_kind(Kind::Preflight) } else { error }
+}
+
+/// A set that is not what its manifest says.
+fn damaged(error: Error, set: &SetId) -> Error {
+    match error.kind() {
+        Kind::Corrupt | Kind::Verify => {
+            error.hint_or(format!("what of it is whole: drctl show {set} --rescue; other sets: drctl list; nothing live was changed"))
+        }
+        _ => error,
+    }
 }
 
 /// A failure while the live data may have been overwritten in part.

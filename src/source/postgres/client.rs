@@ -119,8 +119,7 @@ impl Private {
         let mut file = options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?;
         // Where there are no locks the number of the process has to do.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        let escaped = password.expose().replace('\\', "\\\\").replace(':', "\\:");
-        std::io::Write::write_all(&mut file, format!("*:*:*:*:{escaped}\n").as_bytes()).context(what)?;
+        std::io::Write::write_all(&mut file, format!("*:*:*:*:{}\n", escaped(&password).expose()).as_bytes()).context(what)?;
         private._held = Some(file);
         Ok(private)
     }
@@ -145,7 +144,7 @@ impl Private {
             command = command.env("PGPASSFILE", folder.join("pgpass"));
         }
         if let Some(password) = &self.password {
-            command = command.secret(password);
+            command = command.secret(password).secret(&escaped(password));
         }
         command
     }
@@ -158,6 +157,11 @@ impl Drop for Private {
             let _ = std::fs::remove_dir(folder);
         }
     }
+}
+
+/// The password as it stands in the password file; a tool that shows the file shows this.
+fn escaped(password: &Secret) -> Secret {
+    Secret::new(password.expose().replace('\\', "\\\\").replace(':', "\\:"))
 }
 
 /// A database as an argument: a connection string, since a bare name that holds `=` or starts with `postgres:` would be taken for one.

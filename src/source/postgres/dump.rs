@@ -69,7 +69,12 @@ impl PostgresSession {
             let fresh = connect(&self.settings, &self.settings.maintenance_database, &self.application).await?;
             let server = catalog::server(&fresh).await?;
             if server.system_identifier != self.server.system_identifier {
-                return Err(Error::failed(format!("another server answers at {} than when the run began", self.settings.address())));
+                let told = |id: &Option<String>| id.clone().unwrap_or_else(|| "unknown".into());
+                let (before, now) = (told(&self.server.system_identifier), told(&server.system_identifier));
+                return Err(Error::failed(format!(
+                    "another server answers at {} than when the run began: system_identifier {before} then, {now} now",
+                    self.settings.address()
+                )));
             }
             self.connection = Some(fresh);
         }

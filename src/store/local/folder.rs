@@ -124,6 +124,7 @@ pub(super) fn trouble(doing: &str, path: &str, error: io::Error) -> Error {
     let kind = io_kind(&error);
     let hint = match (kind, error.raw_os_error()) {
         (Kind::Full, Some(libc::EFBIG)) => Some("a file of this size is not allowed: look at `ulimit -f` and at the filesystem's limit"),
+        (_, Some(libc::EMFILE | libc::ENFILE)) => Some("too many files are open: raise `ulimit -n`"),
         (Kind::Full, Some(libc::EDQUOT)) => Some("the disk quota is used up: look at `quota -s`"),
         (Kind::Full, _) => {
             Some("free some room on the repository's disk (`df -h`, `df -i`) and run again; nothing stored earlier was touched")
@@ -131,7 +132,6 @@ pub(super) fn trouble(doing: &str, path: &str, error: io::Error) -> Error {
         (Kind::Denied, Some(libc::EROFS)) => Some("the filesystem is read-only: if it should not be, `dmesg` says why; then remount it"),
         (Kind::Denied, _) => Some("run as the user who owns the repository's folder, or give this user the right to write there"),
         (_, Some(libc::EIO)) => Some("the disk reports an error: look at `dmesg` and `smartctl -a`, and keep a second store"),
-        (_, Some(libc::EMFILE | libc::ENFILE)) => Some("too many files are open: raise `ulimit -n`"),
         (_, Some(libc::ESTALE | libc::ENODEV | libc::ENXIO)) => Some("the disk or the network folder went away: mount it again"),
         _ => None,
     };
