@@ -146,7 +146,7 @@ fn f67_databases_of_any_name_go_through_the_store_and_come_back() {
     for name in names {
         assert_eq!(server.sql(name, "SELECT count(*) FROM \"T \"\"x\""), "7", "{name:?}");
     }
-    home.ok(&["restore", "--finish"]);
+    home.ok(&["restore", "--finish", "--yes"]);
     for name in names {
         server.sql("postgres", &format!("DROP DATABASE \"{}\"", name.replace('"', "\"\"")));
     }

@@ -210,6 +210,10 @@ async fn a_round_trip_brings_everything_back_and_can_be_undone_and_finished() {
     // Damage, and someone who keeps a connection open.
     server.sql("shop", "drop table empty; update orders set note = 'bad'; create table later (a int)");
     let mut busy = server.sql_in_background("shop", "select pg_sleep(600)");
+    let since = Instant::now();
+    while server.sql("postgres", "select count(*) from pg_stat_activity where datname = 'shop'") != "1" {
+        assert!(since.elapsed() < Duration::from_secs(60), "nobody connects");
+    }
     let plan = loader.plan(&set.request, &context).await.unwrap();
     assert_eq!(plan.refusals, Vec::<String>::new());
     assert!(plan.target.starts_with("PostgreSQL 1"), "{plan:?}");

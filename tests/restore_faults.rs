@@ -116,7 +116,7 @@ fn f83_a_target_that_holds_something_is_named_and_kept() {
     assert_eq!(shop.server.sql(&taken, "SELECT count(*) FROM orders"), "1000");
     shop.home.ok(&["restore", "--undo"]);
     assert_eq!(shop.server.sql(&taken, "SELECT i FROM precious"), "42");
-    shop.home.ok(&["restore", "--finish"]);
+    shop.home.ok(&["restore", "--finish", "--yes"]);
     // A folder that holds something is not touched at all.
     shop.home.write("elsewhere/mine", "mine");
     let ran = shop.run(&["restore", &set, "--source", "uploads", "--target", "elsewhere", "--yes"]);

@@ -333,6 +333,12 @@ impl JobLog {
     /// Appends one record that needs no judgement beyond the rules for its type; a conflict is judged again and tried again at
     /// the next number.
     pub async fn append(&mut self, body: Body) -> Result<Appended> {
+        if matches!(body, Body::KeyChange { .. }) {
+            // It brings keys itself; [`JobLog::introduce`] would be there first.
+            self.refresh().await?;
+            let appended = self.append_unintroduced(|_, _| Ok(Some(body.clone()))).await?;
+            return appended.ok_or_else(|| Error::failed("append a record: there is nothing to append"));
+        }
         self.append_with(|_, _| Ok(body.clone())).await
     }
 
@@ -434,14 +440,15 @@ impl JobLog {
         if !self.rules.fresh_key {
             return self.keys.first().ok_or_else(|| Error::new(Kind::Denied, "there is no signing key at hand"));
         }
-        let may = |key: &&RoleKey| {
-            let known = self.book.get(&key.number).is_some_and(|(file, _)| file.public == *key.signer.public());
+        let known = |key: &&RoleKey| self.book.get(&key.number).is_some_and(|(file, _)| file.public == *key.signer.public());
+        let valid = |key: &&RoleKey| {
             let roles = self.state.key(key.number).map(|standing| &standing.roles);
-            let valid = self.state.key_is_valid(key.number)
-                && (needed.is_empty() || roles.is_some_and(|roles| needed.iter().any(|role| roles.contains(role))));
-            known && (valid || introduces(key))
+            known(key)
+                && self.state.key_is_valid(key.number)
+                && (needed.is_empty() || roles.is_some_and(|roles| needed.iter().any(|role| roles.contains(role))))
         };
-        self.keys.iter().rfind(may).ok_or_else(|| {
+        let brings = |key: &&RoleKey| known(key) && introduces(key);
+        self.keys.iter().rfind(valid).or_else(|| self.keys.iter().rfind(brings)).ok_or_else(|| {
             let revoked = self.keys.iter().find(|key| self.state.key(key.number).is_some_and(|standing| standing.revoked.is_some()));
             let why = match (revoked, self.keys.as_slice()) {
                 (Some(key), _) => format!("key {} was revoked in the log of job {}", key.number, self.job),

@@ -33,6 +33,8 @@ pub struct Model {
     /// Number of the newest record, and the live sets after each record.
     pub live_at: Vec<BTreeSet<String>>,
     keys: BTreeMap<u64, String>,
+    /// The highest key that ever was valid: older ones do not come any more.
+    newest_key: u64,
     offered: BTreeMap<u64, (String, String, Vec<u64>)>,
     sets: BTreeMap<String, Set>,
     doomed: BTreeSet<String>,
@@ -66,6 +68,7 @@ impl Model {
             previous: String::new(),
             live_at: vec![BTreeSet::new()],
             keys: BTreeMap::new(),
+            newest_key: 1,
             offered: BTreeMap::new(),
             sets: BTreeMap::new(),
             doomed: BTreeSet::new(),
@@ -121,8 +124,11 @@ impl Model {
             let before = std::mem::replace(&mut self.previous, sha256);
             let ours =
                 text(&json, "repository") == self.repository && json["number"].as_u64() == Some(number) && text(&json, "job") == "shop";
-            let signed =
-                self.keys.get(&json["key"].as_u64().unwrap_or_default()).is_some_and(|public| (self.verify)(public, bytes, number));
+            let key = json["key"].as_u64().unwrap_or_default();
+            // A new key may bring itself and those before it, nothing else.
+            let brings = json["body"]["type"] == "key-change" && key > self.newest_key && json["body"]["number"].as_u64() <= Some(key);
+            let public = self.keys.get(&key).or_else(|| self.offered.get(&key).filter(|_| brings).map(|(public, ..)| public));
+            let signed = public.is_some_and(|public| (self.verify)(public, bytes, number));
             if ours && signed {
                 if text(&json, "previous") != before {
                     self.wrong(format!("record {number} does not bind the bytes before it"));
@@ -160,7 +166,9 @@ impl Model {
                 let key = body["number"].as_u64().unwrap_or_default();
                 if let Some((public, sha256, revokes)) = self.offered.get(&key).cloned()
                     && sha256 == text(body, "sha256")
+                    && key > self.newest_key
                 {
+                    self.newest_key = key;
                     self.keys.retain(|old, _| !revokes.contains(old));
                     self.keys.insert(key, public);
                 }
