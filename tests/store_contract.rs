@@ -14,6 +14,12 @@ mod disk_order;
 #[path = "store_contract/wrappers.rs"]
 mod wrappers;
 
+#[path = "store_contract/s3.rs"]
+mod s3;
+
+#[path = "support/versitygw.rs"]
+mod versitygw;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, RoleKey, 
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
+use crate::config::s3::{S3Place, is_s3_url};
 use crate::config::secret::read_secret_file;
 use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Context, Error, Kind, Result};
@@ -22,8 +23,10 @@ use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
 use crate::store::DynStore;
+use crate::store::limit::LimitStore;
 use crate::store::local::LocalStore;
 use crate::store::retry::{RetryPolicy, RetryStore};
+use crate::store::s3::{GRACE, S3Store, Settings};
 
 /// Name of the state file in the state folder.
 const STATE_FILE: &str = "state.sqlite";
@@ -72,8 +75,8 @@ impl Opened {
         let state = open_state(shell, &config.state);
         let mut sinks = Vec::new();
         for place in &wanted.stores {
-            let StorePlace::Local { path } = &place.place;
-            sinks.push(Sink { name: place.name.clone(), store: open_local(shell, path, writing).await? });
+            let store = open_store(shell, &place.place, &config.state, writing).await?;
+            sinks.push(Sink { name: place.name.clone(), store });
         }
         let first = sinks.first().map(|s| s.store.clone()).ok_or_else(|| Error::new(Kind::Config, "no store is configured"))?;
         let env = environment(state.clone(), Some(&config.state));
@@ -92,8 +95,8 @@ impl Opened {
     }
 
     async fn from_repo(shell: &Shell, repo: &Path) -> Result<Opened> {
-        let store = open_local(shell, repo, false).await?;
         let state_folder = crate::config::find::state_folder(None, &Environment::system());
+        let store = open_store(shell, &repo_place(repo)?, &state_folder, false).await?;
         let state = open_state(shell, &state_folder);
         let (trust, identities) = match &shell.global.recovery {
             Some(path) => {
@@ -281,6 +284,41 @@ fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Set
 fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
     Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
+}
+
+/// Where `--repo` and `--store` point: a folder, or a bucket by its URL.
+pub fn repo_place(text: &Path) -> Result<StorePlace> {
+    match text.to_str().filter(|text| is_s3_url(text)) {
+        Some(url) => {
+            let place = S3Place::parse_url(url).map_err(|why| Error::new(Kind::Usage, format!("the bucket's URL: {why}")))?;
+            Ok(StorePlace::S3(Box::new(place)))
+        }
+        None => Ok(StorePlace::Local { path: text.to_owned() }),
+    }
+}
+
+async fn open_store(shell: &Shell, place: &StorePlace, state: &Path, writing: bool) -> Result<DynStore> {
+    match place {
+        StorePlace::Local { path } => open_local(shell, path, writing).await,
+        StorePlace::S3(place) => {
+            let store = open_s3(shell, place, Some(state)).await?;
+            if writing && let Err(error) = store.sweep_uploads(GRACE).await {
+                // The run itself will say whether the store can be written to.
+                shell.bus.warn(format!("look for unfinished uploads: {error}"));
+            }
+            let store: DynStore = Arc::new(store);
+            Ok(match place.bandwidth {
+                Some(limit) => Arc::new(LimitStore::new(store, limit)),
+                None => store,
+            })
+        }
+    }
+}
+
+/// A bucket; `state` is where open uploads are noted.
+pub async fn open_s3(shell: &Shell, place: &S3Place, state: Option<&Path>) -> Result<S3Store> {
+    let notes = state.map(|folder| folder.join("uploads"));
+    S3Store::open(place, Settings { notes, bus: shell.bus.clone(), ..Settings::default() }).await
 }
 
 async fn open_local(shell: &Shell, path: &Path, writing: bool) -> Result<DynStore> {

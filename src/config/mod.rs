@@ -14,6 +14,7 @@ pub mod load;
 pub mod postgres;
 pub mod problem;
 mod raw;
+pub mod s3;
 pub mod schema;
 pub mod secret;
 pub mod show;

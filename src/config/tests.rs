@@ -200,7 +200,7 @@ fn f60_f61_differences_are_told_by_name() {
 fn template(folder: &TempDir, look: &Look, recipients: &[&str]) -> Template {
     Template {
         folder: folder.path().to_owned(),
-        store: folder.path().join("backups"),
+        store: StorePlace::Local { path: folder.path().join("backups") },
         id: "shop-7k3q".into(),
         root_key: ROOT_KEY.into(),
         recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),

@@ -14,9 +14,11 @@ use crate::model::Sha256;
 
 pub mod counting;
 pub mod faulty;
+pub mod limit;
 pub mod local;
 pub mod memory;
 pub mod retry;
+pub mod s3;
 
 /// What is stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]

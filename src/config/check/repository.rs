@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reference::key_file;
-use super::{LATER, Scope, check_name, items};
+use super::{Scope, check_name, items};
 use crate::config::problem::{shorten, suggestion};
 use crate::config::raw::{RawCodec, RawEncryption, RawRepository, RawStore};
 use crate::config::typed::{Repository, StoreConfig, StorePlace};
@@ -90,7 +90,7 @@ fn stores(scope: &Scope<'_>, raw: &RawRepository) -> Option<Vec<StoreConfig>> {
         }
         match store(&scope, raw) {
             Some(store) => {
-                if let Some(twin) = all.iter().find(|s: &&StoreConfig| s.place == store.place) {
+                if let Some(twin) = all.iter().find(|s: &&StoreConfig| s.place.same(&store.place)) {
                     scope.error(format!("lies where the store '{}' lies; a copy in the same place is none", twin.name));
                 }
                 all.push(store);
@@ -114,14 +114,17 @@ fn stores(scope: &Scope<'_>, raw: &RawRepository) -> Option<Vec<StoreConfig>> {
 
 fn store(scope: &Scope<'_>, raw: &RawStore) -> Option<StoreConfig> {
     let name = raw.name.as_ref().filter(|name| check_name(&scope.key("name"), name));
-    if raw.s3.is_some() {
-        scope.key("s3").error(format!("a store of kind s3 is {LATER}; use local: {{ path: … }}"));
-        return None;
+    if let Some(s3) = &raw.s3 {
+        if raw.local.is_some() {
+            scope.key("local").error("a store lies in one place; take local or s3 away");
+        }
+        let place = super::s3::s3(&scope.key("s3"), s3)?;
+        return Some(StoreConfig { name: name?.clone(), optional: raw.optional.unwrap_or(false), place: StorePlace::S3(Box::new(place)) });
     }
     let Some(local) = &raw.local else {
-        // A `local` the schema refused stands in the tree, and has been told.
-        if scope.root.at(&scope.key("local").path).is_none() {
-            scope.error("says not where it lies; add local: { path: /… }");
+        // What the schema refused stands in the tree, and has been told.
+        if ["local", "s3"].iter().all(|key| scope.root.at(&scope.key(key).path).is_none()) {
+            scope.error("says not where it lies; add local: { path: /… } or s3: { bucket: … }");
         }
         return None;
     };
