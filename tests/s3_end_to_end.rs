@@ -4,18 +4,28 @@
 
 #[path = "support/cli.rs"]
 mod cli;
+#[path = "support/s3_proxy.rs"]
+mod s3_proxy;
 #[path = "support/versitygw.rs"]
 mod versitygw;
 
+use std::time::{Duration, Instant};
+
 use cli::Home;
+use s3_proxy::{Fault, Proxy, When};
 use versitygw::{Gateway, ROOT, ROOT_SECRET};
 
 fn home(gateway: &Gateway) -> (Home, String) {
+    home_at(gateway.port)
+}
+
+/// A home whose URL leads to this port: the server's, or that of a proxy before it.
+fn home_at(port: u16) -> (Home, String) {
     let mut home = Home::new();
     home.env("AWS_ACCESS_KEY_ID", ROOT);
     home.env("AWS_SECRET_ACCESS_KEY", ROOT_SECRET);
     home.env("AWS_EC2_METADATA_DISABLED", "true");
-    let endpoint = format!("http%3A%2F%2F127.0.0.1%3A{}", gateway.port);
+    let endpoint = format!("http%3A%2F%2F127.0.0.1%3A{port}");
     (home, format!("s3://backups/acme/drctl?endpoint={endpoint}&region=us-east-1&provider=versitygw"))
 }
 
@@ -88,4 +98,87 @@ fn f37_a_wrong_place_is_told_at_once() {
     }
     let ran = home.run(&["list", "--repo", "s3://backups/x?colour=red"]);
     assert_eq!(ran.code, 2, "{}", ran.all());
+}
+
+/// A proxy with a runtime to run it on.
+fn proxy(gateway: &Gateway) -> (tokio::runtime::Runtime, Proxy) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let proxy = runtime.block_on(Proxy::before(gateway.port));
+    (runtime, proxy)
+}
+
+fn wait_for(what: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !what() {
+        assert!(Instant::now() < end, "it does not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn f3_an_upload_of_a_killed_run_is_aborted_at_the_next_start() {
+    let Some(gateway) = versitygw::start() else { return };
+    let (runtime, proxy) = proxy(&gateway);
+    let (home, url) = home_at(proxy.port);
+    prepare(&home, &url);
+    proxy.rule("PUT", "partNumber=2", When::Always, Fault::Hold);
+    let mut child =
+        home.command(&["backup", "now"]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait_for(|| proxy.count("PUT", "partNumber=2") > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(runtime.block_on(gateway.open_uploads()), 1, "nobody could end it");
+    proxy.clear();
+    home.ok(&["backup", "now"]);
+    assert_eq!(runtime.block_on(gateway.open_uploads()), 0);
+    home.ok(&["verify"]);
+}
+
+#[test]
+fn f8_a_terminated_run_aborts_its_upload_itself() {
+    let Some(gateway) = versitygw::start() else { return };
+    let (runtime, proxy) = proxy(&gateway);
+    let (home, url) = home_at(proxy.port);
+    prepare(&home, &url);
+    proxy.rule("PUT", "partNumber=2", When::Always, Fault::Hold);
+    let child = home.command(&["backup", "now"]).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for(|| proxy.count("PUT", "partNumber=2") > 0);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let began = Instant::now();
+    let ran = cli::Ran::of(child.wait_with_output().unwrap());
+    assert!(began.elapsed() < Duration::from_secs(20), "it does not wait for the part: {:?}", began.elapsed());
+    assert_eq!(ran.code, 143, "{}", ran.all());
+    assert_eq!(runtime.block_on(gateway.open_uploads()), 0, "{}", ran.all());
+}
+
+#[test]
+fn f23_a_bit_turned_at_rest_or_on_the_way_down_is_named_by_verify() {
+    let Some(gateway) = versitygw::start() else { return };
+    let (_runtime, proxy) = proxy(&gateway);
+    let (home, url) = home_at(proxy.port);
+    prepare(&home, &url);
+    home.ok(&["backup", "now"]);
+    home.write("data/a.txt", "changed");
+    home.ok(&["backup", "now"]);
+    home.ok(&["verify", "--all"]);
+    let (older, newer) = (home.sets()[0].clone(), home.newest());
+
+    proxy.rule("GET", "data.tree.tar.zst.age", When::Always, Fault::FlipDown(5_000));
+    let ran = home.run(&["verify", &newer]);
+    assert_eq!(ran.code, 5, "{}", ran.all());
+    assert!(ran.all().contains("data.tree"), "{}", ran.all());
+    proxy.clear();
+    home.ok(&["verify", &newer]);
+
+    let id: drctl::model::SetId = newer.parse().unwrap();
+    let file = gateway.data().join("acme/drctl").join(id.prefix()).join("data.tree.tar.zst.age");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let ran = home.run(&["verify", &newer]);
+    assert_eq!(ran.code, 5, "{}", ran.all());
+    assert!(ran.all().contains("data.tree"), "{}", ran.all());
+    home.ok(&["verify", &older]);
 }

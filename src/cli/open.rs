@@ -318,7 +318,7 @@ async fn open_store(shell: &Shell, place: &StorePlace, state: &Path, writing: bo
 /// A bucket; `state` is where open uploads are noted.
 pub async fn open_s3(shell: &Shell, place: &S3Place, state: Option<&Path>) -> Result<S3Store> {
     let notes = state.map(|folder| folder.join("uploads"));
-    S3Store::open(place, Settings { notes, bus: shell.bus.clone(), ..Settings::default() }).await
+    S3Store::open(place, Settings { notes, cancel: shell.cancel.clone(), bus: shell.bus.clone(), ..Settings::default() }).await
 }
 
 async fn open_local(shell: &Shell, path: &Path, writing: bool) -> Result<DynStore> {

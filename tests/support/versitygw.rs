@@ -46,7 +46,16 @@ pub fn start() -> Option<Gateway> {
         eprintln!("SKIPPED tests against S3: there is no versitygw; scripts/setup.sh builds it where Go is");
         return None;
     };
-    Some(Gateway::start(&program))
+    Some(Gateway::start(&program, None))
+}
+
+/// A server that speaks TLS with this certificate and key (PEM).
+pub fn start_tls(certificate: &str, key: &str) -> Option<Gateway> {
+    let Some(program) = program() else {
+        eprintln!("SKIPPED tests against S3: there is no versitygw; scripts/setup.sh builds it where Go is");
+        return None;
+    };
+    Some(Gateway::start(&program, Some((certificate, key))))
 }
 
 fn free_port() -> u16 {
@@ -54,7 +63,7 @@ fn free_port() -> u16 {
 }
 
 impl Gateway {
-    fn start(program: &Path) -> Gateway {
+    fn start(program: &Path, tls: Option<(&str, &str)>) -> Gateway {
         // A port may be taken by another test between our looking and the server's binding.
         for _ in 0..5 {
             let folder = tempfile::tempdir().unwrap();
@@ -63,7 +72,14 @@ impl Gateway {
             }
             let (port, admin_port) = (free_port(), free_port());
             let log = std::fs::File::create(folder.path().join("log")).unwrap();
-            let child = Command::new(program)
+            let mut command = Command::new(program);
+            if let Some((certificate, key)) = tls {
+                let (certificate_file, key_file) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+                std::fs::write(&certificate_file, certificate).unwrap();
+                std::fs::write(&key_file, key).unwrap();
+                command.arg("--cert").arg(certificate_file).arg("--key").arg(key_file);
+            }
+            let child = command
                 .args(["--port", &format!("127.0.0.1:{port}"), "--admin-port", &format!("127.0.0.1:{admin_port}"), "--quiet"])
                 .arg("--iam-dir")
                 .arg(folder.path().join("iam"))

@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::s3::S3Place;
 use crate::error::Result;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub notes: Option<PathBuf>,
     /// The checksum, where it is not to be the one of the provider's profile: what a probe found out.
     pub checksum: Option<Algorithm>,
+    /// Set by a signal: uploads of several parts are given up at once. What is small goes on, for cleaning up takes it.
+    pub cancel: CancellationToken,
     /// Where retries and warnings are told.
     pub bus: Bus,
 }
@@ -65,6 +68,7 @@ impl Default for Settings {
             parts_at_once: 3,
             notes: None,
             checksum: None,
+            cancel: CancellationToken::new(),
             bus: Bus::new(),
         }
     }

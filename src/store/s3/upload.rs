@@ -219,6 +219,10 @@ struct Filling {
     part: BytesMut,
 }
 
+fn interrupted(key: &str) -> Error {
+    Error::new(Kind::Interrupted, format!("stopped while {key} was being stored"))
+}
+
 /// A multipart upload that is open.
 struct Upload {
     store: Arc<Inner>,
@@ -268,6 +272,7 @@ impl Upload {
             // A part that failed for good ends the upload now, not when the body ends.
             let piece = tokio::select! {
                 biased;
+                () = self.store.settings.cancel.cancelled() => return Err(interrupted(&self.key)),
                 Some(sent) = self.sending.join_next() => {
                     self.note(sent)?;
                     continue;
@@ -279,8 +284,8 @@ impl Upload {
                 Piece::End { bytes, sha256 } => {
                     check_end(&self.key, (filling.seen, filling.hasher.finish()), (bytes, sha256))?;
                     self.send(filling.part.freeze()).await?;
-                    while let Some(sent) = self.sending.join_next().await {
-                        self.note(sent)?;
+                    while !self.sending.is_empty() {
+                        self.one_sent().await?;
                     }
                     return Ok(Expected { bytes, sha256, checksum: self.whole.multipart() });
                 }
@@ -307,9 +312,7 @@ impl Upload {
     /// Sends one more part as soon as fewer than allowed are on their way.
     async fn send(&mut self, bytes: Bytes) -> Result<()> {
         while self.sending.len() >= self.store.pace.now() {
-            if let Some(sent) = self.sending.join_next().await {
-                self.note(sent)?;
-            }
+            self.one_sent().await?;
         }
         let number = self.next;
         let most = self.store.profile.most_parts;
@@ -321,6 +324,15 @@ impl Upload {
         let (store, key, id) = (self.store.clone(), self.key.clone(), self.open.id().to_owned());
         self.sending.spawn(async move { store.send_part(&key, &id, number, bytes, checksum).await });
         Ok(())
+    }
+
+    /// Waits for the next part to be stored, or for the signal to stop.
+    async fn one_sent(&mut self) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.store.settings.cancel.cancelled() => Err(interrupted(&self.key)),
+            Some(sent) = self.sending.join_next() => self.note(sent),
+        }
     }
 
     fn note(&mut self, sent: std::result::Result<Result<CompletedPart, Failure>, tokio::task::JoinError>) -> Result<()> {
