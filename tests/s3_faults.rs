@@ -524,6 +524,13 @@ async fn f37_wrong_bucket_region_keys_and_address_are_told_without_trying_on() {
         assert!(error.hint_text().unwrap().contains(hint), "{error:?}");
         assert_eq!(count(), before + 1, "{status} is not tried again");
     }
+    // An answer that breaks off in its words is asked for again.
+    bench.proxy.clear();
+    for cut in [0, 3, 60] {
+        bench.proxy.rule("GET", "nothing", When::First(2), Fault::CutDown(cut));
+        let error = bench.store.head("nothing").await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{cut}: {error}");
+    }
     // No such name, nobody listens.
     for endpoint in ["http://no-such-host.invalid", "http://127.0.0.1:1"] {
         let began = Instant::now();
@@ -531,6 +538,20 @@ async fn f37_wrong_bucket_region_keys_and_address_are_told_without_trying_on() {
         let error = store.head(KEY).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unreachable, "{error}");
         assert!(began.elapsed() < Duration::from_secs(60));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_overwrites_is_refused() {
+    let bench = bench!();
+    bench.proxy.rule("PUT", "drctl-probe", When::Always, Fault::Body(String::new()));
+    let error = bench.store.require_creates_only().await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("overwrites"), "{error}");
+    // A sound one is not, also when answers are lost, and also the second time.
+    bench.proxy.clear();
+    for fault in [Fault::Swallow, Fault::CutUp(1), Fault::Answer(500, "InternalError")] {
+        bench.proxy.rule("PUT", "drctl-probe", When::First(1), fault);
+        bench.store.require_creates_only().await.unwrap();
     }
 }
 

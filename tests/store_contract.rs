@@ -17,6 +17,8 @@ mod wrappers;
 #[path = "store_contract/s3.rs"]
 mod s3;
 
+#[path = "support/s3_proxy.rs"]
+mod s3_proxy;
 #[path = "support/versitygw.rs"]
 mod versitygw;
 

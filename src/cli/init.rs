@@ -151,8 +151,9 @@ async fn make(
         StorePlace::S3(place) => {
             shell.bus.step(format!("trying {place}"));
             let store = open::open_s3(shell, place, None).await?;
-            // Told apart from a failure in the middle: nothing was made yet.
+            // Told apart from a failure in the middle: nothing of a repository was made yet.
             store.server_date().await?;
+            store.require_creates_only().await?;
             let url = store.url();
             (Arc::new(store), url)
         }

@@ -302,9 +302,12 @@ async fn open_store(shell: &Shell, place: &StorePlace, state: &Path, writing: bo
         StorePlace::Local { path } => open_local(shell, path, writing).await,
         StorePlace::S3(place) => {
             let store = open_s3(shell, place, Some(state)).await?;
-            if writing && let Err(error) = store.sweep_uploads(GRACE).await {
-                // The run itself will say whether the store can be written to.
-                shell.bus.warn(format!("look for unfinished uploads: {error}"));
+            if writing {
+                store.require_creates_only().await?;
+                if let Err(error) = store.sweep_uploads(GRACE).await {
+                    // The run itself will say whether the store can be written to.
+                    shell.bus.warn(format!("look for unfinished uploads: {error}"));
+                }
             }
             let store: DynStore = Arc::new(store);
             Ok(match place.bandwidth {

@@ -51,6 +51,7 @@ pub enum When {
     Call(usize),
     First(usize),
     From(usize),
+    Every(usize),
     Always,
 }
 
@@ -97,7 +98,7 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Requests by `method` whose path or query holds `part`; the first rule that fits is applied.
+    /// Requests by `method` (`*` is any) whose path or query holds `part`; the first rule that fits is applied.
     pub fn rule(&self, method: &'static str, part: &'static str, when: When, fault: Fault) {
         self.script.lock().unwrap().rules.push(Rule { method, part, when, fault, seen: 0 });
     }
@@ -128,7 +129,7 @@ impl Script {
         self.dates.push(date.to_owned());
         let mut found = None;
         for rule in &mut self.rules {
-            if rule.method != method || !target.contains(rule.part) {
+            if (rule.method != method && rule.method != "*") || !target.contains(rule.part) {
                 continue;
             }
             rule.seen += 1;
@@ -136,6 +137,7 @@ impl Script {
                 When::Call(n) => rule.seen == n,
                 When::First(n) => rule.seen <= n,
                 When::From(n) => rule.seen >= n,
+                When::Every(n) => rule.seen % n == 0,
                 When::Always => true,
             };
             if holds && found.is_none() {

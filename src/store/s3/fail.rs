@@ -169,10 +169,9 @@ where
     match &error {
         SdkError::ServiceError(service) => answered(service.err().code(), service.err().message(), service.raw(), doing),
         SdkError::ResponseError(response) => {
-            // A body that breaks off, or that is none of S3's.
-            let (kind, class, hint) = by_status(response.raw().status().as_u16());
+            // A body that broke off, or that is none of S3's: it may say anything, so its status is not believed either.
             let why = format!("{}: the answer cannot be understood ({}): {}", doing.text(), response.raw().status(), chain(&error));
-            Failure::new(class, hinted(Error::new(kind, why), hint))
+            Failure::new(Class::Passing, Error::new(Kind::Unreachable, why).hint(BUCKET))
         }
         _ => unanswered(&error, doing),
     }

@@ -5,6 +5,7 @@
 //! get    ranges, length checked, resumed when they break off                        read
 //! steps  each tried again whole, by our own rules; the SDK tries once               steps, fail
 //! keys   chain of AWS or configuration, fetched anew when refused                   credentials
+//! probe  whether creates are create-only                                            probe
 //! sweep  what dead uploads left                                                     sweep
 //! ```
 //! It retries by itself and is not to be wrapped in a [`crate::store::retry::RetryStore`]. Memory: [`Settings::parts_at_once`] parts of 8 MiB on
@@ -31,6 +32,7 @@ mod clock;
 mod credentials;
 mod date;
 mod fail;
+mod probe;
 pub mod provider;
 mod read;
 mod steps;
@@ -38,6 +40,7 @@ mod sweep;
 mod upload;
 
 pub use checksum::Algorithm;
+pub use probe::PROBE_KEY;
 pub use sweep::GRACE;
 pub use upload::PART_BYTES;
 
@@ -112,6 +115,12 @@ impl S3Store {
     /// Everything that finds this place again: what goes into the recovery file.
     pub fn url(&self) -> String {
         self.0.place.url()
+    }
+
+    /// Makes sure that the store refuses to overwrite; one that does not is [`crate::error::Kind::Preflight`]. Leaves one small object,
+    /// [`PROBE_KEY`].
+    pub async fn require_creates_only(&self) -> Result<()> {
+        self.0.require_creates_only().await
     }
 
     /// Aborts multipart uploads that nobody will end: of this host's dead processes, and of anyone below the prefix that are older than `grace`
