@@ -7,6 +7,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
@@ -20,7 +23,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 
-use crate::config::s3::S3Place;
+use crate::config::s3::{S3Place, S3Provider};
 use crate::error::{Context, Error, Kind, Result};
 use crate::store::s3::clock::SignClock;
 use crate::store::s3::credentials::{Configured, Keys};
@@ -51,8 +54,21 @@ pub async fn ready(place: &S3Place) -> Result<Ready> {
     if let Some(name) = &place.profile {
         loader = loader.profile_name(name);
     }
-    if let Some(region) = &place.region {
-        loader = loader.region(Region::new(region.clone()));
+    let endpoint = place.endpoint.clone().or_else(|| ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| variable(name)));
+    let told = S3Place { endpoint: endpoint.clone(), ..place.clone() };
+    match &place.region {
+        Some(region) => loader = loader.region(Region::new(region.clone())),
+        // The machine itself (EC2) is asked for its region on AWS only: elsewhere the question would only cost seconds.
+        None if told.provider() != S3Provider::Aws => {
+            let fallback = endpoint.as_deref().and_then(region_of).unwrap_or_else(|| profile(told.provider()).region.to_owned());
+            let mut file = ProfileFileRegionProvider::builder();
+            if let Some(name) = &place.profile {
+                file = file.profile_name(name);
+            }
+            let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(file.build());
+            loader = loader.region(chain.or_else(Region::new(fallback)));
+        }
+        None => {}
     }
     let shared = loader.load().await;
     // AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile's endpoint are in it.
@@ -68,7 +84,7 @@ pub async fn ready(place: &S3Place) -> Result<Ready> {
         .await
         .map_err(|e| Error::new(Kind::Denied, format!("get the keys for {place}: {}", chain(&e))).hint(KEYS))?;
 
-    let endpoint = place.endpoint.clone().or_else(|| configured_endpoint(&shared));
+    let endpoint = endpoint.or_else(|| shared.endpoint_url().map(str::to_owned));
     let known = profile(S3Place { endpoint: endpoint.clone(), ..place.clone() }.provider());
     let region = shared.region().cloned();
     let region = region.or_else(|| endpoint.as_deref().and_then(region_of).map(Region::new)).unwrap_or_else(|| Region::new(known.region));
@@ -101,9 +117,9 @@ pub async fn ready(place: &S3Place) -> Result<Ready> {
 
 const KEYS: &str = "give access_key and secret_key, or profile, in the store's configuration; or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE";
 
-/// The endpoint of environment or profile, the one for S3 before the general one.
-fn configured_endpoint(shared: &aws_config::SdkConfig) -> Option<String> {
-    std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|e| !e.is_empty()).or_else(|| shared.endpoint_url().map(str::to_owned))
+/// A variable that is set to something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {

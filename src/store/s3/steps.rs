@@ -143,3 +143,22 @@ fn last(failed: Failure, doing: &Doing<'_>, tries: u32) -> Failure {
     }
     Failure { error, class }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f16_parts_grow_fewer_when_the_store_asks_and_more_again_later() {
+        let pace = Pace::new(3);
+        pace.slower();
+        pace.slower();
+        assert_eq!(pace.now(), 1, "never none");
+        let mut seen = Vec::new();
+        for _ in 0..60 {
+            pace.went_well();
+            seen.push(pace.now());
+        }
+        assert_eq!((seen[15], seen[16], seen[59]), (1, 2, 3), "slowly, and no more than at first");
+    }
+}
