@@ -26,6 +26,7 @@ use crate::observe::Bus;
 use crate::store::retry::RetryPolicy;
 use crate::store::{Body, Entry, Head, Store, check_key};
 
+mod buffers;
 mod checksum;
 mod client;
 mod clock;
@@ -68,7 +69,7 @@ impl Default for Settings {
         Settings {
             retry: RetryPolicy::default(),
             stall: Duration::from_secs(120),
-            parts_at_once: 3,
+            parts_at_once: 2,
             notes: None,
             checksum: None,
             cancel: CancellationToken::new(),
@@ -91,6 +92,7 @@ struct Inner {
     profile: provider::Profile,
     tls: bool,
     pace: steps::Pace,
+    shelf: buffers::Shelf,
 }
 
 impl S3Store {
@@ -103,6 +105,7 @@ impl S3Store {
             place: place.clone(),
             short: place.short(),
             pace: steps::Pace::new(settings.parts_at_once.max(1)),
+            shelf: buffers::Shelf::default(),
             settings,
             client: ready.client,
             keys: ready.keys,

@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
 use crate::model::digest::Hasher;
 use crate::store::s3::Inner;
+use crate::store::s3::buffers::{Buffer, Buffers};
 use crate::store::s3::checksum::{Algorithm, Whole, base64};
 use crate::store::s3::fail::{Class, Doing, Failure, failure};
 use crate::store::s3::steps::Unheard;
@@ -27,6 +28,9 @@ use crate::store::{Body, Piece};
 
 /// Length of every part but the last: equal parts of this size keep every look-alike content (DESIGN §4).
 pub const PART_BYTES: usize = 8 << 20;
+
+/// Up to this length an object is collected in memory of its own size: records and leases must not wait for, or take, a buffer of a part.
+const SMALL_BYTES: usize = 1 << 20;
 
 /// Slowest link that an upload is meant to work over, in bytes a second for each part on its way; slower counts as a lost answer.
 const SLOWEST: u64 = 32 << 10;
@@ -55,23 +59,35 @@ impl Inner {
     pub async fn create(self: &Arc<Self>, key: &str, mut body: Body) -> Result<()> {
         let mut hasher = Sha256::hasher();
         let mut seen = 0u64;
-        let mut part = BytesMut::new();
+        let mut small = BytesMut::new();
+        let mut part: Option<Buffer> = None;
+        let buffers = Buffers::new(self.shelf.clone(), self.settings.parts_at_once.max(1) + 1, PART_BYTES);
         let next = loop {
             match body.next().await? {
-                Piece::Data(bytes) if part.len() + bytes.len() <= PART_BYTES => {
+                Piece::Data(bytes) => {
+                    if part.is_none() && small.len() + bytes.len() > SMALL_BYTES {
+                        let mut first = buffers.take().await?;
+                        first.push(&std::mem::take(&mut small));
+                        part = Some(first);
+                    }
+                    if part.as_ref().is_some_and(|part| part.room() < bytes.len()) {
+                        break bytes;
+                    }
                     hasher.update(&bytes);
                     seen += bytes.len() as u64;
-                    part.extend_from_slice(&bytes);
+                    match &mut part {
+                        Some(part) => part.push(&bytes),
+                        None => small.extend_from_slice(&bytes),
+                    }
                 }
-                Piece::Data(bytes) => break bytes,
                 Piece::End { bytes, sha256 } => {
                     let found = hasher.finish();
                     check_end(key, (seen, found), (bytes, sha256))?;
-                    return self.put_one(key, part.freeze(), found).await;
+                    return self.put_one(key, part.map_or_else(|| small.freeze(), Buffer::freeze), found).await;
                 }
             }
         };
-        let mut upload = Upload::begin(self, key).await?;
+        let mut upload = Upload::begin(self, key, buffers).await?;
         let sent = upload.stream(&mut body, Filling { hasher, seen, part }, next).await;
         upload.end(sent).await
     }
@@ -216,7 +232,8 @@ fn same_checksum(key: &str, told: Option<&str>, ours: Option<&str>) -> Result<()
 struct Filling {
     hasher: Hasher,
     seen: u64,
-    part: BytesMut,
+    /// Taken out while the next one is waited for.
+    part: Option<Buffer>,
 }
 
 fn interrupted(key: &str) -> Error {
@@ -227,6 +244,7 @@ fn interrupted(key: &str) -> Error {
 struct Upload {
     store: Arc<Inner>,
     open: OpenUpload,
+    buffers: Buffers,
     key: String,
     whole: Whole,
     sending: JoinSet<Result<CompletedPart, Failure>>,
@@ -235,7 +253,7 @@ struct Upload {
 }
 
 impl Upload {
-    async fn begin(store: &Arc<Inner>, key: &str) -> Result<Upload> {
+    async fn begin(store: &Arc<Inner>, key: &str, buffers: Buffers) -> Result<Upload> {
         let doing = Doing { verb: "begin to store", object: key, place: &store.short, permission: "s3:PutObject" };
         let step = || async {
             let mut request = store.client.create_multipart_upload().bucket(&store.place.bucket).key(store.full(key));
@@ -257,6 +275,7 @@ impl Upload {
         Ok(Upload {
             open: OpenUpload::new(store, key, id),
             store: store.clone(),
+            buffers,
             key: key.to_owned(),
             whole: Whole::new(store.profile.checksum),
             sending: JoinSet::new(),
@@ -283,7 +302,9 @@ impl Upload {
                 Piece::Data(bytes) => self.take(&mut filling, bytes).await?,
                 Piece::End { bytes, sha256 } => {
                     check_end(&self.key, (filling.seen, filling.hasher.finish()), (bytes, sha256))?;
-                    self.send(filling.part.freeze()).await?;
+                    if let Some(last) = filling.part.take() {
+                        self.send(last.freeze()).await?;
+                    }
                     while !self.sending.is_empty() {
                         self.one_sent().await?;
                     }
@@ -298,14 +319,18 @@ impl Upload {
         filling.hasher.update(&bytes);
         filling.seen += bytes.len() as u64;
         loop {
-            let room = PART_BYTES - filling.part.len();
+            let mut part = match filling.part.take() {
+                Some(part) => part,
+                None => self.buffer().await?,
+            };
+            let room = part.room();
             if bytes.len() <= room {
-                filling.part.extend_from_slice(&bytes);
+                part.push(&bytes);
+                filling.part = Some(part);
                 return Ok(());
             }
-            filling.part.extend_from_slice(&bytes.split_to(room));
-            let full = std::mem::replace(&mut filling.part, BytesMut::with_capacity(PART_BYTES));
-            self.send(full.freeze()).await?;
+            part.push(&bytes.split_to(room));
+            self.send(part.freeze()).await?;
         }
     }
 
@@ -324,6 +349,15 @@ impl Upload {
         let (store, key, id) = (self.store.clone(), self.key.clone(), self.open.id().to_owned());
         self.sending.spawn(async move { store.send_part(&key, &id, number, bytes, checksum).await });
         Ok(())
+    }
+
+    /// A buffer for the next part: one is free as soon as a part on its way is stored.
+    async fn buffer(&self) -> Result<Buffer> {
+        tokio::select! {
+            biased;
+            () = self.store.settings.cancel.cancelled() => Err(interrupted(&self.key)),
+            buffer = self.buffers.take() => buffer,
+        }
     }
 
     /// Waits for the next part to be stored, or for the signal to stop.
