@@ -57,3 +57,6 @@ command -v cargo > /dev/null || die "no Rust here; see https://rustup.rs, then r
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
 have=$(rustc --version | cut -d' ' -f2)
 [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -1)" = "$wanted" ] || die "Rust $have is too old, $wanted is needed; run: rustup update"
+
+# Without it the tests against S3 say that they are skipped.
+"$ROOT/scripts/versitygw.sh" || [ $? = 77 ]

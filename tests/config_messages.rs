@@ -117,6 +117,11 @@ fn what_comes_with_a_later_version_is_refused_with_that_sentence() {
 }
 
 #[test]
+fn buckets() {
+    expect("s3", 0o600);
+}
+
+#[test]
 fn f62_secrets_and_keys() {
     expect("secrets", 0o600);
 }

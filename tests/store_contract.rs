@@ -14,6 +14,14 @@ mod disk_order;
 #[path = "store_contract/wrappers.rs"]
 mod wrappers;
 
+#[path = "store_contract/s3.rs"]
+mod s3;
+
+#[path = "support/s3_proxy.rs"]
+mod s3_proxy;
+#[path = "support/versitygw.rs"]
+mod versitygw;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -45,7 +45,7 @@ pub struct Global {
     #[arg(long, global = true)]
     pub no_color: bool,
     /// Work on this repository without a configuration (for reading verbs; with --recovery)
-    #[arg(long, global = true, value_name = "FOLDER", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FOLDER|URL", hide_short_help = true)]
     pub repo: Option<PathBuf>,
     /// Recovery file that opens the repository; its passphrase is asked for, or taken from DRCTL_PASSPHRASE_FILE
     #[arg(long, global = true, value_name = "FILE", requires = "repo", hide_short_help = true)]
@@ -99,8 +99,8 @@ pub enum Verb {
 /// `drctl init`.
 #[derive(Args, Debug)]
 pub struct InitArgs {
-    /// Folder for the repository [default: ./drctl-repository]
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder or bucket (s3://bucket/prefix) for the repository [default: ./drctl-repository]
+    #[arg(long, value_name = "FOLDER|URL")]
     pub store: Option<PathBuf>,
     /// Name of the job [default: the folder's name]
     #[arg(long, value_name = "NAME")]

@@ -78,7 +78,8 @@ async fn stores(setup: &Setup, config: &Config, found: &mut Vec<Finding>) {
             Ok(there) => found.push(doctor::clock(&sink.name, setup.clock.now(), there)),
             Err(error) => found.push(Finding::error("store", &sink.name, &error)),
         }
-        let StorePlace::Local { path } = &place.place;
+        // How much a bucket takes nobody knows beforehand.
+        let StorePlace::Local { path } = &place.place else { continue };
         match local::available_bytes(path) {
             Ok(left) => found.push(doctor::room(&sink.name, left, (newest > 0).then_some(newest))),
             Err(error) => found.push(Finding::error("room", &sink.name, &error)),

@@ -12,6 +12,8 @@ use rand::RngExt as _;
 use serde::Serialize;
 
 use crate::catalog::env::Env;
+use crate::catalog::keys::KeyFile;
+use crate::catalog::repository::REPOSITORY_KEY;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{RecoveryFile, Repository};
 use crate::cli::args::InitArgs;
@@ -19,12 +21,15 @@ use crate::cli::{Shell, open, sources, stores};
 use crate::config::discover::{Finding, Found, Look, discover};
 use crate::config::environment::Environment;
 use crate::config::load::load;
+use crate::config::s3::is_s3_url;
 use crate::config::secret::read_secret_file;
 use crate::config::template::{self, Template};
+use crate::config::typed::StorePlace;
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::{JobName, Secret};
 use crate::pipeline::seal::Identities;
 use crate::store::local::LocalStore;
+use crate::store::{DynStore, Store as _};
 
 const KEYS: &str = "drctl-keys";
 const RECOVERY: &str = "drctl-recovery.txt";
@@ -33,7 +38,7 @@ const RECOVERY: &str = "drctl-recovery.txt";
 #[derive(Serialize)]
 struct InitReport {
     config: PathBuf,
-    store: PathBuf,
+    store: String,
     keys: PathBuf,
     recovery: PathBuf,
     repository: String,
@@ -48,7 +53,7 @@ struct InitReport {
 
 struct Places {
     config: PathBuf,
-    store: PathBuf,
+    store: StorePlace,
     keys: PathBuf,
     recovery: PathBuf,
 }
@@ -59,7 +64,10 @@ pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
     let config = environment.absolute(shell.global.config.as_deref().unwrap_or(Path::new("drctl.yaml")));
     let folder = config.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
     let places = Places {
-        store: environment.absolute(args.store.as_deref().unwrap_or(&folder.join("drctl-repository"))),
+        store: match open::repo_place(args.store.as_deref().unwrap_or(&folder.join("drctl-repository")))? {
+            StorePlace::Local { path } => StorePlace::Local { path: environment.absolute(&path) },
+            bucket => bucket,
+        },
         keys: folder.join(KEYS),
         recovery: folder.join(RECOVERY),
         config,
@@ -88,7 +96,7 @@ pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
     let mut report = match made {
         Ok(report) => report,
         Err(error) => {
-            undo.all();
+            undo.all().await;
             return Err(error.context("init").hint_or("nothing was left behind"));
         }
     };
@@ -102,7 +110,10 @@ pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
 fn dry(places: &Places, job: &JobName, findings: &[Finding]) -> InitReport {
     InitReport {
         config: places.config.clone(),
-        store: places.store.clone(),
+        store: match &places.store {
+            StorePlace::Local { path } => path.display().to_string(),
+            StorePlace::S3(place) => place.url(),
+        },
         keys: places.keys.clone(),
         recovery: places.recovery.clone(),
         repository: String::new(),
@@ -125,18 +136,42 @@ async fn make(
 ) -> Result<InitReport> {
     shell.bus.step("making keys");
     private_folder(&places.keys)?;
-    undo.0.push(places.keys.clone());
+    undo.paths.push(places.keys.clone());
     let (identity, recipient) = Identities::generate();
     let identity_file = places.keys.join("identity.txt");
     let text = format!("# age identity of drctl: whoever has it can open every backup. public key: {recipient}\n{}\n", identity.expose());
     private_file(&identity_file, text.as_bytes())?;
 
-    if places.store.symlink_metadata().is_err() {
-        undo.0.push(places.store.clone());
+    let (store, location, network): (DynStore, String, Option<&'static str>) = match &places.store {
+        StorePlace::Local { path } => {
+            if path.symlink_metadata().is_err() {
+                undo.paths.push(path.clone());
+            }
+            let local = LocalStore::create(path)?;
+            let network = local.network_filesystem()?;
+            (Arc::new(local), path.display().to_string(), network)
+        }
+        StorePlace::S3(place) => {
+            shell.bus.step(format!("trying {place}"));
+            let store = stores::open_s3(shell, place, None).await?;
+            // Told apart from a failure in the middle: nothing of a repository was made yet.
+            store.server_date().await?;
+            store.require_creates_only().await?;
+            let url = store.url();
+            (Arc::new(store), url, None)
+        }
+    };
+    let host = stores::host();
+    let bucket = matches!(places.store, StorePlace::S3(_));
+    let made = Repository::init(store.clone(), Env::default(), &host).await;
+    let new = made.map_err(|e| match (bucket, e.kind()) {
+        (false, _) | (_, Kind::Exists) => e,
+        // Whether what stands there now is ours cannot be told.
+        _ => e.hint(format!("{REPOSITORY_KEY} may stand in {location} now: look, and take it away before you try again")),
+    })?;
+    if bucket {
+        undo.objects = Some(store.clone());
     }
-    let store = Arc::new(LocalStore::create(&places.store)?);
-    let (host, network) = (stores::host(), store.network_filesystem()?);
-    let new = Repository::init(store.clone(), Env::default(), &host).await?;
     let single = why_single_writer(&*store, network, None).await?;
     if single.is_some() {
         new.repository.make_single_writer(&new.root, &host).await?;
@@ -145,12 +180,11 @@ async fn make(
     new.key.save(&signing_key)?;
 
     shell.bus.step("sealing the recovery file");
-    let location = places.store.display().to_string();
     let (repository, sealing) = (new.repository.clone(), passphrase.clone());
     let recovery = tokio::task::spawn_blocking(move || RecoveryFile::seal(&location, repository.id(), &new.root, &identity, &sealing));
     let recovery = recovery.await.map_err(|e| Error::failed("seal the recovery file").because(e))??;
     private_file(&places.recovery, recovery.to_text().as_bytes())?;
-    undo.0.push(places.recovery.clone());
+    undo.paths.push(places.recovery.clone());
 
     let written = template::write(&Template {
         folder: folder.to_owned(),
@@ -167,18 +201,20 @@ async fn make(
     for (path, secret) in &written.secrets {
         if let Some(parent) = path.parent().filter(|parent| parent.symlink_metadata().is_err()) {
             private_folder(parent)?;
-            undo.0.push(parent.to_owned());
+            undo.paths.push(parent.to_owned());
         }
         private_file(path, secret.expose().as_bytes())?;
-        undo.0.push(path.clone());
+        undo.paths.push(path.clone());
     }
     private_file(&places.config, written.text.as_bytes())?;
-    undo.0.push(places.config.clone());
+    undo.paths.push(places.config.clone());
 
     let mut report = dry(places, job, findings);
     report.repository = new.repository.id().to_owned();
     report.tried = try_sources(shell, &places.config).await?;
-    report.warnings.extend(same_disk(findings, &places.store));
+    if let StorePlace::Local { path } = &places.store {
+        report.warnings.extend(same_disk(findings, path));
+    }
     report.warnings.extend(single.map(|why| format!("only this host, '{host}', may write to the repository: {why}")));
     Ok(report)
 }
@@ -246,13 +282,23 @@ fn private_file(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).and_then(|()| file.sync_all()).context(what)
 }
 
-/// Paths that this run made.
+/// What this run made.
 #[derive(Default)]
-struct Undo(Vec<PathBuf>);
+struct Undo {
+    paths: Vec<PathBuf>,
+    /// A bucket in which this run made a repository.
+    objects: Option<DynStore>,
+}
 
 impl Undo {
-    fn all(&self) {
-        for path in self.0.iter().rev() {
+    async fn all(&self) {
+        if let Some(store) = &self.objects {
+            // The repository file last: while it stands the rest is not garbage. A user who may not delete leaves an empty repository.
+            for key in [KeyFile::key(1).as_str(), REPOSITORY_KEY] {
+                let _ = store.delete(key).await;
+            }
+        }
+        for path in self.paths.iter().rev() {
             let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         }
     }
@@ -279,7 +325,10 @@ fn text(report: &InitReport, dry: bool) -> String {
     let verb = if dry { "would make" } else { "made" };
     let made = [
         (report.config.display().to_string(), format!("the configuration of job '{}'", report.job)),
-        (format!("{}/", report.store.display()), "the repository: backup sets and their log".to_owned()),
+        (
+            if is_s3_url(&report.store) { report.store.clone() } else { format!("{}/", report.store) },
+            "the repository: backup sets and their log".to_owned(),
+        ),
         (format!("{}/", report.keys.display()), "the keys of this host".to_owned()),
         (report.recovery.display().to_string(), "the recovery file".to_owned()),
     ];

@@ -10,12 +10,13 @@ use crate::catalog::recovery::RecoverySecrets;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, Trust, cache::Cache};
 use crate::cli::args::FromStore;
-use crate::cli::stores::{OpenStore, host, instead, named_store, retrying};
+use crate::cli::stores::{OpenStore, host, instead, named_store, open_place};
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
+use crate::config::s3::{S3Place, is_s3_url};
 use crate::config::secret::read_secret_file;
-use crate::config::typed::{Config, Job};
+use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock, Timestamp};
 use crate::ops::choose::{self, Wanted};
@@ -25,7 +26,6 @@ use crate::pipeline::seal::{Identities, Recipient, Sealing};
 use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
-use crate::store::local::LocalStore;
 
 /// Name of the state file in the state folder.
 pub(super) const STATE_FILE: &str = "state.sqlite";
@@ -82,7 +82,7 @@ impl Opened {
         let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
         let mut stores = Vec::new();
         for place in &wanted.stores {
-            stores.push(OpenStore::open(shell, place, writing).await);
+            stores.push(OpenStore::open(shell, place, &config.state, writing).await);
         }
         let from = from.map(|name| named_store(&wanted.stores, name)).transpose()?;
         let env = environment(state.clone(), Some(&config.state));
@@ -135,8 +135,8 @@ impl Opened {
     }
 
     async fn from_repo(shell: &Shell, repo: &Path) -> Result<Opened> {
-        let store = retrying(shell, Arc::new(LocalStore::open(repo)?));
         let state_folder = crate::config::find::state_folder(None, &Environment::system());
+        let store = open_place(shell, &repo_place(repo)?, &state_folder).await?;
         let state = open_state(shell, &state_folder);
         let (trust, identities) = match &shell.global.recovery {
             Some(path) => {
@@ -346,6 +346,17 @@ fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Set
 fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
     Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
+}
+
+/// Where `--repo` and `--store` point: a folder, or a bucket by its URL.
+pub fn repo_place(text: &Path) -> Result<StorePlace> {
+    match text.to_str().filter(|text| is_s3_url(text)) {
+        Some(url) => {
+            let place = S3Place::parse_url(url).map_err(|why| Error::new(Kind::Usage, format!("the bucket's URL: {why}")))?;
+            Ok(StorePlace::S3(Box::new(place)))
+        }
+        None => Ok(StorePlace::Local { path: text.to_owned() }),
+    }
 }
 
 /// A state file that cannot be opened is said and done without.

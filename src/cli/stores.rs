@@ -1,19 +1,22 @@
 //! The stores of a configuration, opened: each by itself, so that one that is down keeps nobody from the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalog::env::{Env, WriterLock};
 use crate::catalog::single_writer::FileLock;
 use crate::catalog::{Repository, Trust};
 use crate::cli::Shell;
+use crate::config::s3::S3Place;
 use crate::config::typed::{StoreConfig, StorePlace};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::split::Sink;
 use crate::store::DynStore;
 use crate::store::absent::AbsentStore;
+use crate::store::limit::LimitStore;
 use crate::store::local::LocalStore;
 use crate::store::retry::{RetryPolicy, RetryStore};
+use crate::store::s3::{GRACE, S3Store, Settings};
 
 /// The machine's name.
 pub fn host() -> String {
@@ -39,8 +42,11 @@ pub struct OpenStore {
 
 impl OpenStore {
     /// Opens it; a failure is kept for [`OpenStore::repository`], and for whoever asks the store for anything.
-    pub async fn open(shell: &Shell, config: &StoreConfig, writing: bool) -> OpenStore {
-        let StorePlace::Local { path } = &config.place;
+    pub async fn open(shell: &Shell, config: &StoreConfig, state: &Path, writing: bool) -> OpenStore {
+        let path = match &config.place {
+            StorePlace::Local { path } => path,
+            StorePlace::S3(place) => return Self::of_bucket(shell, config, place, state, writing).await,
+        };
         let opened = async {
             let local = LocalStore::open(path)?;
             if writing {
@@ -60,8 +66,21 @@ impl OpenStore {
                 (Arc::new(AbsentStore::new(path.display().to_string(), &told)) as DynStore, Some(error), None, None)
             }
         };
-        let sink = Sink::new(&config.name, store);
-        OpenStore { sink: if config.optional { sink.optional() } else { sink }, error, writer_lock, network }
+        OpenStore { sink: sink(config, store), error, writer_lock, network }
+    }
+
+    async fn of_bucket(shell: &Shell, config: &StoreConfig, place: &S3Place, state: &Path, writing: bool) -> OpenStore {
+        let (store, error) = match open_s3(shell, place, Some(state)).await {
+            Ok(store) => {
+                if writing && let Err(error) = store.sweep_uploads(GRACE).await {
+                    // The run itself will say whether the store can be written to.
+                    shell.bus.warn(format!("look for unfinished uploads: {error}"));
+                }
+                (limited(place, store), None)
+            }
+            Err(error) => (Arc::new(AbsentStore::new(place.url(), &error)) as DynStore, Some(error)),
+        };
+        OpenStore { sink: sink(config, store), error, writer_lock: None, network: None }
     }
 
     /// Opens the repository, whose log this store holds.
@@ -77,6 +96,33 @@ impl OpenStore {
                 .hint("is its disk mounted? drctl config show says where the stores lie; drctl init makes a new one"),
             _ => e,
         })
+    }
+}
+
+fn sink(config: &StoreConfig, store: DynStore) -> Sink {
+    let sink = Sink::new(&config.name, store);
+    if config.optional { sink.optional() } else { sink }
+}
+
+fn limited(place: &S3Place, store: S3Store) -> DynStore {
+    let store: DynStore = Arc::new(store);
+    match place.bandwidth {
+        Some(limit) => Arc::new(LimitStore::new(store, limit)),
+        None => store,
+    }
+}
+
+/// A bucket; `state` is where open uploads are noted. It tries its own steps again.
+pub async fn open_s3(shell: &Shell, place: &S3Place, state: Option<&Path>) -> Result<S3Store> {
+    let notes = state.map(|folder| folder.join("uploads"));
+    S3Store::open(place, Settings { notes, cancel: shell.cancel.clone(), bus: shell.bus.clone(), ..Settings::default() }).await
+}
+
+/// A place without a configuration, to be read from.
+pub async fn open_place(shell: &Shell, place: &StorePlace, state: &Path) -> Result<DynStore> {
+    match place {
+        StorePlace::Local { path } => Ok(retrying(shell, Arc::new(LocalStore::open(path)?))),
+        StorePlace::S3(place) => Ok(limited(place, open_s3(shell, place, Some(state)).await?)),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod problem;
 mod raw;
 pub mod reload;
+pub mod s3;
 pub mod schema;
 pub mod secret;
 pub mod show;

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::config::s3::S3Place;
 use crate::config::secret::{Reference, SecretRef, TextRef};
 use crate::config::tree::resolve;
 use crate::config::typed::*;
@@ -86,7 +87,7 @@ fn origin(config: &Config, path: &str) -> String {
 
 pub(crate) fn view(config: &Config, secrets: Secrets) -> View {
     let repository = &config.repository;
-    let mut top = vec![("repository", repository_view(repository))];
+    let mut top = vec![("repository", repository_view(repository, secrets))];
     for key in ["notify", "agent"] {
         top.push((key, later(&config.later, key)));
     }
@@ -94,12 +95,34 @@ pub(crate) fn view(config: &Config, secrets: Secrets) -> View {
     map(top)
 }
 
-fn repository_view(repository: &Repository) -> View {
+fn s3_view(place: &S3Place, secrets: Secrets) -> View {
+    let or_nothing = |value: &Option<String>| value.as_deref().map_or(View::Nothing, text);
+    let keys = place.keys.as_ref();
+    map(vec![
+        ("bucket", text(&place.bucket)),
+        ("prefix", if place.prefix.is_empty() { View::Nothing } else { text(&place.prefix) }),
+        ("region", or_nothing(&place.region)),
+        ("endpoint", or_nothing(&place.endpoint)),
+        ("provider", text(place.provider().name())),
+        ("path_style", place.path_style.map_or(View::Nothing, |p| View::Value(json!(p)))),
+        ("profile", or_nothing(&place.profile)),
+        ("access_key", keys.map_or(View::Nothing, |k| text_ref(&k.access_key))),
+        ("secret_key", keys.map_or(View::Nothing, |k| secret(&k.secret_key, secrets))),
+        ("session_token", keys.and_then(|k| k.session_token.as_ref()).map_or(View::Nothing, |t| secret(t, secrets))),
+        ("ca_file", place.ca_file.as_deref().map_or(View::Nothing, path_view)),
+        ("bandwidth", place.bandwidth.map_or(View::Nothing, |b| text(&format!("{b}B")))),
+    ])
+}
+
+fn repository_view(repository: &Repository, secrets: Secrets) -> View {
     let store = |store: &StoreConfig| {
-        let StorePlace::Local { path } = &store.place;
+        let place = match &store.place {
+            StorePlace::Local { path } => ("local", map(vec![("path", path_view(path))])),
+            StorePlace::S3(place) => ("s3", s3_view(place, secrets)),
+        };
         map(vec![
             ("name", text(&store.name)),
-            ("local", map(vec![("path", path_view(path))])),
+            place,
             ("optional", if store.optional { View::Value(json!(true)) } else { View::Nothing }),
             ("single_writer", store.single_writer.map_or(View::Nothing, |told| View::Value(json!(told)))),
         ])

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::discover::{Finding, Found, FoundPostgres};
+use crate::config::s3::S3Place;
 use crate::config::show::scalar;
+use crate::config::typed::StorePlace;
 use crate::model::{JobName, Secret};
 
 /// What goes into the file.
@@ -11,8 +13,8 @@ use crate::model::{JobName, Secret};
 pub struct Template {
     /// The folder the file will lie in; what lies below it is written relative to it.
     pub folder: PathBuf,
-    /// The folder of the first store.
-    pub store: PathBuf,
+    /// The first store.
+    pub store: StorePlace,
     /// The repository's id.
     pub id: String,
     /// The root public key.
@@ -103,8 +105,13 @@ impl Writer<'_> {
         self.line("  # The first store holds the log. Keep it on another disk than the data, best on another machine.");
         self.line("  stores:");
         self.line("    - name: main");
-        let store = self.path(&template.store);
-        self.line(&format!("      local: {{ path: {store} }}"));
+        match &template.store {
+            StorePlace::Local { path } => {
+                let store = self.path(path);
+                self.line(&format!("      local: {{ path: {store} }}"));
+            }
+            StorePlace::S3(place) => self.s3(place),
+        }
         self.line("    # A second copy of every set and of the log, on yet another disk; with optional: true a backup goes on without it:");
         self.line("    # - name: copy");
         self.line("    #   local: { path: /mnt/another-disk/drctl }");
@@ -129,6 +136,28 @@ impl Writer<'_> {
         self.line("  # codec: { zstd: 1 }     # or gzip, none");
         self.line("  # decode_check: true     # decompress and compare every frame before it is stored");
         self.line("");
+    }
+
+    fn s3(&mut self, place: &S3Place) {
+        self.line("      s3:");
+        let mut entry = |key: &str, text: Option<String>| {
+            if let Some(text) = text {
+                self.line(&format!("        {key}: {text}"));
+            }
+        };
+        let quoted = |text: &Option<String>| text.as_deref().map(value);
+        entry("bucket", Some(value(&place.bucket)));
+        entry("prefix", Some(value(&place.prefix)).filter(|_| !place.prefix.is_empty()));
+        entry("region", quoted(&place.region));
+        entry("endpoint", quoted(&place.endpoint));
+        entry("provider", place.provider.map(|p| p.name().to_owned()));
+        entry("path_style", place.path_style.map(|p| p.to_string()));
+        entry("profile", quoted(&place.profile));
+        entry("ca_file", place.ca_file.as_ref().map(|p| value(&p.to_string_lossy())));
+        self.line("        # Keys come from AWS_* variables, the profile, or the machine's role; or name them here:");
+        self.line("        # access_key: { env: DRCTL_S3_ACCESS_KEY }");
+        self.line("        # secret_key: { file: drctl-keys/s3-secret }");
+        self.line("        # bandwidth: 20MiB    # a second, at most");
     }
 
     fn job(&mut self) {

@@ -255,7 +255,7 @@ fn f61_a_source_that_was_taken_out_is_told_by_name() {
 fn template(folder: &TempDir, look: &Look, recipients: &[&str]) -> Template {
     Template {
         folder: folder.path().to_owned(),
-        store: folder.path().join("backups"),
+        store: StorePlace::Local { path: folder.path().join("backups") },
         id: "shop-7k3q".into(),
         root_key: ROOT_KEY.into(),
         recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::config::problem::Problem;
+use crate::config::s3::S3Place;
 use crate::config::secret::{SecretRef, TextRef};
 use crate::config::values::CronSchedule;
 use crate::model::{Codec, JobName};
@@ -85,6 +86,18 @@ pub enum StorePlace {
         /// The folder.
         path: PathBuf,
     },
+    /// In a bucket.
+    S3(Box<S3Place>),
+}
+
+impl StorePlace {
+    /// Whether two places hold the same objects.
+    pub fn same(&self, other: &StorePlace) -> bool {
+        match (self, other) {
+            (StorePlace::S3(one), StorePlace::S3(two)) => one.same_place(two),
+            _ => self == other,
+        }
+    }
 }
 
 /// What is backed up together, when, and how long it is kept.

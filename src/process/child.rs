@@ -67,6 +67,21 @@ impl Life {
     }
 }
 
+/// A child that nobody watches yet. Dropped, it is killed with its group and reaped.
+struct Newborn(Option<std::process::Child>);
+
+impl Drop for Newborn {
+    fn drop(&mut self) {
+        let Some(mut child) = self.0.take() else { return };
+        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            // Not reaped yet: nobody else can have its number.
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
 /// A running child. Dropped, it is killed with its group.
 pub(super) struct Child {
     life: Arc<Mutex<Life>>,
@@ -106,16 +121,14 @@ impl Child {
         }
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move || {
-            // The receiver gone means that the caller was dropped meanwhile: a child must not stay behind.
-            if let Err(Ok(mut orphan)) = sender.send(std_command.spawn()) {
-                let _ = orphan.kill();
-                let _ = orphan.wait();
-            }
+            // The receiver gone, now or before it looks, means that the caller was dropped meanwhile: a child must not stay behind.
+            let _ = sender.send(std_command.spawn().map(|child| Newborn(Some(child))));
         });
         let stopped = || Error::failed("the thread that starts programs has stopped");
         spawner()?.send(job).map_err(|_| stopped())?;
         let spawned = receiver.await.map_err(|_| stopped())?;
-        let mut child = spawned.map_err(|e| start_error(command, e))?;
+        let mut newborn = spawned.map_err(|e| start_error(command, e))?;
+        let child = newborn.0.as_mut().ok_or_else(|| Error::failed("a child that is gone already"))?;
         let stream: Option<OwnedFd> = match flow {
             Flow::Out => child.stdout.take().map(Into::into),
             Flow::In => child.stdin.take().map(Into::into),
@@ -127,6 +140,8 @@ impl Child {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Error::failed("a child without a process id"))?;
         let life = Arc::new(Mutex::new(Life { pid, exited: false, reaped: false, abandoned: false }));
         let exit = watch(pid, life.clone())?;
+        // From here on the watcher reaps it.
+        newborn.0 = None;
         Ok(Child { life, exit, stream: stream.map(File::from), stderr: stderr.map(File::from) })
     }
 

@@ -186,6 +186,22 @@ async fn f2_dropping_the_future_kills_the_child() {
     wait_until("the child dies and is reaped", || !Path::new(&format!("/proc/{pid}")).exists()).await;
 }
 
+#[tokio::test]
+async fn f2_a_child_that_nobody_took_over_yet_is_killed_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = format!("echo $$ > {}; sleep 600", file.display());
+    let mut run = Box::pin(collect(shell(&script)));
+    // Asked once: it is being started. Nobody asks again, so that the started child waits to be taken over.
+    assert!(futures::FutureExt::now_or_never(&mut run).is_none());
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(run);
+    let pid = pid_in(&file).await;
+    wait_until("the child dies and is reaped", || !Path::new(&format!("/proc/{pid}")).exists()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f2_children_outlive_the_thread_that_asked_for_them() {
     // The parent-death signal fires when the spawning thread ends: a runtime's thread that ends must not kill the child.

@@ -15,10 +15,12 @@ use crate::model::Sha256;
 pub mod absent;
 pub mod counting;
 pub mod faulty;
+pub mod limit;
 pub mod local;
 pub mod memory;
 pub mod probe;
 pub mod retry;
+pub mod s3;
 
 /// What is stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]

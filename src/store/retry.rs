@@ -198,6 +198,6 @@ impl Store for RetryStore {
 }
 
 /// Between half of `delay` and all of it, so that many who failed together do not come back together.
-fn jittered(delay: Duration) -> Duration {
+pub(crate) fn jittered(delay: Duration) -> Duration {
     delay.mul_f64(rand::rng().random_range(0.5..=1.0))
 }

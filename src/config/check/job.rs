@@ -127,7 +127,7 @@ fn source_in_job(scope: &Scope<'_>, source: &SourceConfig, context: &Context<'_>
     }
     if let crate::config::typed::SourceKind::Files(files) = &source.kind {
         for store in &repository.stores {
-            let StorePlace::Local { path: store_path } = &store.place;
+            let StorePlace::Local { path: store_path } = &store.place else { continue };
             for (i, path) in files.paths.iter().enumerate() {
                 if super::source::backs_up(files, path, store_path) {
                     scope.key("paths").index(i).error(format!(

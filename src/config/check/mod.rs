@@ -18,6 +18,7 @@ use crate::config::values;
 mod job;
 mod reference;
 mod repository;
+mod s3;
 mod source;
 
 /// What is said of anything that this version accepts but does not do.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::reference::key_file;
-use super::{LATER, Scope, check_name, items};
+use super::{Scope, check_name, items};
 use crate::config::problem::{shorten, suggestion};
 use crate::config::raw::{RawCodec, RawEncryption, RawRepository, RawStore};
 use crate::config::typed::{Repository, StoreConfig, StorePlace};
@@ -109,16 +109,19 @@ fn stores(scope: &Scope<'_>, raw: &RawRepository) -> Option<Vec<StoreConfig>> {
 /// Two stores in one place are one: what takes away the first takes away the copy.
 fn same_place(scope: &Scope<'_>, before: &[StoreConfig], store: &StoreConfig) {
     // A link to a folder is that folder.
-    let real = |place: &StorePlace| match place {
-        StorePlace::Local { path } => std::fs::canonicalize(path).unwrap_or_else(|_| clean(path)),
-    };
-    let here = real(&store.place);
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| clean(path));
     for other in before {
-        let there = real(&other.place);
-        if here == there {
+        let (twin, inside) = match (&store.place, &other.place) {
+            (StorePlace::Local { path }, StorePlace::Local { path: other }) => {
+                let (here, there) = (real(path), real(other));
+                (here == there, here.starts_with(&there) || there.starts_with(&here))
+            }
+            (here, there) => (here.same(there), false),
+        };
+        if twin {
             return scope.error(format!("lies where the store '{}' lies; a copy in the same place is none", other.name));
         }
-        if here.starts_with(&there) || there.starts_with(&here) {
+        if inside {
             return scope.error(format!("one of this store and '{}' lies inside the other; give each a folder of its own", other.name));
         }
     }
@@ -139,14 +142,22 @@ fn clean(path: &Path) -> PathBuf {
 
 fn store(scope: &Scope<'_>, raw: &RawStore) -> Option<StoreConfig> {
     let name = raw.name.as_ref().filter(|name| check_name(&scope.key("name"), name));
-    if raw.s3.is_some() {
-        scope.key("s3").error(format!("a store of kind s3 is {LATER}; use local: {{ path: … }}"));
-        return None;
+    if let Some(s3) = &raw.s3 {
+        if raw.local.is_some() {
+            scope.key("local").error("a store lies in one place; take local or s3 away");
+        }
+        let place = super::s3::s3(&scope.key("s3"), s3)?;
+        return Some(StoreConfig {
+            name: name?.clone(),
+            optional: raw.optional.unwrap_or(false),
+            single_writer: raw.single_writer,
+            place: StorePlace::S3(Box::new(place)),
+        });
     }
     let Some(local) = &raw.local else {
-        // A `local` the schema refused stands in the tree, and has been told.
-        if scope.root.at(&scope.key("local").path).is_none() {
-            scope.error("says not where it lies; add local: { path: /… }");
+        // What the schema refused stands in the tree, and has been told.
+        if ["local", "s3"].iter().all(|key| scope.root.at(&scope.key(key).path).is_none()) {
+            scope.error("says not where it lies; add local: { path: /… } or s3: { bucket: … }");
         }
         return None;
     };

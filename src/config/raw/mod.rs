@@ -68,8 +68,8 @@ pub struct RawStore {
     pub name: Option<String>,
     /// A folder on this machine.
     pub local: Option<RawLocal>,
-    /// A bucket (comes with a later version).
-    pub s3: Option<Later>,
+    /// A bucket of S3, or of anything that speaks like it.
+    pub s3: Option<RawS3>,
     /// A set counts as stored even when this store missed it (default false; never for the first store).
     pub optional: Option<bool>,
     /// Only one host may write: `true` where the store lets a file be created twice; `false` for a network folder (NFS, SMB) that is known
@@ -84,6 +84,38 @@ pub struct RawLocal {
     /// The folder; relative names start from the configuration file.
     #[schemars(extend("x-required" = true), length(min = 1))]
     pub path: Option<String>,
+}
+
+/// A bucket of S3, or of anything that speaks like it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawS3 {
+    /// The bucket; it must be there.
+    #[schemars(extend("x-required" = true), length(min = 1))]
+    pub bucket: Option<String>,
+    /// What every key begins with (default: nothing).
+    pub prefix: Option<String>,
+    /// The region; default is AWS_REGION, the profile's, or the provider's.
+    pub region: Option<String>,
+    /// The server, https://host or https://host:port; default is AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS itself.
+    pub endpoint: Option<String>,
+    /// Whose S3 it is: aws, minio, r2, b2, ceph, scaleway, versitygw or other; default is what the endpoint tells.
+    pub provider: Option<String>,
+    /// The bucket in the path instead of in the host's name; default is what the provider takes.
+    pub path_style: Option<bool>,
+    /// Profile of the shared AWS configuration files; default is AWS_PROFILE.
+    pub profile: Option<String>,
+    /// Name of the store's user; default is what AWS_* variables, profile, web identity, container or machine give.
+    pub access_key: Option<RawText>,
+    /// Its secret.
+    pub secret_key: Option<RawText>,
+    /// Third part of temporary keys.
+    pub session_token: Option<RawText>,
+    /// PEM file of certificates that are trusted instead of the system's.
+    #[schemars(length(min = 1))]
+    pub ca_file: Option<String>,
+    /// At most so many bytes a second in each direction: `20MiB`.
+    pub bandwidth: Option<String>,
 }
 
 /// Settings for every job that does not have its own.

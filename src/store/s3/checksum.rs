@@ -1,0 +1,108 @@
+//! Checksums in S3's own words: computed by us over what we send, and compared with what the store answers.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use crc_fast::{CrcAlgorithm, Digest};
+
+/// A checksum that a store checks and keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// CRC-64/NVME: the only one that S3 keeps of a whole multipart object.
+    Crc64Nvme,
+    /// CRC-32C (Castagnoli): of a multipart object S3 keeps the checksum of its parts' checksums.
+    Crc32c,
+    /// None that is known to be honoured.
+    None,
+}
+
+impl Algorithm {
+    fn crc(self) -> Option<CrcAlgorithm> {
+        match self {
+            Algorithm::Crc64Nvme => Some(CrcAlgorithm::Crc64Nvme),
+            Algorithm::Crc32c => Some(CrcAlgorithm::Crc32Iscsi),
+            Algorithm::None => None,
+        }
+    }
+
+    /// The checksum of some bytes, big-endian.
+    pub fn raw(self, bytes: &[u8]) -> Option<Vec<u8>> {
+        Some(self.bytes_of(crc_fast::checksum(self.crc()?, bytes)))
+    }
+
+    fn bytes_of(self, value: u64) -> Vec<u8> {
+        match self {
+            Algorithm::Crc64Nvme => value.to_be_bytes().to_vec(),
+            // A CRC-32 comes in the low half.
+            _ => (value as u32).to_be_bytes().to_vec(),
+        }
+    }
+}
+
+/// The way S3 writes a checksum.
+pub fn base64(raw: &[u8]) -> String {
+    STANDARD.encode(raw)
+}
+
+/// The checksum of one object as it grows.
+pub struct Whole {
+    algorithm: Algorithm,
+    digest: Option<Digest>,
+    parts: Vec<u8>,
+    count: usize,
+}
+
+impl Whole {
+    /// Of nothing yet.
+    pub fn new(algorithm: Algorithm) -> Whole {
+        Whole { algorithm, digest: algorithm.crc().map(Digest::new), parts: Vec::new(), count: 0 }
+    }
+
+    /// Takes the next part in and gives its own checksum.
+    pub fn part(&mut self, bytes: &[u8]) -> Option<String> {
+        let raw = self.algorithm.raw(bytes)?;
+        self.count += 1;
+        if let (Algorithm::Crc64Nvme, Some(digest)) = (self.algorithm, &mut self.digest) {
+            digest.update(bytes);
+        } else {
+            self.parts.extend_from_slice(&raw);
+        }
+        Some(base64(&raw))
+    }
+
+    /// What S3 keeps of the multipart object: the checksum of all bytes, or that of the parts' checksums with their number behind it.
+    pub fn multipart(&self) -> Option<String> {
+        match self.algorithm {
+            Algorithm::None => None,
+            Algorithm::Crc64Nvme => self.digest.as_ref().map(|d| base64(&self.algorithm.bytes_of(d.finalize()))),
+            Algorithm::Crc32c => Some(format!("{}-{}", base64(&self.algorithm.raw(&self.parts)?), self.count)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_check_values_of_the_catalogue() {
+        // "123456789", as every catalogue of CRCs has it.
+        assert_eq!(hex::encode(Algorithm::Crc64Nvme.raw(b"123456789").unwrap()), "ae8b14860a799888");
+        assert_eq!(hex::encode(Algorithm::Crc32c.raw(b"123456789").unwrap()), "e3069283");
+        assert_eq!(Algorithm::None.raw(b"123456789"), None);
+    }
+
+    #[test]
+    fn a_whole_of_parts() {
+        let mut whole = Whole::new(Algorithm::Crc64Nvme);
+        assert_eq!(whole.part(b"1234").unwrap(), base64(&Algorithm::Crc64Nvme.raw(b"1234").unwrap()));
+        whole.part(b"56789");
+        assert_eq!(whole.multipart().unwrap(), base64(&Algorithm::Crc64Nvme.raw(b"123456789").unwrap()));
+
+        let mut whole = Whole::new(Algorithm::Crc32c);
+        whole.part(b"1234");
+        whole.part(b"56789");
+        let parts = [Algorithm::Crc32c.raw(b"1234").unwrap(), Algorithm::Crc32c.raw(b"56789").unwrap()].concat();
+        assert_eq!(whole.multipart().unwrap(), format!("{}-2", base64(&Algorithm::Crc32c.raw(&parts).unwrap())));
+        assert_eq!(Whole::new(Algorithm::None).multipart(), None);
+    }
+}
