@@ -106,6 +106,13 @@ fn wrong_types() {
 }
 
 #[test]
+fn ways_to_a_server() {
+    expect("reach", 0o600);
+    // Everything of it in one file: two passes find it, for shapes are checked before meanings.
+    expect("reach-meaning", 0o600);
+}
+
+#[test]
 fn what_comes_with_a_later_version_is_refused_with_that_sentence() {
     expect("later", 0o600);
 }

@@ -80,7 +80,16 @@ fn databases_in_containers() {
     let fill = "DROP TABLE IF EXISTS orders; CREATE TABLE orders AS SELECT i AS id, 'item ' || i AS item FROM generate_series(1, 5000) i";
     engine.sql("shop-db-1", 5432, "shop", fill).unwrap();
     let home = home(&engine);
-    home.init(&jobs("db", ""));
+    // init sees the service in the compose file, takes user and password from there, and tries it.
+    home.write(
+        "compose.yml",
+        &format!("services:\n  db:\n    image: postgres:15\n    environment: {{ POSTGRES_PASSWORD: {PASSWORD:?} }}\n"),
+    );
+    home.write("passphrase", "correct horse battery staple");
+    let made = home.ok(&["init", "--job", "shop", "--passphrase-file", "passphrase"]);
+    assert!(made.out.contains("works   db: PostgreSQL 15") && made.out.contains("db:5432 by docker db"), "{}", made.all());
+    let written = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    assert!(written.contains("reach: { docker: db }") && !written.contains(PASSWORD), "{written}");
     backed_up_and_restored(&engine, &home);
     nothing_is_left_behind(&engine, &home);
     on_the_hosts_network(&engine, &home);
@@ -118,7 +127,8 @@ fn nothing_is_left_behind(engine: &Engine, home: &Home) {
         set_jobs(home, &jobs("db", &more));
         let lock = "BEGIN; LOCK TABLE orders; SELECT pg_sleep(40)";
         let variable = format!("PGPASSWORD={PASSWORD}");
-        let psql = ["exec", "--detach", "--env", &variable, "shop-db-1", "psql", "-h", "127.0.0.1", "-U", "postgres", "-d", "shop", "-c", lock];
+        let psql =
+            ["exec", "--detach", "--env", &variable, "shop-db-1", "psql", "-h", "127.0.0.1", "-U", "postgres", "-d", "shop", "-c", lock];
         engine.docker(&psql).unwrap();
         let count = |filter: &str| {
             engine.sql("shop-db-1", 5432, "postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE {filter}")).unwrap()
@@ -133,7 +143,7 @@ fn nothing_is_left_behind(engine: &Engine, home: &Home) {
         if signal == rustix::process::Signal::TERM {
             until("the end of its session", || count("application_name LIKE 'drctl/%'") == "0");
         }
-        count("pg_terminate_backend(pid) AND wait_event = 'PgSleep'");
+        count("CASE WHEN wait_event = 'PgSleep' THEN pg_terminate_backend(pid) END");
         until("the end of all sessions", || count("application_name LIKE 'drctl%'") == "0");
         // No shell of ours either: neither one that carried a connection nor one that watched.
         let top = || engine.docker(&["exec", "shop-db-1", "bash", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]).unwrap();
@@ -147,6 +157,7 @@ fn on_the_hosts_network(engine: &Engine, home: &Home) {
     let port = support::free_port();
     engine.postgres("shop-direct-1", "direct", "host", port);
     engine.sql("shop-direct-1", port, "postgres", "CREATE DATABASE shop").unwrap();
+    engine.sql("shop-direct-1", port, "shop", "CREATE TABLE orders AS SELECT 1 AS id").unwrap();
     set_jobs(home, &jobs("shop-direct-1", &format!(", port: {port}")));
     let (mut leaks, mut seen) = (BTreeSet::new(), BTreeSet::new());
     watched(home, &["backup", "now"], &mut leaks, &mut seen);
@@ -164,7 +175,8 @@ fn what_people_get_wrong(engine: &Engine, home: &Home) {
     };
     said("nowhere", "", "there is no container and no compose service 'nowhere'");
     said("db", ", port: 5433", "nothing listens on that port");
-    let run = ["run", "--detach", "--network", "none", "--label", "com.docker.compose.service=db", "--label", "com.docker.compose.project=other"];
+    let run =
+        ["run", "--detach", "--network", "none", "--label", "com.docker.compose.service=db", "--label", "com.docker.compose.project=other"];
     engine.docker(&[&run[..], &["--name", "other-db-1", "drctl-test-postgres:15", "sleep", "1000"]].concat()).unwrap();
     said("db", "", "2 containers are compose service 'db': ");
     said("other-db-1", "", "nothing listens on that port");

@@ -159,7 +159,8 @@ async fn what_ssh_would_ask_about_is_an_error_in_its_own_words() {
     let error = refused(PostgresSettings { port: support::free_port(), ..by(&sshd, "known_hosts", "key", settings.clone()) }).await;
     assert_eq!(error.kind(), Kind::Unreachable);
     assert!(error.to_string().contains("open failed") && error.hint_text().unwrap().contains("nothing answers there"), "{error:?}");
-    let error = refused(PostgresSettings { password: Some(drctl::model::Secret::new("wrong")), ..by(&sshd, "known_hosts", "key", settings) }).await;
+    let error =
+        refused(PostgresSettings { password: Some(drctl::model::Secret::new("wrong")), ..by(&sshd, "known_hosts", "key", settings) }).await;
     assert!(error.to_string().contains("password authentication failed"), "{error}");
 }
 
@@ -259,7 +260,8 @@ async fn verify_full_checks_the_servers_own_name() {
     for (name, text) in [("root.crt", &root), ("server.crt", &signed), ("server.key", &own.serialize_pem())] {
         std::fs::write(at(name), text).unwrap();
     }
-    let chmod = |mode: &str, path: &std::path::Path| assert!(std::process::Command::new("chmod").arg(mode).arg(path).status().unwrap().success());
+    let chmod =
+        |mode: &str, path: &std::path::Path| assert!(std::process::Command::new("chmod").arg(mode).arg(path).status().unwrap().success());
     chmod("755", folder.path());
     chmod("600", &at("server.key"));
     if rustix::process::geteuid().is_root() {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::config::environment::Environment;
 use crate::config::postgres::PostgresConnection;
-use crate::config::typed::{self, CommandConfig, DatabaseChoice, EnvironmentConfig, FilesConfig, PostgresConfig, ReachConfig, SourceConfig, SourceKind};
+use crate::config::typed::{
+    self, CommandConfig, DatabaseChoice, EnvironmentConfig, FilesConfig, PostgresConfig, ReachConfig, SourceConfig, SourceKind,
+};
 use crate::error::{Error, Kind, Result};
 use crate::process::Limits;
 use crate::reach::{Docker, Reach, Ssh};

@@ -82,9 +82,7 @@ impl Docker {
         let answer = command.output(&CancellationToken::new(), engine::ANSWER).await;
         match answer {
             Ok((bytes, _)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(Failure { reason: Reason::Exit(_), stderr, .. }) if !stderr.is_empty() => {
-                Err(judged(&self.name(), &stderr, engine::judge))
-            }
+            Err(Failure { reason: Reason::Exit(_), stderr, .. }) if !stderr.is_empty() => Err(judged(&self.name(), &stderr, engine::judge)),
             Err(failure) => Err(failure.error),
         }
     }

@@ -72,8 +72,11 @@ pub(super) fn choose(containers: &[Listed], wanted: &str) -> Result<Listed> {
         }
         (None, several) => {
             let all: Vec<String> = several.iter().map(|c| c.shown()).collect();
-            return Err(Error::new(Kind::Preflight, format!("{} containers are compose service '{wanted}': {}", all.len(), all.join(", ")))
-                .hint(format!("name the container itself: reach: {{ docker: {} }}", several[0].name)));
+            return Err(Error::new(
+                Kind::Preflight,
+                format!("{} containers are compose service '{wanted}': {}", all.len(), all.join(", ")),
+            )
+            .hint(format!("name the container itself: reach: {{ docker: {} }}", several[0].name)));
         }
     };
     let name = &found.name;
@@ -117,7 +120,8 @@ struct Binding {
 impl Look {
     pub(super) fn read(text: &str) -> Result<Look> {
         serde_json::from_str(text.trim()).map_err(|e| {
-            Error::failed(format!("docker inspect gave {} that are no description of a container", human_bytes(text.len() as u64))).because(e)
+            Error::failed(format!("docker inspect gave {} that are no description of a container", human_bytes(text.len() as u64)))
+                .because(e)
         })
     }
 
@@ -162,7 +166,10 @@ pub(super) fn judge(words: &str) -> Option<(Kind, &'static str)> {
         return Some((Kind::Preflight, "the image has no shell that can connect: publish the port on 127.0.0.1 and use host and port"));
     }
     if said("Connection refused") {
-        return Some((Kind::Unreachable, "the container runs, but nothing listens on that port in it: does it start up, or use another port?"));
+        return Some((
+            Kind::Unreachable,
+            "the container runs, but nothing listens on that port in it: does it start up, or use another port?",
+        ));
     }
     if said("is not running") || said("No such container") {
         return Some((Kind::Unreachable, "docker ps --all shows its state"));
@@ -195,7 +202,12 @@ mod tests {
         assert_eq!(chosen("db").unwrap().id, "aa11");
         assert_eq!(chosen("shop-web-1").unwrap().id, "bb22");
         for (wanted, kind, words, hint) in [
-            ("web", Kind::Preflight, "2 containers are compose service 'web': shop-web-1 (running, service web of shop), old-web-1 (exited", "shop-web-1 }"),
+            (
+                "web",
+                Kind::Preflight,
+                "2 containers are compose service 'web': shop-web-1 (running, service web of shop), old-web-1 (exited",
+                "shop-web-1 }",
+            ),
             ("redis", Kind::Unreachable, "container redis is paused", "docker unpause redis"),
             ("lone", Kind::Unreachable, "container lone is exited", "docker start lone"),
             ("aa11", Kind::Preflight, "no container and no compose service 'aa11'", "running: shop-db-1 (running, service db of shop)"),
@@ -229,7 +241,10 @@ mod tests {
     #[test]
     fn what_docker_says_is_understood() {
         for (words, kind) in [
-            ("Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: …", Some(Kind::Preflight)),
+            (
+                "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: …",
+                Some(Kind::Preflight),
+            ),
             ("permission denied while trying to connect to the Docker daemon socket", Some(Kind::Preflight)),
             ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", Some(Kind::Unreachable)),
             ("OCI runtime exec failed: exec: \"sh\": executable file not found in $PATH", Some(Kind::Preflight)),

@@ -144,7 +144,9 @@ mod tests {
         ] {
             assert_eq!(judge(words).map(|(kind, _)| kind), kind, "{words}");
         }
-        assert!(judge("WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! Host key verification failed.").unwrap().1.contains("ssh-keygen -R"));
+        assert!(
+            judge("WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! Host key verification failed.").unwrap().1.contains("ssh-keygen -R")
+        );
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Sshd {
     pub fn config(&self, known_hosts: &str, key: &str) -> PathBuf {
         let path = self.path(&format!("config-{known_hosts}-{key}"));
         let (port, place) = (self.port, self.folder.path().display());
-        let user = std::env::var("USER").unwrap_or_else(|_| if rustix::process::geteuid().is_root() { "root".into() } else { String::new() });
+        let user =
+            std::env::var("USER").unwrap_or_else(|_| if rustix::process::geteuid().is_root() { "root".into() } else { String::new() });
         let user = if user.is_empty() { String::new() } else { format!("  User {user}\n") };
         // What people have in theirs, and would spoil a child.
         let text = format!(

@@ -197,16 +197,15 @@ fn reach(scope: &Scope<'_>, raw: Option<&RawReach>) -> Option<ReachConfig> {
             }
             good.then(|| ReachConfig::Docker(name.clone()))
         }
-        (None, Some(RawSsh::Host(host))) => ssh_host(&scope.key("ssh"), host).then(|| ReachConfig::Ssh {
-            host: host.clone(),
-            config: None,
-            identity: None,
-        }),
+        (None, Some(RawSsh::Host(host))) => {
+            ssh_host(&scope.key("ssh"), host).then(|| ReachConfig::Ssh { host: host.clone(), config: None, identity: None })
+        }
         (None, Some(RawSsh::Of(ssh))) => {
             let scope = scope.key("ssh");
             let file = |key: &'static str, text: &Option<String>| optional(text, |text| scope.key(key).path(text));
             let host = ssh.host.clone().unwrap_or_default();
-            let (good, config, identity) = (ssh_host(&scope.key("host"), &host), file("config", &ssh.config), file("identity", &ssh.identity));
+            let (good, config, identity) =
+                (ssh_host(&scope.key("host"), &host), file("config", &ssh.config), file("identity", &ssh.identity));
             Some(ReachConfig::Ssh { host, config: config.ok()?, identity: identity.ok()? }).filter(|_| good)
         }
         _ => {
@@ -218,7 +217,10 @@ fn reach(scope: &Scope<'_>, raw: Option<&RawReach>) -> Option<ReachConfig> {
 
 /// A host that ssh cannot take for an option, nor the user's shell for anything else.
 fn ssh_host(scope: &Scope<'_>, host: &str) -> bool {
-    let good = !host.is_empty() && !host.starts_with('-') && !host.contains("@-") && host.chars().all(|c| c.is_ascii_graphic() && !"'\"`$;&|<>(){}*?\\!#".contains(c));
+    let good = !host.is_empty()
+        && !host.starts_with('-')
+        && !host.contains("@-")
+        && host.chars().all(|c| c.is_ascii_graphic() && !"'\"`$;&|<>(){}*?\\!#".contains(c));
     if !good {
         scope.error(format!("'{}' is no host for ssh; write host or user@host", shorten(host)));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,7 +29,21 @@ const GLOBALS_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
 const GLOBALS_TAIL: usize = 1024;
 
 /// How long ending what a dump left behind at the server may take.
-const AFTERWARDS: std::time::Duration = std::time::Duration::from_secs(5);
+const AFTERWARDS: Duration = Duration::from_secs(5);
+
+/// Notes when a dump broke off, also one that is dropped half way.
+struct Unfinished {
+    at: Arc<Mutex<Option<Instant>>>,
+    done: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.done {
+            *self.at.lock().unwrap_or_else(|p| p.into_inner()) = Some(Instant::now());
+        }
+    }
+}
 
 /// An open session; see [`super::PostgresSource`].
 pub(super) struct PostgresSession {
@@ -47,6 +62,8 @@ pub(super) struct PostgresSession {
     pub(super) problems: Vec<String>,
     pub(super) as_of: Timestamp,
     pub(super) dumped: bool,
+    /// When a program last ended otherwise than well: something of it may be left at the server.
+    pub(super) broken_off: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Keeps the last bytes of a stream.
@@ -100,6 +117,7 @@ impl PostgresSession {
         self.connected().await?;
         // The earliest dump of the run decides what a restore of all of them would lose.
         let started = context.clock.now();
+        let mut unfinished = Unfinished { at: self.broken_off.clone(), done: false };
         let seen: Arc<Mutex<Option<Blocker>>> = Arc::default();
         let sink = move |bytes: Bytes| {
             watch(&bytes);
@@ -112,6 +130,7 @@ impl PostgresSession {
         };
         match result {
             Ok(finished) => {
+                unfinished.done = true;
                 if !self.dumped {
                     self.as_of = started;
                     self.dumped = true;
@@ -121,20 +140,24 @@ impl PostgresSession {
             Err(failure) => {
                 let blocker = seen.lock().unwrap_or_else(|p| p.into_inner()).take();
                 let lost = matches!(failure.reason, Reason::Exit(_)) && self.lost().await;
-                self.end_others().await;
                 let (reason, said) = (failure.reason, failure.stderr.join("; "));
                 Err(self.in_between(reason, &said, explain(failure, blocker, lost)))
             }
         }
     }
 
-    /// After a dump that failed or was cancelled: nothing of this run stays behind at a server to which the program's own connection does
-    /// not lead straight. The session's connection stays.
+    /// After a dump that failed or was cancelled: nothing of it stays behind at a server to which the program's own connection does not
+    /// lead straight; a server process that waits for a lock does not notice that its client is gone. What another session of this run
+    /// began since is left alone.
     async fn end_others(&self) {
         const SQL: &str = "select pg_terminate_backend(pid) from pg_stat_activity
-            where application_name = left($1, 63) and pid <> pg_backend_pid() and usename = current_user";
-        if let (Some(_), Some(connection)) = (&self.settings.reach, &self.connection) {
-            let _ = tokio::time::timeout(AFTERWARDS, connection.query(SQL, &[&self.application])).await;
+            where application_name = left($1, 63) and pid <> pg_backend_pid() and usename = current_user
+              and backend_start < clock_timestamp() - make_interval(secs => $2)";
+        let broken_off = self.broken_off.lock().unwrap_or_else(|p| p.into_inner()).take();
+        if let (Some(at), Some(_), Some(connection)) = (broken_off, &self.settings.reach, &self.connection) {
+            let age = at.elapsed().as_secs_f64();
+            let ended = tokio::time::timeout(AFTERWARDS, connection.query(SQL, &[&self.application, &age])).await;
+            tracing::debug!(?ended, "ended what a dump left at the server");
         }
     }
 
@@ -333,6 +356,8 @@ impl Session for PostgresSession {
     }
 
     async fn close(&mut self) {
+        // Here, and not where a dump fails: a cancelled one is dropped and never gets there.
+        self.end_others().await;
         self.connection = None;
     }
 }

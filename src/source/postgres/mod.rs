@@ -237,6 +237,7 @@ impl Source for PostgresSource {
             problems: found.problems,
             as_of,
             dumped: false,
+            broken_off: Default::default(),
         }))
     }
 }
