@@ -204,7 +204,7 @@ impl SourceConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// PostgreSQL.
-    Postgres(PostgresConfig),
+    Postgres(Box<PostgresConfig>),
     /// Folders and files.
     Files(FilesConfig),
     /// Environment variables.

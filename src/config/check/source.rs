@@ -33,7 +33,7 @@ pub fn source<'a>(scope: &Scope<'a>, raw: &RawSource) -> Option<Found<'a>> {
     }
     if let Some(raw) = &raw.postgres {
         let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
-        return Some(common.finish(scope, "postgres", |scope, name| postgres(scope, name, raw).map(SourceKind::Postgres)));
+        return Some(common.finish(scope, "postgres", |scope, name| postgres(scope, name, raw).map(|c| SourceKind::Postgres(Box::new(c)))));
     }
     if let Some(raw) = &raw.files {
         let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
