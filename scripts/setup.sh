@@ -20,6 +20,8 @@ NEEDS=(
   "mount:mount:full and read-only disks in tests"
   "getfattr:attr:extended attributes in tests"
   "setfacl:acl:access lists in tests"
+  "ssh:openssh-client:databases behind ssh"
+  "/usr/sbin/sshd:openssh-server:databases behind ssh, in tests"
   "strace:strace:looking at what a child is given"
 )
 
@@ -51,6 +53,19 @@ if [ ${#missing[@]} -gt 0 ]; then
   say "running: $line"
   # shellcheck disable=SC2086
   $line > /dev/null
+fi
+
+# A container engine for the tests of Docker, where root can have one; where not, they say that they were skipped.
+if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null && [ -z "${DRCTL_NO_DOCKER:-}" ]; then
+  docker=()
+  command -v dockerd > /dev/null || docker+=(docker.io)
+  command -v debootstrap > /dev/null || docker+=(debootstrap)
+  if [ ${#docker[@]} -gt 0 ]; then
+    say "running: apt-get install -y --no-install-recommends ${docker[*]} (for the tests of Docker; DRCTL_NO_DOCKER=1 does without)"
+    export DEBIAN_FRONTEND=noninteractive
+    { [ ${#missing[@]} -gt 0 ] || apt-get update -qq; } && apt-get install -y --no-install-recommends "${docker[@]}" > /dev/null || say "that failed: the tests of Docker will be skipped"
+  fi
+  "$(dirname "$0")/docker-image.sh" > /dev/null || [ $? = 77 ]
 fi
 
 command -v cargo > /dev/null || die "no Rust here; see https://rustup.rs, then run again"

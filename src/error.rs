@@ -136,6 +136,14 @@ impl Error {
         if self.0.hint.is_some() { self } else { self.hint(hint) }
     }
 
+    /// The hint of another error for one that has none.
+    pub fn hint_of(self, other: &Error) -> Self {
+        match other.hint_text() {
+            Some(hint) => self.hint_or(hint),
+            None => self,
+        }
+    }
+
     /// The underlying error; its words are printed after ours.
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());

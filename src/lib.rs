@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Layers; each may name only what stands to its left (tests/layers.rs checks it):
-//! `model ← config ← observe ← {state, process, format} ← store ← pipeline ← {source, catalog} ← ops ← cli`.
+//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog} ← ops ← cli`.
 //! `error` stands below them all.
 
 pub mod error;
@@ -25,6 +25,7 @@ pub mod process;
 pub mod state;
 
 pub mod pipeline;
+pub mod reach;
 pub mod store;
 
 pub mod catalog;

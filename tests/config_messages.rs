@@ -112,6 +112,13 @@ fn f62_stores_in_one_place_and_a_first_one_that_may_be_missed() {
 }
 
 #[test]
+fn ways_to_a_server() {
+    expect("reach", 0o600);
+    // Everything of it in one file: two passes find it, for shapes are checked before meanings.
+    expect("reach-meaning", 0o600);
+}
+
+#[test]
 fn what_comes_with_a_later_version_is_refused_with_that_sentence() {
     expect("later", 0o600);
 }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use crate::config::environment::Environment;
 use crate::config::postgres::PostgresConnection;
-use crate::config::typed::{self, CommandConfig, DatabaseChoice, EnvironmentConfig, FilesConfig, PostgresConfig, SourceConfig, SourceKind};
+use crate::config::typed::{
+    self, CommandConfig, DatabaseChoice, EnvironmentConfig, FilesConfig, PostgresConfig, ReachConfig, SourceConfig, SourceKind,
+};
 use crate::error::{Error, Kind, Result};
 use crate::process::Limits;
+use crate::reach::{Docker, Reach, Ssh};
 use crate::source::Source;
 use crate::source::command::{CommandSettings, CommandSource};
 use crate::source::compose::{ComposeSettings, ComposeSource};
@@ -98,7 +101,16 @@ fn command_settings(config: &CommandConfig) -> Result<CommandSettings> {
 
 fn postgres_settings(config: &PostgresConfig) -> Result<PostgresSettings> {
     let connection: PostgresConnection = config.connection(&Environment::system())?;
+    let reach: Option<Arc<dyn Reach>> = match &config.reach {
+        ReachConfig::Direct => None,
+        ReachConfig::Docker(name) => Some(Arc::new(Docker::new(name))),
+        ReachConfig::Ssh { host, config, identity } => {
+            Some(Arc::new(Ssh { host: host.clone(), config: config.clone(), identity: identity.clone() }))
+        }
+    };
     Ok(PostgresSettings {
+        reach,
+        tools: config.tools,
         password: connection.password_for(&connection.maintenance_database),
         host: connection.host,
         port: connection.port,

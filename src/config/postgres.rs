@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::config::environment::Environment;
 use crate::config::secret::{SecretRef, exposed};
-use crate::config::typed::{ChannelBinding, DatabaseChoice, PostgresConfig, SslMode};
+use crate::config::typed::{ChannelBinding, DatabaseChoice, PostgresConfig, ReachConfig, SslMode};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::Secret;
 
@@ -75,14 +75,28 @@ impl PostgresConfig {
             Some(secret) => url_of(secret, environment).map_err(|e| e.context(what()))?,
             None => PostgresUrl::default(),
         };
-        let service = service(environment).map_err(|e| e.context(what()))?;
+        let direct = self.reach == ReachConfig::Direct;
+        let mut service = service(environment).map_err(|e| e.context(what()))?;
         let variable = |name: &str| environment.get(name).map(str::to_owned);
-        let port: Option<u16> = match service.port.clone().or_else(|| variable("PGPORT")) {
+        // The surroundings name a server as it is seen from this machine.
+        let place = |name: &str| variable(name).filter(|_| direct);
+        if !direct {
+            (service.host, service.port) = (None, None);
+        }
+        let port: Option<u16> = match service.port.clone().or_else(|| place("PGPORT")) {
             Some(text) => Some(text.parse().map_err(|_| Error::new(Kind::Config, "PGPORT or the service's port is not a port"))?),
             None => None,
         };
         let host = fetch(&self.host).map_err(|e| e.context(what()))?;
-        let host = host.or(url.host).or(service.host).or_else(|| variable("PGHOST")).unwrap_or_else(default_host);
+        let host = host.or(url.host).or(service.host).or_else(|| place("PGHOST")).unwrap_or_else(|| match &self.reach {
+            ReachConfig::Direct => default_host(),
+            ReachConfig::Docker(name) => name.clone(),
+            ReachConfig::Ssh { .. } => "localhost".to_owned(),
+        });
+        if !direct && host.starts_with('/') {
+            return Err(Error::new(Kind::Config, format!("{}: a socket's folder cannot be got at by docker or ssh", what()))
+                .hint("leave host out, or write localhost"));
+        }
         let port = self.port.or(url.port).or(port).unwrap_or(5432);
         let user = fetch(&self.user).map_err(|e| e.context(what()))?;
         let user = user.or(url.user).or(service.user).or_else(|| variable("PGUSER")).or_else(|| environment.user.clone());
@@ -393,6 +407,8 @@ mod tests {
 
     fn bare() -> PostgresConfig {
         PostgresConfig {
+            reach: ReachConfig::Direct,
+            tools: crate::config::typed::Tools::Auto,
             name: "postgres".into(),
             url: None,
             host: None,

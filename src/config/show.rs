@@ -238,7 +238,19 @@ fn postgres_view(c: &PostgresConfig, secrets: Secrets) -> Vec<(&'static str, Vie
         (Some(DatabaseChoice::Named(names)), _) => texts(names),
         (None, None) => View::Nothing,
     };
+    let reach = match &c.reach {
+        ReachConfig::Direct => View::Nothing,
+        ReachConfig::Docker(name) => map(vec![("docker", text(name))]),
+        ReachConfig::Ssh { host, config: None, identity: None } => map(vec![("ssh", text(host))]),
+        ReachConfig::Ssh { host, config, identity } => {
+            let file = |path: &Option<std::path::PathBuf>| path.as_deref().map_or(View::Nothing, path_view);
+            map(vec![("ssh", map(vec![("host", text(host)), ("config", file(config)), ("identity", file(identity))]))])
+        }
+    };
+    let tools = if c.reach == ReachConfig::Direct { View::Nothing } else { text(c.tools.name()) };
     vec![
+        ("reach", reach),
+        ("tools", tools),
         ("url", c.url.as_ref().map_or(View::Nothing, |u| secret(u, secrets))),
         ("host", c.host.as_ref().map_or(View::Nothing, text_ref)),
         ("port", c.port.map_or(View::Nothing, |p| View::Value(json!(p)))),

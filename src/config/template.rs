@@ -240,6 +240,9 @@ impl Writer<'_> {
         if found.name != "postgres" {
             self.line(&format!("          name: {}", value(&found.name)));
         }
+        if let Some(service) = &found.docker {
+            self.line(&format!("          reach: {{ docker: {} }}", value(service)));
+        }
         if let Some(variable) = &found.url_env {
             self.line(&format!("          url: {{ env: {} }}", value(variable)));
         } else {

@@ -219,7 +219,7 @@ impl SourceConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// PostgreSQL.
-    Postgres(PostgresConfig),
+    Postgres(Box<PostgresConfig>),
     /// Folders and files.
     Files(FilesConfig),
     /// Environment variables.
@@ -323,11 +323,57 @@ impl ChannelBinding {
     }
 }
 
+/// How a server is got at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ReachConfig {
+    /// It listens where drctl can connect to it.
+    #[default]
+    Direct,
+    /// In a container of this name, or the one container of this compose service.
+    Docker(String),
+    /// From a host that ssh gets at.
+    Ssh {
+        /// `host`, `user@host`, or a name of the ssh configuration.
+        host: String,
+        /// Another ssh configuration file than the user's, absolute.
+        config: Option<PathBuf>,
+        /// The private key to use, absolute.
+        identity: Option<PathBuf>,
+    },
+}
+
+/// Whose programs are run for a server that is not reached directly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tools {
+    /// Those of this machine where they are new enough, else those beside the server.
+    #[default]
+    Auto,
+    /// Those of this machine.
+    Here,
+    /// Those beside the server.
+    There,
+}
+
+impl Tools {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tools::Auto => "auto",
+            Tools::Here => "here",
+            Tools::There => "there",
+        }
+    }
+}
+
 /// A PostgreSQL server. Where to connect is what [`PostgresConfig::connection`] makes of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PostgresConfig {
     /// The source's name.
     pub name: String,
+    /// How it is got at.
+    pub reach: ReachConfig,
+    /// Whose pg_dump and pg_restore are run.
+    pub tools: Tools,
     /// Connection URL; the fields below win over its parts.
     pub url: Option<SecretRef>,
     /// Name, address, or folder of the socket.

@@ -1,7 +1,9 @@
 //! Starting, killing and reaping one child.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::sync::mpsc;
@@ -41,7 +43,12 @@ pub(super) enum Flow {
     Out,
     /// We write its standard input; its standard output goes nowhere.
     In,
+    /// Both are one end of a socket; we have the other.
+    Both,
 }
+
+/// Most bytes of [`Command::first_input`]: a pipe of the smallest size takes them without waiting for the child.
+const FIRST_INPUT: usize = 4096;
 
 /// Guards against signalling a process that took over the id of a reaped one.
 struct Life {
@@ -91,16 +98,36 @@ pub(super) struct Child {
     pub(super) stream: Option<File>,
     /// Its standard error.
     pub(super) stderr: Option<File>,
+    /// Its standard input where it only watches it, see [`Command::first_input`].
+    held: Option<File>,
 }
 
 impl Child {
     pub(super) async fn spawn(command: &Command, flow: Flow) -> Result<Child> {
         let mut std_command = std::process::Command::new(&command.program);
         std_command.args(&command.args).env_clear().envs(command.environment()).stderr(Stdio::piped());
+        let first = command.first_input.as_ref();
+        if first.is_some_and(|first| first.expose().len() > FIRST_INPUT) {
+            return Err(Error::failed(format!("start {}: more than {FIRST_INPUT} bytes to begin its input with", command.what)));
+        }
+        let mut socket = None;
         match flow {
-            Flow::Out => std_command.stdin(Stdio::null()).stdout(Stdio::piped()),
-            Flow::In => std_command.stdin(Stdio::piped()).stdout(Stdio::null()),
-        };
+            Flow::Out if first.is_some() => {
+                std_command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            }
+            Flow::Out => {
+                std_command.stdin(Stdio::null()).stdout(Stdio::piped());
+            }
+            Flow::In => {
+                std_command.stdin(Stdio::piped()).stdout(Stdio::null());
+            }
+            Flow::Both => {
+                let what = || format!("make a socket for {}", command.what);
+                let (ours, theirs) = UnixStream::pair().context(what)?;
+                std_command.stdin(OwnedFd::from(theirs.try_clone().context(what)?)).stdout(OwnedFd::from(theirs));
+                socket = Some(OwnedFd::from(ours));
+            }
+        }
         if let Some(folder) = &command.folder {
             std_command.current_dir(folder);
         }
@@ -129,12 +156,17 @@ impl Child {
         let spawned = receiver.await.map_err(|_| stopped())?;
         let mut newborn = spawned.map_err(|e| start_error(command, e))?;
         let child = newborn.0.as_mut().ok_or_else(|| Error::failed("a child that is gone already"))?;
+        let mut held: Option<File> = None;
         let stream: Option<OwnedFd> = match flow {
-            Flow::Out => child.stdout.take().map(Into::into),
+            Flow::Out => {
+                held = child.stdin.take().map(|stdin| File::from(OwnedFd::from(stdin)));
+                child.stdout.take().map(Into::into)
+            }
             Flow::In => child.stdin.take().map(Into::into),
+            Flow::Both => socket,
         };
         let stderr: Option<OwnedFd> = child.stderr.take().map(Into::into);
-        if let Some(fd) = &stream {
+        if let (Some(fd), Flow::Out | Flow::In) = (&stream, flow) {
             enlarge(fd);
         }
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Error::failed("a child without a process id"))?;
@@ -142,7 +174,12 @@ impl Child {
         let exit = watch(pid, life.clone())?;
         // From here on the watcher reaps it.
         newborn.0 = None;
-        Ok(Child { life, exit, stream: stream.map(File::from), stderr: stderr.map(File::from) })
+        let child = Child { life, exit, stream: stream.map(File::from), stderr: stderr.map(File::from), held };
+        if let (Some(first), Some(mut input)) = (first, child.held.as_ref().or(child.stream.as_ref().filter(|_| flow == Flow::In))) {
+            // A child that died already says why by its exit status.
+            let _ = input.write_all(first.expose().as_bytes());
+        }
+        Ok(child)
     }
 
     /// Signals the whole group.

@@ -37,6 +37,7 @@ pub struct Command {
     pub(super) secrets: Vec<Secret>,
     pub(super) limits: Limits,
     pub(super) keep_stderr: Option<KeepLine>,
+    pub(super) first_input: Option<Secret>,
 }
 
 /// Whether a line of standard error is kept, given whether the one before it was.
@@ -54,12 +55,20 @@ impl Command {
             secrets: Vec::new(),
             limits: Limits::default(),
             keep_stderr: None,
+            first_input: None,
         }
     }
 
     /// Which lines of its standard error may be kept and shown; all, unless said.
     pub fn keep_stderr(mut self, keep: KeepLine) -> Self {
         self.keep_stderr = Some(keep);
+        self
+    }
+
+    /// Its standard input begins with this text, and then stays open until the child has ended, even where nothing else is written. So a
+    /// program far away can be given a secret, and can watch its input to learn that drctl is gone. At most 4 KiB: a pipe takes that at once.
+    pub fn first_input(mut self, text: Secret) -> Self {
+        self.first_input = Some(text);
         self
     }
 
@@ -84,6 +93,16 @@ impl Command {
     /// The folder it runs in.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
+        self
+    }
+
+    /// Passes these variables of drctl's own environment on, where they are set. Never for one that holds a secret.
+    pub fn pass_on(mut self, names: &[&str]) -> Self {
+        for name in names {
+            if let Some(value) = std::env::var_os(name) {
+                self.env.push(((*name).into(), value));
+            }
+        }
         self
     }
 

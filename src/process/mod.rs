@@ -10,12 +10,14 @@
 
 mod child;
 mod command;
+mod duplex;
 pub mod lookup;
 mod read;
 mod run;
 mod stderr;
 
 pub use command::{Command, KeepLine, Limits};
+pub use duplex::{Duplex, Said};
 pub use run::{Failure, Finished, Input, Reason, human_bytes, shell_word};
 pub use stderr::Redactor;
 

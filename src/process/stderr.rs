@@ -104,7 +104,11 @@ impl Tail {
         }
     }
 
-    fn keep(&mut self, line: Vec<u8>) {
+    fn keep(&mut self, mut line: Vec<u8>) {
+        // ssh and docker end lines as terminals want them.
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }

@@ -284,7 +284,13 @@ pub async fn dump_all(settings: PostgresSettings, context: &RunContext) -> drctl
     let mut session = PostgresSource::new("postgres", settings).open(context).await?;
     let mut dumped = Vec::new();
     for plan in session.artifacts() {
-        dumped.push(dump(session.as_mut(), &plan, context).await?);
+        match dump(session.as_mut(), &plan, context).await {
+            Ok(one) => dumped.push(one),
+            Err(error) => {
+                session.close().await;
+                return Err(error);
+            }
+        }
     }
     let details = session.details();
     session.close().await;

@@ -33,7 +33,7 @@ pub fn source<'a>(scope: &Scope<'a>, raw: &RawSource) -> Option<Found<'a>> {
     }
     if let Some(raw) = &raw.postgres {
         let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
-        return Some(common.finish(scope, "postgres", |scope, name| postgres(scope, name, raw).map(SourceKind::Postgres)));
+        return Some(common.finish(scope, "postgres", |scope, name| postgres(scope, name, raw).map(|c| SourceKind::Postgres(Box::new(c)))));
     }
     if let Some(raw) = &raw.files {
         let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
@@ -102,7 +102,21 @@ fn optional<T, R>(raw: &Option<R>, read: impl FnOnce(&R) -> Option<T>) -> Result
 }
 
 fn postgres(scope: &Scope<'_>, name: &str, raw: &RawPostgres) -> Option<PostgresConfig> {
-    reach(&scope.key("reach"), raw.reach.as_ref());
+    let way = reach(&scope.key("reach"), raw.reach.as_ref());
+    let tools = match (raw.tools, &way) {
+        (Some(RawTools::There), Some(ReachConfig::Direct)) => {
+            scope.key("tools").error("'there' needs a reach: a server that is reached directly has no 'there'");
+            return None;
+        }
+        (Some(RawTools::There), _) => Tools::There,
+        (Some(RawTools::Here), _) => Tools::Here,
+        (Some(RawTools::Auto) | None, _) => Tools::Auto,
+    };
+    if let (Some(RawText::Plain(host)), Some(ReachConfig::Docker(_) | ReachConfig::Ssh { .. })) = (&raw.host, &way)
+        && host.starts_with('/')
+    {
+        scope.key("host").error("is the folder of a socket, which cannot be got at that way; write localhost");
+    }
     let url = optional(&raw.url, |raw| postgres_url(&scope.key("url"), raw));
     let host = optional(&raw.host, |raw| text(&scope.key("host"), Some(raw)));
     let user = optional(&raw.user, |raw| text(&scope.key("user"), Some(raw)));
@@ -125,6 +139,8 @@ fn postgres(scope: &Scope<'_>, name: &str, raw: &RawPostgres) -> Option<Postgres
     }
     Some(PostgresConfig {
         name: name.to_owned(),
+        reach: way?,
+        tools,
         url: url.ok()?,
         host: host.ok()?,
         port: raw.port,
@@ -157,15 +173,58 @@ fn ssl_mode(raw: RawSslMode) -> SslMode {
     }
 }
 
-fn reach(scope: &Scope<'_>, raw: Option<&RawReach>) {
-    match raw {
-        None => {}
-        Some(RawReach::Name(name)) if name == "direct" => {}
+fn reach(scope: &Scope<'_>, raw: Option<&RawReach>) -> Option<ReachConfig> {
+    let by = match raw {
+        None => return Some(ReachConfig::Direct),
+        Some(RawReach::Name(name)) if name == "direct" => return Some(ReachConfig::Direct),
         Some(RawReach::Name(name)) => {
             scope.error(format!("'{}' is not a way to reach a server; write direct, or leave it out", shorten(name)));
+            return None;
         }
-        Some(RawReach::Of(way)) => scope.error(format!("reaching a server by {way} is {LATER}; publish its port and use host and port")),
+        Some(RawReach::Of(by)) => by,
+    };
+    if by.kubernetes.is_some() {
+        scope.error(format!("reaching a server by kubernetes is {LATER}; publish its port and use host and port"));
+        return None;
     }
+    match (&by.docker, &by.ssh) {
+        (Some(name), None) => {
+            // What Docker itself allows in names.
+            let good = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+            if !good {
+                scope.key("docker").error(format!("'{}' cannot name a container or a service", shorten(name)));
+            }
+            good.then(|| ReachConfig::Docker(name.clone()))
+        }
+        (None, Some(RawSsh::Host(host))) => {
+            ssh_host(&scope.key("ssh"), host).then(|| ReachConfig::Ssh { host: host.clone(), config: None, identity: None })
+        }
+        (None, Some(RawSsh::Of(ssh))) => {
+            let scope = scope.key("ssh");
+            let file = |key: &'static str, text: &Option<String>| optional(text, |text| scope.key(key).path(text));
+            let host = ssh.host.clone().unwrap_or_default();
+            let (good, config, identity) =
+                (ssh_host(&scope.key("host"), &host), file("config", &ssh.config), file("identity", &ssh.identity));
+            Some(ReachConfig::Ssh { host, config: config.ok()?, identity: identity.ok()? }).filter(|_| good)
+        }
+        _ => {
+            scope.error("name exactly one of docker, ssh");
+            None
+        }
+    }
+}
+
+/// A host that ssh cannot take for an option, nor the user's shell for anything else.
+fn ssh_host(scope: &Scope<'_>, host: &str) -> bool {
+    let good = !host.is_empty()
+        && !host.starts_with('-')
+        && !host.contains("@-")
+        && host.chars().all(|c| c.is_ascii_graphic() && !"'\"`$;&|<>(){}*?\\!#".contains(c));
+    if !good {
+        scope.error(format!("'{}' is no host for ssh; write host or user@host", shorten(host)));
+    }
+    good
 }
 
 /// A URL that stands in the file is read now; what is shown of it has no password.

@@ -43,6 +43,11 @@ pub fn is_file_name(name: &str) -> bool {
     })
 }
 
+/// Whether a service can be named in `reach: { docker: … }`.
+pub fn is_service_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
 /// What an image holds, by its name without registry, folder, tag and digest.
 pub fn kind_of(image: &str) -> Kind {
     let name = image.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();

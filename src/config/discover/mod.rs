@@ -98,6 +98,8 @@ pub struct FoundPostgres {
     pub name: String,
     /// Variable that holds the whole URL; then the rest is only known, not written.
     pub url_env: Option<String>,
+    /// The compose service that it is, where only Docker gets at it.
+    pub docker: Option<String>,
     /// Host or socket folder.
     pub host: Option<String>,
     /// Port.
@@ -132,6 +134,9 @@ impl FoundPostgres {
 
     /// Two findings of the same server. Names of one machine count as one.
     fn same_server(&self, other: &FoundPostgres) -> bool {
+        if self.docker.is_some() || other.docker.is_some() {
+            return self.docker == other.docker;
+        }
         let key = |found: &FoundPostgres| {
             let host = found.host.clone().unwrap_or_else(|| "localhost".to_owned());
             let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1" | "0.0.0.0") || host.starts_with('/');
@@ -217,11 +222,20 @@ pub fn discover(look: &Look) -> Vec<Finding> {
                 add(&mut findings, found, sentence);
             }
             (compose::Kind::Postgres, None) => {
-                let sentence = format!(
-                    "The service {name} in {file} is PostgreSQL ({}) without a published port: publish it on 127.0.0.1, or run drctl as a service of that file.",
-                    service.image
-                );
-                findings.push(Finding { sentence, found: Found::Note });
+                let image = &service.image;
+                let sentence = format!("The service {name} in {file} is PostgreSQL ({image}) without a published port: reached by docker.");
+                let found = FoundPostgres {
+                    name: compose::source_name(name),
+                    docker: Some(name.clone()),
+                    user: service.variable("POSTGRES_USER").or_else(|| Some("postgres".to_owned())),
+                    password: service.variable("POSTGRES_PASSWORD").map(Secret::new),
+                    ..FoundPostgres::default()
+                };
+                match compose::is_service_name(name) {
+                    true => add(&mut findings, found, sentence),
+                    false => findings
+                        .push(Finding { sentence: format!("{sentence} Its name is none that docker can have."), found: Found::Note }),
+                }
             }
             (compose::Kind::Later(kind), _) => {
                 let sentence = format!("The service {name} in {file} is {kind} ({}); {kind} comes with a later version.", service.image);
@@ -345,7 +359,7 @@ services:
                 "DATABASE_URL in .env names the compose service db-master, which has no such name outside of its network.",
                 "The service cache in docker-compose.prod.yml is redis (redis:7-alpine); redis comes with a later version.",
                 "The service db-master in docker-compose.prod.yml is PostgreSQL (timescale/timescaledb:latest-pg15), published at 127.0.0.1:6432.",
-                "The service inner in docker-compose.prod.yml is PostgreSQL (docker.io/library/postgres@sha256:abc) without a published port: publish it on 127.0.0.1, or run drctl as a service of that file.",
+                "The service inner in docker-compose.prod.yml is PostgreSQL (docker.io/library/postgres@sha256:abc) without a published port: reached by docker.",
                 "The service mongo in docker-compose.prod.yml is mongodb (mongo); mongodb comes with a later version.",
                 "Compose files: docker-compose.prod.yml.",
                 "The file .env holds 2 variables.",
@@ -354,6 +368,9 @@ services:
         let server = &servers(&look)[0];
         assert_eq!((server.user.as_deref(), server.password.as_ref().unwrap().expose()), (Some("app"), "hunter2"));
         assert!(!format!("{found:?}").contains("hunter2"));
+        let inner = &servers(&look)[1];
+        assert_eq!((inner.docker.as_deref(), inner.host.as_deref(), inner.user.as_deref()), (Some("inner"), None, Some("postgres")));
+        assert_eq!((inner.name.as_str(), inner.password.as_ref().unwrap().expose()), ("inner", "x"));
     }
 
     #[test]

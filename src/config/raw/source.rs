@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Later, RawDatabases, RawFrom, RawReach, RawRetention, RawSchedule, RawSslMode, RawText};
+use super::{Later, RawDatabases, RawFrom, RawReach, RawRetention, RawSchedule, RawSslMode, RawText, RawTools};
 
 /// One source: exactly one of these.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -37,8 +37,11 @@ pub struct RawSource {
 pub struct RawPostgres {
     /// The source's name in the job (default `postgres`).
     pub name: Option<String>,
-    /// How the server is got at: `direct` (default), or one of docker, kubernetes, ssh.
+    /// How the server is got at: `direct` (default), or one of docker, ssh.
     pub reach: Option<RawReach>,
+    /// With docker or ssh: run pg_dump and pg_restore `here`, or `there` beside the server (default `auto`: here when there is a new
+    /// enough one).
+    pub tools: Option<RawTools>,
     /// `postgres://user:password@host:port/database`; also postgresql:// and postgresql+driver://. Text, or one of env, file, cmd, cred.
     pub url: Option<RawText>,
     /// Name or address of the server, or the folder of its socket. Text, or one of env, file, cmd, cred.

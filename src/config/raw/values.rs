@@ -199,20 +199,63 @@ impl JsonSchema for RawFrom {
     }
 }
 
-/// How a server is got at: `direct`, or by one of these (which come with a later version).
+/// How a server is got at: `direct`, or by one of these.
 #[derive(Debug)]
 pub enum RawReach {
     /// `direct`.
     Name(String),
-    /// The single key of the map.
-    Of(String),
+    /// By something in between.
+    Of(RawReachBy),
+}
+
+/// Exactly one of these.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawReachBy {
+    /// A container or compose service.
+    pub docker: Option<String>,
+    /// A host.
+    pub ssh: Option<RawSsh>,
+    /// A pod (later).
+    pub kubernetes: Option<Value>,
+}
+
+/// A host that ssh gets at: `user@host`, or a map.
+#[derive(Debug)]
+pub enum RawSsh {
+    /// The host alone.
+    Host(String),
+    /// With more.
+    Of(RawSshHost),
+}
+
+/// A host, and how to ssh to it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSshHost {
+    /// `host`, `user@host`, or a name of the ssh configuration.
+    pub host: Option<String>,
+    /// Another configuration file than the user's.
+    pub config: Option<String>,
+    /// The private key to use.
+    pub identity: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for RawSsh {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(RawSsh::Host(text)),
+            value @ Value::Object(_) => inner(value).map(RawSsh::Of),
+            _ => Err(D::Error::custom("neither a host nor a map with one")),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for RawReach {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
             Value::String(text) => Ok(RawReach::Name(text)),
-            Value::Object(map) => Ok(RawReach::Of(map.keys().next().cloned().unwrap_or_default())),
+            value @ Value::Object(_) => inner(value).map(RawReach::Of),
             _ => Err(D::Error::custom("neither 'direct' nor a way")),
         }
     }
@@ -224,9 +267,19 @@ impl JsonSchema for RawReach {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let properties = serde_json::json!({
-            "docker": { "type": "string", "description": "A container or compose service (comes with a later version)." },
+            "docker": { "type": "string", "description": "A container by its name, or a compose service, by the user's own docker." },
             "kubernetes": { "type": "object", "description": "A pod and container (comes with a later version)." },
-            "ssh": { "type": "string", "description": "A host, by the user's own ssh (comes with a later version)." }
+            "ssh": {
+                "type": ["string", "object"],
+                "additionalProperties": false,
+                "required": ["host"],
+                "description": "A host, by the user's own ssh: `user@host`, or a map.",
+                "properties": {
+                    "host": { "type": "string", "description": "`host`, `user@host`, or a name of the ssh configuration." },
+                    "config": { "type": "string", "description": "Another configuration file than the user's (ssh -F)." },
+                    "identity": { "type": "string", "description": "The private key to use, and no other (ssh -i)." }
+                }
+            }
         });
         union(&["string", "object"], properties, "How the server is got at: `direct` (default), or one of docker, kubernetes, ssh.")
     }
@@ -271,4 +324,16 @@ pub enum RawSslMode {
     VerifyCa,
     // TLS, the certificate and its name checked.
     VerifyFull,
+}
+
+/// Whose pg_dump and pg_restore are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawTools {
+    // Those of this machine where they are new enough, else those beside the server.
+    Auto,
+    // Those of this machine.
+    Here,
+    // Those beside the server.
+    There,
 }

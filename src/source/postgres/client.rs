@@ -13,8 +13,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::model::Secret;
 use crate::model::artifact::Tool;
 use crate::process::{Command, Limits, lookup};
+use crate::reach::{Reach, Way, there};
 use crate::source::postgres::connect::password;
-use crate::source::postgres::settings::PostgresSettings;
+use crate::source::postgres::settings::{PostgresSettings, SslMode, Tools};
 use crate::source::postgres::tls::TlsFiles;
 
 /// A program that was found.
@@ -23,11 +24,78 @@ pub(super) struct Client {
     pub(super) path: PathBuf,
     pub(super) major: u32,
     pub(super) tool: Tool,
+    /// It is one of those beside the server, which the reach runs.
+    pub(super) there: bool,
 }
 
 /// Looks for `tool` of major version `at_least` or later, best the earliest of those: an archive made by a later pg_dump cannot be read by
-/// the pg_restore that belongs to the server. `why` ends "… is older than".
+/// the pg_restore that belongs to the server. `why` ends "… is older than". With a reach, one beside the server will do too.
 pub(super) async fn find(settings: &PostgresSettings, tool: &str, at_least: u32, why: &str, cancel: &CancellationToken) -> Result<Client> {
+    let Some(reach) = settings.reach.as_deref() else { return find_here(settings, tool, at_least, why, cancel).await };
+    if settings.tools == Tools::There {
+        return find_there(reach, settings, tool, at_least, why, cancel).await;
+    }
+    match find_here(settings, tool, at_least, why, cancel).await {
+        Err(here) if settings.tools == Tools::Auto && here.kind() == Kind::Preflight && !cancel.is_cancelled() => {
+            find_there(reach, settings, tool, at_least, why, cancel).await.map_err(|there| {
+                let hint = here.hint_text().unwrap_or_default().to_owned();
+                Error::new(there.kind(), format!("{here}; and {there}")).hint(hint)
+            })
+        }
+        found => found,
+    }
+}
+
+/// Prints `path<TAB>version text` for each there is.
+const VERSIONS: &str = r#"for t in /usr/lib/postgresql/*/bin/"$1" /usr/pgsql-*/bin/"$1" "$(command -v "$1")"; do if [ -x "$t" ]; then printf '%s\t' "$t"; LC_ALL=C "$t" --version; fi; done; :"#;
+
+/// Looks where the server is, in the folders in which packages put clients and in `PATH`.
+async fn find_there(
+    reach: &dyn Reach,
+    settings: &PostgresSettings,
+    tool: &str,
+    at_least: u32,
+    why: &str,
+    cancel: &CancellationToken,
+) -> Result<Client> {
+    if matches!(settings.sslmode, SslMode::VerifyCa | SslMode::VerifyFull) || settings.sslcert.is_some() {
+        return Err(Error::new(
+            Kind::Preflight,
+            format!("the {tool} of {} cannot be used: the certificates to check with lie here, not there", reach.name()),
+        )
+        .hint(format!("apt-get install postgresql-client-{at_least} here")));
+    }
+    let limits = Limits { total: Some(Duration::from_secs(60)), ..Limits::default() };
+    let command = reach.shell(&format!("look for {tool}"), VERSIONS, &[tool.to_owned()]).await?.limits(limits);
+    let (out, _) = command.output(cancel, 64 * 1024).await.map_err(|failure| judged(reach, failure.into(), ""))?;
+    let text = String::from_utf8_lossy(&out);
+    let seen: Vec<Client> = text
+        .lines()
+        .filter_map(|line| {
+            let (path, version) = line.split_once('\t')?;
+            let (major, version) = parse_version(version)?;
+            Some(Client { path: PathBuf::from(path), major, tool: Tool { name: tool.to_owned(), version }, there: true })
+        })
+        .collect();
+    if let Some(best) = seen.iter().filter(|client| client.major >= at_least).min_by_key(|client| client.major) {
+        return Ok(best.clone());
+    }
+    let old: Vec<String> = seen.iter().map(|c| format!("{tool} {} there is older than {why}", c.tool.version)).collect();
+    let what = if old.is_empty() { format!("there is no {tool} there either") } else { old.join("; ") };
+    Err(Error::new(Kind::Preflight, format!("{}: {what}", reach.name()))
+        .hint(format!("apt-get install postgresql-client-{at_least}, here or there")))
+}
+
+/// An error of a program that a reach ran, by what its words tell of what stands in between.
+pub(super) fn judged(reach: &dyn Reach, error: Error, said: &str) -> Error {
+    let text = format!("{error} {said}");
+    match reach.judge()(&text) {
+        Some((kind, hint)) => error.with_kind(kind).hint(hint),
+        None => error,
+    }
+}
+
+async fn find_here(settings: &PostgresSettings, tool: &str, at_least: u32, why: &str, cancel: &CancellationToken) -> Result<Client> {
     let install = format!("apt-get install postgresql-client-{at_least}, or name the folder of such a client in client_folders");
     let mut seen = Vec::new();
     let mut problems = Vec::new();
@@ -75,7 +143,7 @@ async fn version(tool: &str, path: &Path, cancel: &CancellationToken) -> Result<
     let text = String::from_utf8_lossy(&out).trim().to_owned();
     let unknown = || Error::new(Kind::Preflight, format!("{} --version says '{}'", path.display(), text.escape_debug()));
     let (major, version) = parse_version(&text).ok_or_else(unknown)?;
-    Ok(Client { path: path.to_owned(), major, tool: Tool { name: tool.to_owned(), version } })
+    Ok(Client { path: path.to_owned(), major, tool: Tool { name: tool.to_owned(), version }, there: false })
 }
 
 /// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0)` → 15 and what follows the first bracket.
@@ -98,13 +166,44 @@ pub(super) struct Private {
     tls: TlsFiles,
     /// The password file, locked: the kernel lets go of it when this process dies, however it dies and in whatever container.
     _held: Option<std::fs::File>,
+    /// For programs of this machine, when something stands in between.
+    way: Option<Way>,
+}
+
+/// What a program is run for.
+#[derive(Default)]
+pub(super) struct Call {
+    /// Names it in errors.
+    pub(super) what: String,
+    /// Its own arguments; those for the connection come in front.
+    pub(super) args: Vec<String>,
+    /// `PGOPTIONS`.
+    pub(super) options: Option<&'static str>,
+    /// It reads its standard input.
+    pub(super) reads: bool,
 }
 
 impl Private {
-    pub(super) fn new(settings: &PostgresSettings) -> Result<Private> {
+    /// Makes it for programs found by [`find`]. A way through a reach ends with it.
+    pub(super) async fn open(settings: &PostgresSettings, clients: &[&Client]) -> Result<Private> {
+        let mut private = Private::new(settings)?;
+        if let Some(reach) = &settings.reach
+            && clients.iter().any(|client| !client.there)
+        {
+            private.way = Some(Way::open(reach.clone(), &settings.host, settings.port).await?);
+        }
+        Ok(private)
+    }
+
+    /// Why the last connection through the reach that went wrong did.
+    pub(super) fn trouble(&self) -> Option<Error> {
+        self.way.as_ref()?.trouble()
+    }
+
+    fn new(settings: &PostgresSettings) -> Result<Private> {
         let tls = TlsFiles::of(settings, &Environment::system())?;
         let Some(password) = password(settings) else {
-            return Ok(Private { folder: None, password: None, tls, _held: None });
+            return Ok(Private { folder: None, password: None, tls, way: None, _held: None });
         };
         if password.expose().contains(['\n', '\r', '\0']) {
             return Err(Error::new(Kind::Preflight, format!("the password of {} holds a line break", settings.user))
@@ -114,7 +213,7 @@ impl Private {
         let folder = parent.join(format!("{PREFIX}{}-{:016x}", std::process::id(), rand::random::<u64>()));
         let what = || format!("make a private folder in {}", parent.display());
         std::fs::DirBuilder::new().mode(0o700).create(&folder).context(what)?;
-        let mut private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls, _held: None };
+        let mut private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls, way: None, _held: None };
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?;
         // Where there are no locks the number of the process has to do.
@@ -125,18 +224,43 @@ impl Private {
     }
 
     /// A program of the client, set to connect to a database of the server.
-    pub(super) fn command(&self, settings: &PostgresSettings, client: &Client, what: &str, application: &str) -> Command {
-        let mut command = Command::new(what, &client.path)
-            .arg("--no-password")
-            .arg(format!("--host={}", settings.host))
-            .arg(format!("--port={}", settings.port))
-            .arg(format!("--username={}", settings.user))
-            .env("PGAPPNAME", application)
-            .env("PGSSLMODE", settings.sslmode.name())
-            .env("PGCHANNELBINDING", settings.channel_binding.name())
-            .env("PGCONNECT_TIMEOUT", settings.connect_timeout.as_secs().max(2).to_string())
+    pub(super) async fn command(&self, settings: &PostgresSettings, client: &Client, application: &str, call: Call) -> Result<Command> {
+        let reach = settings.reach.as_deref();
+        let way = self.way.as_ref().map(Way::address);
+        let (host, port) = match (reach, way) {
+            (Some(reach), _) if client.there => (reach.host_there(&settings.host), settings.port),
+            // The name stays the server's own: it is the one that its certificate is checked for.
+            (_, Some((_, port))) => (settings.host.as_str(), port),
+            _ => (settings.host.as_str(), settings.port),
+        };
+        let mut args = vec!["--no-password".to_owned(), format!("--host={host}"), format!("--port={port}")];
+        args.push(format!("--username={}", settings.user));
+        args.extend(call.args);
+        let mut env = vec![
+            ("PGAPPNAME", application.to_owned()),
+            ("PGSSLMODE", settings.sslmode.name().to_owned()),
+            ("PGCHANNELBINDING", settings.channel_binding.name().to_owned()),
+            ("PGCONNECT_TIMEOUT", (settings.connect_timeout.as_secs().max(2) + if way.is_some() { 20 } else { 0 }).to_string()),
             // Messages are read by us and by people who search for them.
-            .env("LC_ALL", "C");
+            ("LC_ALL", "C".to_owned()),
+        ];
+        env.extend(call.options.map(|options| ("PGOPTIONS", options.to_owned())));
+        if let Some(reach) = reach.filter(|_| client.there) {
+            let program = there::Program {
+                what: call.what,
+                path: client.path.to_string_lossy().into_owned(),
+                args,
+                env: env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                secret: self.password.clone().map(|password| ("PGPASSWORD".to_owned(), password)),
+                reads: call.reads,
+            };
+            return there::command(reach, &program).await;
+        }
+        let mut command = Command::new(call.what, &client.path).args(args);
+        env.extend(way.map(|(ip, _)| ("PGHOSTADDR", ip.to_string())));
+        for (name, value) in env {
+            command = command.env(name, value);
+        }
         for (name, value) in self.tls.variables() {
             command = command.env(name, value);
         }
@@ -146,7 +270,7 @@ impl Private {
         if let Some(password) = &self.password {
             command = command.secret(password).secret(&escaped(password));
         }
-        command
+        Ok(command)
     }
 }
 

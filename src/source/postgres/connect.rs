@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, NoTls, Socket, config};
 
 use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::model::Secret;
+use crate::reach::{Link, Reach};
 use crate::source::postgres::settings::{ChannelBinding, PostgresSettings, SslMode};
 use crate::source::postgres::tls::{self, TlsFiles};
 
@@ -43,6 +44,9 @@ impl Drop for Connection {
 const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false); SET row_security = off; SET statement_timeout = 0; \
                      SET lock_timeout = '30s'; SET client_min_messages = warning; SET standard_conforming_strings = on";
 
+/// What a reach may take before the server is even asked: an ssh login over a jump host, say.
+const IN_BETWEEN: Duration = Duration::from_secs(20);
+
 /// Connects to a database of the server.
 pub(super) async fn connect(settings: &PostgresSettings, database: &str, application: &str) -> Result<Connection> {
     let mut config = tokio_postgres::Config::new();
@@ -66,24 +70,25 @@ pub(super) async fn connect(settings: &PostgresSettings, database: &str, applica
         config.password(password.expose());
     }
     let what = format!("connect to PostgreSQL at {} as {}, database {}", settings.address(), settings.user, database.escape_debug());
-    let limit = settings.connect_timeout + Duration::from_secs(1);
+    let in_between = if settings.reach.is_some() { IN_BETWEEN } else { Duration::ZERO };
+    let limit = settings.connect_timeout + in_between + Duration::from_secs(1);
     let connection = if tls::wanted(settings) {
         let files = TlsFiles::of(settings, &Environment::system()).map_err(|e| e.context(&what))?;
         let connector = files.connector(settings.sslmode).map_err(|e| e.context(&what))?;
         let prefer = settings.sslmode == SslMode::Prefer;
         config.ssl_mode(if prefer { config::SslMode::Prefer } else { config::SslMode::Require });
-        match open(&config, connector, limit).await {
+        match open(settings, &config, connector, limit).await {
             Err(Failed::Said(first)) if prefer && without_tls_may_help(&first) => {
                 tracing::debug!(error = %first, "trying PostgreSQL without TLS, as sslmode prefer has it");
                 config.ssl_mode(config::SslMode::Disable);
-                let second = open(&config, NoTls, limit).await;
+                let second = open(settings, &config, NoTls, limit).await;
                 second.map_err(|second| both(&what, &first, second.named(&what, limit)))?
             }
             other => other.map_err(|e| e.named(&what, limit))?,
         }
     } else {
         config.ssl_mode(config::SslMode::Disable);
-        open(&config, NoTls, limit).await.map_err(|e| e.named(&what, limit))?
+        open(settings, &config, NoTls, limit).await.map_err(|e| e.named(&what, limit))?
     };
     connection.batch_execute(SETUP).await.map_err(|e| pg_error(what, &e))?;
     Ok(connection)
@@ -93,6 +98,8 @@ pub(super) async fn connect(settings: &PostgresSettings, database: &str, applica
 enum Failed {
     Silent,
     Said(tokio_postgres::Error),
+    /// What stands in between says why.
+    Way(Error),
 }
 
 impl Failed {
@@ -100,26 +107,68 @@ impl Failed {
         match self {
             Failed::Silent => Error::new(Kind::Unreachable, format!("{what}: no answer in {} s", limit.as_secs())),
             Failed::Said(error) => pg_error(what, &error),
+            Failed::Way(error) => error.context(what),
         }
     }
 }
 
 /// One try. `limit` covers all of it: the configuration's own covers the TCP part only, and a server may accept and then say nothing.
-async fn open<T>(config: &tokio_postgres::Config, tls: T, limit: Duration) -> Result<Connection, Failed>
+async fn open<T>(settings: &PostgresSettings, config: &tokio_postgres::Config, tls: T, limit: Duration) -> Result<Connection, Failed>
 where
-    T: MakeTlsConnect<Socket>,
-    T::Stream: Send + 'static,
+    T: MakeTlsConnect<Socket> + MakeTlsConnect<Link>,
+    <T as MakeTlsConnect<Socket>>::Stream: Send + 'static,
+    <T as MakeTlsConnect<Link>>::Stream: Send + 'static,
+    <T as MakeTlsConnect<Link>>::Error: std::fmt::Display,
+    <<T as MakeTlsConnect<Link>>::TlsConnect as TlsConnect<Link>>::Future: Send,
 {
+    if let Some(reach) = &settings.reach {
+        return through(reach.as_ref(), settings, config, tls, limit).await;
+    }
     let (client, connection) = match tokio::time::timeout(limit, config.connect(tls)).await {
         Err(_) => return Err(Failed::Silent),
         Ok(result) => result.map_err(Failed::Said)?,
     };
-    let driver = tokio::spawn(async move {
+    Ok(Connection { client, driver: drive(connection) })
+}
+
+/// The same over a connection of the reach's making.
+async fn through<T>(
+    reach: &dyn Reach,
+    settings: &PostgresSettings,
+    config: &tokio_postgres::Config,
+    mut tls: T,
+    limit: Duration,
+) -> Result<Connection, Failed>
+where
+    T: MakeTlsConnect<Link>,
+    T::Stream: Send + 'static,
+    T::Error: std::fmt::Display,
+{
+    let connector = tls.make_tls_connect(&settings.host).map_err(|e| {
+        Failed::Way(Error::new(Kind::Preflight, format!("'{}' cannot be the name in a certificate: {e}", settings.host.escape_debug())))
+    })?;
+    let link = reach.connect(&settings.host, settings.port).await.map_err(Failed::Way)?;
+    let trouble = link.trouble();
+    match tokio::time::timeout(limit, config.connect_raw(link, connector)).await {
+        Ok(Ok((client, connection))) => Ok(Connection { client, driver: drive(connection) }),
+        // The server itself answered.
+        Ok(Err(error)) if error.as_db_error().is_some() => Err(Failed::Said(error)),
+        Ok(Err(error)) if tls::is_tls(&error) => Err(Failed::Said(error)),
+        Ok(Err(error)) => Err(Failed::Way(trouble.explain(pg_error("talk to it", &error)).await)),
+        Err(_) => Err(trouble.error().await.map_or(Failed::Silent, Failed::Way)),
+    }
+}
+
+fn drive<S, T>(connection: tokio_postgres::Connection<S, T>) -> tokio::task::JoinHandle<()>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a PostgreSQL connection ended");
         }
-    });
-    Ok(Connection { client, driver })
+    })
 }
 
 /// libpq's `prefer` goes on without TLS when TLS fails or the server does not let this user in with it. A wrong password (28P01) is

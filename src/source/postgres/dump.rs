@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::pipeline::plain::PlainSender;
 use crate::process::{Command, Failure, Finished, Limits, Reason};
 use crate::source::postgres::blocker::{self, Blocker};
 use crate::source::postgres::catalog::{self, Database, SYSTEM_IDENTIFIER, Server};
-use crate::source::postgres::client::{Client, Private, database_argument};
+use crate::source::postgres::client::{self, Call, Client, Private, database_argument};
 use crate::source::postgres::connect::{Connection, connect};
 use crate::source::postgres::settings::PostgresSettings;
 use crate::source::{ArtifactPlan, DumpEnd, RunContext, Session};
@@ -26,6 +27,23 @@ pub(super) const GLOBALS: &str = "globals";
 const GLOBALS_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
 /// Bytes at the end of the globals in which that line must stand.
 const GLOBALS_TAIL: usize = 1024;
+
+/// How long ending what a dump left behind at the server may take.
+const AFTERWARDS: Duration = Duration::from_secs(5);
+
+/// Notes when a dump broke off, also one that is dropped half way.
+struct Unfinished {
+    at: Arc<Mutex<Option<Instant>>>,
+    done: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.done {
+            *self.at.lock().unwrap_or_else(|p| p.into_inner()) = Some(Instant::now());
+        }
+    }
+}
 
 /// An open session; see [`super::PostgresSource`].
 pub(super) struct PostgresSession {
@@ -44,6 +62,8 @@ pub(super) struct PostgresSession {
     pub(super) problems: Vec<String>,
     pub(super) as_of: Timestamp,
     pub(super) dumped: bool,
+    /// When a program last ended otherwise than well: something of it may be left at the server.
+    pub(super) broken_off: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Keeps the last bytes of a stream.
@@ -102,6 +122,7 @@ impl PostgresSession {
         self.connected().await?;
         // The earliest dump of the run decides what a restore of all of them would lose.
         let started = context.clock.now();
+        let mut unfinished = Unfinished { at: self.broken_off.clone(), done: false };
         let seen: Arc<Mutex<Option<Blocker>>> = Arc::default();
         let sink = move |bytes: Bytes| {
             watch(&bytes);
@@ -114,6 +135,7 @@ impl PostgresSession {
         };
         match result {
             Ok(finished) => {
+                unfinished.done = true;
                 if !self.dumped {
                     self.as_of = started;
                     self.dumped = true;
@@ -123,21 +145,47 @@ impl PostgresSession {
             Err(failure) => {
                 let blocker = seen.lock().unwrap_or_else(|p| p.into_inner()).take();
                 let lost = matches!(failure.reason, Reason::Exit(_)) && self.lost().await;
-                Err(explain(failure, blocker, lost))
+                let (reason, said) = (failure.reason, failure.stderr.join("; "));
+                Err(self.in_between(reason, &said, explain(failure, blocker, lost)))
             }
         }
     }
 
+    /// After a dump that failed or was cancelled: nothing of it stays behind at a server to which the program's own connection does not
+    /// lead straight; a server process that waits for a lock does not notice that its client is gone. What another session of this run
+    /// began since is left alone.
+    async fn end_others(&self) {
+        const SQL: &str = "select pg_terminate_backend(pid) from pg_stat_activity
+            where application_name = left($1, 63) and pid <> pg_backend_pid() and usename = current_user
+              and backend_start < clock_timestamp() - make_interval(secs => $2)";
+        let broken_off = self.broken_off.lock().unwrap_or_else(|p| p.into_inner()).take();
+        if let (Some(at), Some(_), Some(connection)) = (broken_off, &self.settings.reach, &self.connection) {
+            let age = at.elapsed().as_secs_f64();
+            let ended = tokio::time::timeout(AFTERWARDS, connection.query(SQL, &[&self.application, &age])).await;
+            tracing::debug!(?ended, "ended what a dump left at the server");
+        }
+    }
+
+    /// The error with what the reach has to say of it.
+    fn in_between(&self, reason: Reason, said: &str, error: Error) -> Error {
+        let (Some(reach), Reason::Exit(status)) = (&self.settings.reach, reason) else { return error };
+        if self.pg_dump.there {
+            let error = client::judged(reach.as_ref(), error, said);
+            // What ssh itself failed at.
+            return if status == 255 { error.with_kind(Kind::Unreachable) } else { error };
+        }
+        let Some(trouble) = self.private.trouble() else { return error };
+        Error::new(trouble.kind(), format!("{error} ({trouble})")).hint_of(&trouble).hint_of(&error)
+    }
+
     async fn dump_globals(&mut self, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
         let what = format!("pg_dumpall --globals-only of {}", self.settings.address());
-        let mut command = self
-            .private
-            .command(&self.settings, &self.pg_dumpall, &what, &self.application)
-            .arg("--globals-only")
-            .arg(format!("--database={}", self.settings.maintenance_database));
+        let mut args = vec!["--globals-only".to_owned(), format!("--database={}", self.settings.maintenance_database)];
         if !self.role_passwords {
-            command = command.arg("--no-role-passwords");
+            args.push("--no-role-passwords".to_owned());
         }
+        let call = Call { what: what.clone(), args, ..Call::default() };
+        let command = self.private.command(&self.settings, &self.pg_dumpall, &self.application, call).await?;
         let tail: Arc<Mutex<Tail>> = Arc::default();
         let kept = tail.clone();
         let watch = move |bytes: &[u8]| kept.lock().unwrap_or_else(|p| p.into_inner()).push(bytes);
@@ -158,15 +206,12 @@ impl PostgresSession {
     async fn dump_database(&mut self, name: &str, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
         let what = format!("pg_dump of {}", name.escape_debug());
         let before = self.table_oids(name).await?;
-        let mut command = self
-            .private
-            .command(&self.settings, &self.pg_dump, &what, &self.application)
-            .args(["--format=custom", "--compress=0"])
-            .arg(format!("--lock-wait-timeout={}", self.settings.lock_wait_timeout.as_millis().max(1)))
-            .arg(database_argument(name));
-        for pattern in &self.settings.exclude_table_data {
-            command = command.arg(format!("--exclude-table-data={pattern}"));
-        }
+        let wait = self.settings.lock_wait_timeout.as_millis().max(1);
+        let mut args = vec!["--format=custom".to_owned(), "--compress=0".to_owned(), format!("--lock-wait-timeout={wait}")];
+        args.push(database_argument(name));
+        args.extend(self.settings.exclude_table_data.iter().map(|pattern| format!("--exclude-table-data={pattern}")));
+        let call = Call { what: what.clone(), args, ..Call::default() };
+        let command = self.private.command(&self.settings, &self.pg_dump, &self.application, call).await?;
         let finished = self.send(command, out, context, |_| {}).await?;
         self.heed(&what, &finished.stderr);
         // A table that was there before the dump began and still is must be in it; one that was dropped meanwhile need not.
@@ -298,6 +343,7 @@ impl Session for PostgresSession {
             "server": self.server,
             "host": self.settings.host,
             "port": self.settings.port,
+            "reach": self.settings.reach.as_ref().map(|reach| reach.name()),
             "databases": databases,
             "skipped_databases": skipped,
             "role_passwords": self.role_passwords,
@@ -318,6 +364,8 @@ impl Session for PostgresSession {
     }
 
     async fn close(&mut self) {
+        // Here, and not where a dump fails: a cancelled one is dropped and never gets there.
+        self.end_others().await;
         self.connection = None;
     }
 }

@@ -27,7 +27,7 @@ use load::{Beside, beside};
 
 pub use client::sweep_private_files;
 pub use load::PostgresLoader;
-pub use settings::{ChannelBinding, Databases, PostgresSettings, SslMode};
+pub use settings::{ChannelBinding, Databases, PostgresSettings, SslMode, Tools};
 
 /// The oldest server that is supported: the queries and the dump's order rely on it.
 const OLDEST: u32 = 10;
@@ -218,8 +218,12 @@ impl Source for PostgresSource {
         }
         let bytes: u64 = found.databases.iter().filter_map(|d| d.size_bytes).sum();
         let replica = if found.server.in_recovery { ", a replica" } else { "" };
+        let there = match found.pg_dump.there {
+            true => format!(", dumped by the pg_dump {} there", found.pg_dump.tool.version.split(' ').next().unwrap_or_default()),
+            false => String::new(),
+        };
         let summary = format!(
-            "PostgreSQL {} at {}{replica}, {} databases, {}",
+            "PostgreSQL {} at {}{replica}, {} databases, {}{there}",
             found.server.version.split(' ').next().unwrap_or_default(),
             self.settings.address(),
             found.databases.len(),
@@ -238,11 +242,12 @@ impl Source for PostgresSource {
             found.warnings.extend(without_unlogged(database, &inside));
         }
         let surroundings = catalog::surroundings(&found.connection).await?;
+        let private = Private::open(&self.settings, &[&found.pg_dump, &found.pg_dumpall]).await?;
         Ok(Box::new(PostgresSession {
             settings: self.settings.clone(),
             application: application(context),
             connection: Some(found.connection),
-            private: Private::new(&self.settings)?,
+            private,
             server: found.server,
             pg_dump: found.pg_dump,
             pg_dumpall: found.pg_dumpall,
@@ -254,6 +259,7 @@ impl Source for PostgresSource {
             problems: found.problems,
             as_of,
             dumped: false,
+            broken_off: Default::default(),
         }))
     }
 }

@@ -1,15 +1,17 @@
 //! Where a PostgreSQL server is and what of it is backed up.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
 use crate::config::postgres::SYSTEM_ROOTS;
-pub use crate::config::typed::ChannelBinding;
+pub use crate::config::typed::{ChannelBinding, Tools};
 use crate::error::{Error, Kind, Result};
 use crate::model::Secret;
 use crate::process::Limits;
+use crate::reach::Reach;
 
 /// Which databases are dumped. Asked anew in every run (FAULTS 45).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,12 @@ impl SslMode {
 /// Everything drctl needs to know of one server.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
-    /// Name, address, or the absolute path of the folder of its Unix socket.
+    /// What stands between drctl and the server; `None`: nothing.
+    pub reach: Option<Arc<dyn Reach>>,
+    /// With a reach: whose pg_dump and pg_restore are run.
+    pub tools: Tools,
+    /// Name, address, or the absolute path of the folder of its Unix socket. With a reach: the name as it is seen from there, also the
+    /// one that the server's certificate must have; never a folder.
     pub host: String,
     /// TCP port, also part of the socket's name.
     pub port: u16,
@@ -114,6 +121,8 @@ impl Default for PostgresSettings {
     /// All databases of the server at 127.0.0.1:5432 as `postgres`.
     fn default() -> Self {
         PostgresSettings {
+            reach: None,
+            tools: Tools::default(),
             host: "127.0.0.1".into(),
             port: 5432,
             user: "postgres".into(),
@@ -138,8 +147,16 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// Host and port for people.
+    /// Host and port for people, and what stands in between.
     pub fn address(&self) -> String {
+        let place = self.place();
+        match &self.reach {
+            None => place,
+            Some(reach) => format!("{place} by {}", reach.name()),
+        }
+    }
+
+    fn place(&self) -> String {
         if self.host.starts_with('/') {
             format!("{}/.s.PGSQL.{}", self.host, self.port)
         } else if self.host.contains(':') {
@@ -151,11 +168,13 @@ impl PostgresSettings {
 
     /// Whether the server runs on this machine, as far as the address tells.
     pub fn is_local(&self) -> bool {
-        self.host.starts_with('/') || ["localhost", "127.0.0.1", "::1"].contains(&self.host.as_str())
+        self.reach.is_none() && (self.host.starts_with('/') || ["localhost", "127.0.0.1", "::1"].contains(&self.host.as_str()))
     }
 
     /// These settings for the server of a URL `postgres://user:password@host:port/database?sslmode=…&host=/socket`; what the URL
     /// leaves out stays, but for the password when host, port or user change. Also gives the URL's database.
+    ///
+    /// A URL that names a host names it as it is seen from here: nothing stands in between any more, unless it says `reach=configured`.
     pub fn at_url(&self, text: &str) -> Result<(PostgresSettings, Option<String>)> {
         let bad = |why: &str| {
             Error::new(Kind::Usage, format!("the target is no PostgreSQL URL: {why}")).hint("write postgres://user@host:5432/database")
@@ -170,6 +189,10 @@ impl PostgresSettings {
             pairs.into_iter().next().map(|(_, value)| value).ok_or_else(|| bad("it cannot be decoded"))
         };
         let mut settings = self.clone();
+        let names_host = url.query_pairs().any(|(key, _)| key == "host") || url.host_str().is_some_and(|h| !h.is_empty());
+        if names_host && !url.query_pairs().any(|(key, value)| key == "reach" && value == CONFIGURED) {
+            settings.reach = None;
+        }
         if let Some(host) = url.host_str().filter(|h| !h.is_empty()) {
             settings.host = decode(host.trim_start_matches('[').trim_end_matches(']'))?;
             settings.port = url.port().unwrap_or(5432);
@@ -185,6 +208,8 @@ impl PostgresSettings {
                 "port" => settings.port = value.parse().map_err(|_| bad("its port is no number"))?,
                 "user" => settings.user = value.into_owned(),
                 "sslmode" => mode = Some(SslMode::parse(&value).ok_or_else(|| bad("its sslmode is unknown"))?),
+                "reach" if value == CONFIGURED => {}
+                "reach" => return Err(bad("its reach is not 'configured'")),
                 "sslrootcert" => settings.sslrootcert = file(&value),
                 "sslcert" => settings.sslcert = file(&value),
                 "sslkey" => settings.sslkey = file(&value),
@@ -197,7 +222,8 @@ impl PostgresSettings {
         // As libpq: whoever names the system's authorities and no mode means the one that goes with them.
         let system = mode.is_none() && url.query_pairs().any(|(key, value)| key == "sslrootcert" && value == SYSTEM_ROOTS);
         settings.sslmode = mode.unwrap_or(if system { SslMode::VerifyFull } else { settings.sslmode });
-        let same = (&settings.host, settings.port, &settings.user) == (&self.host, self.port, &self.user);
+        let same = (&settings.host, settings.port, &settings.user) == (&self.host, self.port, &self.user)
+            && settings.reach.is_some() == self.reach.is_some();
         match url.password() {
             Some(password) => settings.password = Some(Secret::new(decode(password)?)),
             None if !same => settings.password = None,
@@ -221,12 +247,18 @@ impl PostgresSettings {
                 url.push_str(&format!("&{key}={}", encode(&path.to_string_lossy())));
             }
         }
+        if self.reach.is_some() {
+            url.push_str(&format!("&reach={CONFIGURED}"));
+        }
         if self.channel_binding != ChannelBinding::default() {
             url.push_str(&format!("&channel_binding={}", self.channel_binding.name()));
         }
         url
     }
 }
+
+/// In a URL: what is configured stands between drctl and the server.
+const CONFIGURED: &str = "configured";
 
 /// libpq allows `postgres://user@/database?host=/folder`, the general syntax of URLs does not: a host goes in between.
 fn with_host(text: &str) -> String {
@@ -272,6 +304,25 @@ mod tests {
         for other in ["postgres://elsewhere/x", "postgres://127.0.0.1:5433/x", "postgres://app@127.0.0.1:5432/x"] {
             assert_eq!(base().at_url(other).unwrap().0.password, None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_url_that_names_a_host_means_it_as_seen_from_here() {
+        let docker: Arc<dyn Reach> = Arc::new(crate::reach::Docker::new("db"));
+        let base = PostgresSettings { host: "db".into(), reach: Some(docker), ..base() };
+        assert_eq!((base.address().as_str(), base.is_local()), ("db:5432 by docker db", false));
+        for (url, by, password) in [
+            ("postgres:///shop", true, true),
+            ("postgres://db/shop", false, false),
+            ("postgres://localhost:5432/shop", false, false),
+            ("postgres:///shop?host=/run", false, false),
+            (base.url(Some("shop")).as_str(), true, true),
+        ] {
+            let (settings, database) = base.at_url(url).unwrap();
+            assert_eq!((settings.reach.is_some(), settings.password.is_some()), (by, password), "{url}");
+            assert_eq!(database.as_deref(), Some("shop"));
+        }
+        assert!(base.at_url("postgres://db/x?reach=docker").is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::source::RunContext;
 use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadRequest, Loader};
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database, Server};
-use crate::source::postgres::client::{self, Private, database_argument, major_of};
+use crate::source::postgres::client::{self, Call, Private, database_argument, major_of};
 use crate::source::postgres::connect::connect;
 use crate::source::postgres::settings::PostgresSettings;
 use globals::Globals;
@@ -201,26 +201,27 @@ impl PostgresLoader {
         // Before anything is made: what is missing here must leave nothing behind.
         let why = "the dump";
         let pg_restore = client::find(&place.settings, "pg_restore", recorded.tool_major(request), why, &context.cancel).await?;
-        let private = Private::new(&place.settings)?;
+        let private = Private::open(&place.settings, &[&pg_restore]).await?;
         let mut state = self.state(request, journal)?;
         let at = state.of_source(&artifact.name).unwrap_or_else(|| {
             state.entries.push(entry(request, artifact, &place));
             state.entries.len() - 1
         });
         let mut steps = Steps::open(place.settings.clone(), state, journal, context).await?;
+        let new = steps.state.entries[at].new.clone();
+        let call = Call {
+            what: format!("pg_restore into {new}"),
+            args: vec!["--exit-on-error".to_owned(), database_argument(&new)],
+            // Thousands of small statements need not each wait for the disk: the switch commits synchronously, and with it all before.
+            options: Some("-c synchronous_commit=off"),
+            reads: true,
+        };
+        let command = private.command(&place.settings, &pg_restore, &application(context), call).await;
+        let command = command?.keep_stderr(tells_no_content).limits(place.settings.load_limits());
         let target = steps.target().await?;
         steps.make(at, database, &target).await?;
-        let new = steps.state.entries[at].new.clone();
         let application = application(context);
         let timescale = timescale::of(database).map(|extension| timescale::Loading::new(&place.settings, &new, &application, extension));
-        let command = private
-            .command(&place.settings, &pg_restore, &format!("pg_restore into {new}"), &application)
-            .arg("--exit-on-error")
-            .arg(database_argument(&new))
-            .keep_stderr(tells_no_content)
-            .limits(place.settings.load_limits())
-            // Thousands of small statements need not each wait for the disk: the switch commits synchronously, and with it all before.
-            .env("PGOPTIONS", "-c synchronous_commit=off");
         let ended = Arc::new(AtomicBool::new(false));
         let seen = ended.clone();
         let filling = async {
@@ -232,7 +233,13 @@ impl PostgresLoader {
                     Err(Error::corrupt(format!("pg_restore into {new} stopped before the archive's end")))
                 }
                 Ok(_) => Ok(()),
-                Err(failure) => Err(Error::from(failure)),
+                Err(failure) => {
+                    let error = Error::from(failure);
+                    Err(match private.trouble() {
+                        Some(trouble) => Error::new(error.kind(), format!("{error} ({trouble})")).hint_of(&trouble),
+                        None => error,
+                    })
+                }
             }?;
             match &timescale {
                 Some(timescale) => timescale.end(&context.cancel).await,
@@ -277,7 +284,9 @@ fn broke_off() -> Error {
 /// the passwords of subscriptions; so do details that show a row or a key. Whatever is not known to be harmless is dropped.
 fn tells_no_content(line: &str, after_kept: bool) -> bool {
     let detail = line.starts_with("DETAIL:") && !line.contains("Failing row") && !line.contains("Key (");
-    line.starts_with("pg_restore:") || (after_kept && (detail || line.starts_with("HINT:")))
+    // What a reach has to say is no content either.
+    const KEPT: [&str; 5] = ["pg_restore:", "ssh:", "Connection to ", "Error response from daemon:", "OCI runtime exec failed:"];
+    KEPT.iter().any(|begin| line.starts_with(begin)) || (after_kept && (detail || line.starts_with("HINT:")))
 }
 
 /// Gives the archive to pg_restore; on a blocking thread.
