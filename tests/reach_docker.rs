@@ -110,7 +110,7 @@ fn backed_up_and_restored(engine: &Engine, home: &Home) {
         engine.sql("shop-db-1", 5432, "shop", "DROP TABLE orders").unwrap();
         watched(home, &["restore", &home.newest(), "--yes"], &mut leaks, &mut seen);
         assert_eq!(sum().unwrap(), before);
-        home.ok(&["restore", "--finish"]);
+        home.ok(&["restore", "--finish", "--yes"]);
         assert_eq!(leaks, BTreeSet::new());
         assert!(seen.iter().any(|line| line.contains("exec --interactive")), "{seen:?}");
     }
@@ -160,7 +160,7 @@ fn on_the_hosts_network(engine: &Engine, home: &Home) {
     engine.sql("shop-direct-1", port, "shop", "CREATE TABLE orders AS SELECT 1 AS id").unwrap();
     set_jobs(home, &jobs("shop-direct-1", &format!(", port: {port}")));
     let (mut leaks, mut seen) = (BTreeSet::new(), BTreeSet::new());
-    watched(home, &["backup", "now"], &mut leaks, &mut seen);
+    watched(home, &["backup", "now", "--accept-new-identity", "postgres"], &mut leaks, &mut seen);
     assert_eq!(leaks, BTreeSet::new());
     assert!(!seen.iter().any(|line| line.contains("exec --interactive")), "{seen:?}");
     set_jobs(home, &jobs("db", ""));

@@ -111,7 +111,7 @@ fn a_database_behind_ssh_is_backed_up_and_restored() {
         assert_eq!(leaks, BTreeSet::new());
         assert!(programs.iter().any(|line| line.contains(way)), "{way}: {programs:?}");
         shop.home.ok(&["restore", "--undo"]);
-        shop.home.ok(&["restore", "--finish"]);
+        shop.home.ok(&["restore", "--finish", "--yes"]);
         shop.sql(
             "CREATE TABLE IF NOT EXISTS orders (id int PRIMARY KEY, item text, price numeric(10,2)); TRUNCATE orders;
              INSERT INTO orders SELECT i, 'item ' || i, i * 1.25 FROM generate_series(1, 1000) i",

@@ -89,7 +89,9 @@ fn f08_a_signal_in_the_midst_of_a_dump_leaves_no_child_no_object_no_record() {
     for (signal, code, word) in [(Signal::TERM, 143, "terminated"), (Signal::INT, 130, "interrupted")] {
         let before = stored(&home);
         let running = Running::start(&home, &["backup", "now"]);
-        until("the child", || home.path("child").exists());
+        // Written, not only made.
+        let told = |name: &str| std::fs::read_to_string(home.path(name)).is_ok_and(|text| text.ends_with('\n'));
+        until("the child", || told("pid") && told("child"));
         until("an object", || stored(&home).len() > before.len());
         let (pid, child) = (read(&home, "pid"), read(&home, "child"));
         assert!(alive(&pid) && alive(&child));
