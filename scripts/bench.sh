@@ -25,7 +25,10 @@ wanted() {
 }
 
 "$scripts/setup.sh"
-drctl_wanted() { wanted 'drctl backup' || wanted 'drctl backup, no decode check' || wanted 'drctl verify --grade read-back' || wanted 'drctl restore'; }
+drctl_wanted() { wanted 'drctl backup' || wanted 'drctl backup, no decode check' || wanted 'drctl verify --grade read-back' || wanted 'drctl restore' || s3_wanted; }
+# Over S3 only where its server can be built.
+versitygw=$CACHE/versitygw-1.8.0/bin/versitygw
+s3_wanted() { [ -x "$versitygw" ] && { wanted 'drctl backup, versitygw' || wanted 'drctl restore, versitygw'; }; }
 if drctl_wanted; then build_drctl; fi
 
 # ---- the database: made once for each PostgreSQL version, 1 GiB as an uncompressed dump
@@ -35,7 +38,8 @@ mkdir -p "$CACHE"
 work=$(mktemp -d "$CACHE/bench-run-XXXXXX")
 chmod 0700 "$work"
 own_surroundings "$work"
-trap 'stop_postgres "$server" || true; rm -rf "$work"' EXIT
+gateway=
+trap '[ -z "$gateway" ] || kill "$gateway"; stop_postgres "$server" || true; rm -rf "$work"' EXIT
 
 sql() { psql -X -q -v ON_ERROR_STOP=1 "$@"; }
 
@@ -94,12 +98,12 @@ measure() {
 }
 kept_bytes() { find "$1" -type f -printf '%s\n' | awk '{ n += $1 } END { print n + 0 }'; }
 
-# A folder in which drctl is set up for this database.
+# A folder in which drctl is set up for this database, with its repository there or in a bucket.
 set_up() {
-  local folder=$work/$1
+  local folder=$work/$1 store=${2:-$work/$1/repository}
   mkdir -m 0700 "$folder"
   (umask 077 && echo bench > "$folder/passphrase")
-  (cd "$folder" && "$DRCTL_BIN" --quiet init --job bench --store "$folder/repository" --passphrase-file "$folder/passphrase" > "$work/init.out" 2>&1) \
+  (cd "$folder" && "$DRCTL_BIN" --quiet init --job bench --store "$store" --passphrase-file "$folder/passphrase" > "$work/init.out" 2>&1) \
     || { cat "$work/init.out" >&2; die "drctl init failed"; }
 }
 if drctl_wanted; then
@@ -107,6 +111,15 @@ if drctl_wanted; then
   set_up unchecked
   sed -i 's/^  # decode_check: true.*/  decode_check: false/' "$work/unchecked/drctl.yaml"
   grep -q '^  decode_check: false' "$work/unchecked/drctl.yaml" || die "drctl init writes another decode_check line than this script expects"
+fi
+if s3_wanted; then
+  mkdir -p "$work/s3/bench" "$work/s3-iam"
+  s3_port=$(free_port)
+  export ROOT_ACCESS_KEY_ID=bench ROOT_SECRET_ACCESS_KEY=benchbench AWS_ACCESS_KEY_ID=bench AWS_SECRET_ACCESS_KEY=benchbench AWS_EC2_METADATA_DISABLED=true
+  "$versitygw" --port "127.0.0.1:$s3_port" --quiet --iam-dir "$work/s3-iam" posix "$work/s3" > "$work/s3.log" 2>&1 &
+  gateway=$!
+  for _ in $(seq 100); do (exec 3<> "/dev/tcp/127.0.0.1/$s3_port") 2> /dev/null && break; sleep 0.1; done
+  set_up bucket "s3://bench/drctl?endpoint=http%3A%2F%2F127.0.0.1%3A$s3_port&region=us-east-1&provider=versitygw"
 fi
 export RESTIC_PASSWORD=bench BORG_PASSPHRASE=bench RESTIC_CACHE_DIR=$work/restic-cache BORG_BASE_DIR=$work/borg-base
 
@@ -116,6 +129,7 @@ for round in $(seq "$rounds"); do
   measure 'pg_dump -Z0 >/dev/null' - 'pg_dump -Fc -Z0 > /dev/null'
   measure 'pg_dump -Z0 | zstd -1' "$work/z1.zst" "pg_dump -Fc -Z0 | zstd -q -1 > $work/z1.zst"
   measure 'drctl backup' "$work/checked/repository" "cd $work/checked && $DRCTL_BIN backup now"
+  if s3_wanted; then measure 'drctl backup, versitygw' "$work/s3" "cd $work/bucket && $DRCTL_BIN backup now"; fi
   measure 'drctl backup, no decode check' "$work/unchecked/repository" "cd $work/unchecked && $DRCTL_BIN backup now"
   measure 'pg_dump -Z9, sha256sum' "$work/z9.dump" "pg_dump -Fc -Z9 > $work/z9.dump && sha256sum $work/z9.dump"
   if command -v restic > /dev/null && wanted restic; then
@@ -136,6 +150,11 @@ for round in $(seq "$rounds"); do
   if wanted 'drctl restore'; then
     measure 'drctl restore' - "cd $work/checked && $DRCTL_BIN restore --date latest --source postgres --yes"
     (cd "$work/checked" && "$DRCTL_BIN" restore --finish --yes > "$work/out" 2>&1) || { cat "$work/out" >&2; die "drctl restore --finish failed"; }
+  fi
+  if s3_wanted && wanted 'drctl restore, versitygw'; then
+    sql postgres -c "CHECKPOINT"
+    measure 'drctl restore, versitygw' - "cd $work/bucket && $DRCTL_BIN restore --date latest --source postgres --yes"
+    (cd "$work/bucket" && "$DRCTL_BIN" restore --finish --yes > "$work/out" 2>&1) || { cat "$work/out" >&2; die "drctl restore --finish failed"; }
   fi
 done
 
@@ -158,6 +177,7 @@ BASE = {
     "drctl verify --grade read-back": "zstd -dc | pg_restore -f /dev/null",
     "zstd -dc | pg_restore -f /dev/null": "zstd -dc | pg_restore -f /dev/null",
     "drctl restore": "pg_restore of a local file",
+    "drctl restore, versitygw": "pg_restore of a local file",
     "pg_restore of a local file": "pg_restore of a local file",
 }
 FIRST = "pg_dump -Z0 >/dev/null"
@@ -167,6 +187,8 @@ LIMITS = [
     ("drctl backup, no decode check", FIRST, 1.6),
     ("drctl verify --grade read-back", "zstd -dc | pg_restore -f /dev/null", 1.5),
     ("drctl restore", "pg_restore of a local file", 1.10),
+    ("drctl backup, versitygw", "drctl backup", 1.15),
+    ("drctl restore, versitygw", "pg_restore of a local file", 1.15),
 ]
 
 print(f"\nplain dump {int(sys.argv[2]) / 2**20:.0f} MiB; medians of {max(len(r) for r in rows.values())}; CPU is user + system of the whole process tree without")
@@ -182,9 +204,11 @@ for name, base, most in LIMITS:
     if name in rows and base in rows:
         times = wall(name) / wall(base)
         print(f"{'ok  ' if times <= most else 'MISS'} {name}: {times:.2f} of at most {most} × {base}")
+for name, most in [("drctl backup", 64), ("drctl backup, versitygw", 96)]:
+    if name in rows:
+        memory = median(name, 3) / 1024
+        print(f"{'ok  ' if memory <= most else 'MISS'} {name}: {memory:.0f} MiB of at most {most} MiB of memory")
 if "drctl backup" in rows:
-    memory = median("drctl backup", 3) / 1024
-    print(f"{'ok  ' if memory <= 64 else 'MISS'} drctl backup: {memory:.0f} MiB of at most 64 MiB of memory")
     if "pg_dump -Z9, sha256sum" in rows:
         ours, theirs = (statistics.median(float(r[4]) for r in rows[n]) / 1e6 for n in ("drctl backup", "pg_dump -Z9, sha256sum"))
         print(f"{'ok  ' if ours <= theirs else 'MISS'} drctl backup: {ours:.0f} MB kept, pg_dump -Z9 {theirs:.0f} MB")

@@ -31,10 +31,9 @@ newer_go() {
   say "fetching Go $GO_NEEDED into $CACHE/go-$GO_NEEDED, as $(go version | cut -d' ' -f3) is too old for versitygw"
   from=$(cd / && go mod download -json "$module" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') && [ -d "$from" ] || return
   rm -rf "$CACHE/go-$GO_NEEDED.part"
-  cp -r "$from" "$CACHE/go-$GO_NEEDED.part"
-  chmod -R u+w "$CACHE/go-$GO_NEEDED.part"
-  chmod u+x "$CACHE/go-$GO_NEEDED.part"/bin/* "$CACHE/go-$GO_NEEDED.part"/pkg/tool/*/*
-  mv "$CACHE/go-$GO_NEEDED.part" "$CACHE/go-$GO_NEEDED"
+  cp -r "$from" "$CACHE/go-$GO_NEEDED.part" && chmod -R u+w "$CACHE/go-$GO_NEEDED.part" \
+    && chmod u+x "$CACHE/go-$GO_NEEDED.part"/bin/* "$CACHE/go-$GO_NEEDED.part"/pkg/tool/*/* \
+    && mv "$CACHE/go-$GO_NEEDED.part" "$CACHE/go-$GO_NEEDED"
 }
 
 mkdir -p "$CACHE"

@@ -3,6 +3,7 @@
 //! A lease is a row of create-only files `jobs/<job>/lease/<epoch>.json`; only the newest counts. It is taken, renewed and given
 //! back by creating the next epoch. It is not signed: whoever may write the store can hinder runs anyway.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +31,17 @@ pub struct Holder {
     pub pid: u32,
     /// Since when, server date.
     pub since: Timestamp,
+}
+
+impl fmt::Display for Holder {
+    /// `db1 pid 4711 since 2026-03-01T02:00:00Z`; a host's name is what some file said.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pid {} since {}", self.host.escape_debug(), self.pid, second(self.since))
+    }
+}
+
+fn second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// One lease file.
@@ -237,10 +249,7 @@ fn end(now: Timestamp, length: Duration) -> Result<Timestamp> {
 }
 
 fn locked(job: &JobName, file: &LeaseFile) -> Error {
-    let Holder { host, pid, since } = &file.holder;
-    let second = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
-    let since = second(*since);
-    Error::new(Kind::Locked, format!("job {job} is held by {} pid {pid} since {since}", host.escape_debug())).hint(format!(
+    Error::new(Kind::Locked, format!("job {job} is held by {}", file.holder)).hint(format!(
         "wait for it; if that process is gone, the lease ends by itself at {}, or now: drctl unlock {job}",
         second(file.until)
     ))

@@ -333,12 +333,6 @@ impl JobLog {
     /// Appends one record that needs no judgement beyond the rules for its type; a conflict is judged again and tried again at
     /// the next number.
     pub async fn append(&mut self, body: Body) -> Result<Appended> {
-        if matches!(body, Body::KeyChange { .. }) {
-            // It brings keys itself; [`JobLog::introduce`] would be there first.
-            self.refresh().await?;
-            let appended = self.append_unintroduced(|_, _| Ok(Some(body.clone()))).await?;
-            return appended.ok_or_else(|| Error::failed("append a record: there is nothing to append"));
-        }
         self.append_with(|_, _| Ok(body.clone())).await
     }
 
@@ -355,22 +349,18 @@ impl JobLog {
     }
 
     /// [`JobLog::append_with`] for a `make` that may find, at any head, that there is nothing to append any more.
-    pub async fn append_if<F>(&mut self, make: F) -> Result<Option<Appended>>
+    ///
+    /// A key at hand that the log does not know yet is brought first, as by [`JobLog::introduce`]; a `key-change` brings its own.
+    pub async fn append_if<F>(&mut self, mut make: F) -> Result<Option<Appended>>
     where
         F: FnMut(&State, Timestamp) -> Result<Option<Body>> + Send,
     {
         self.refresh().await?;
-        self.introduce().await?;
-        self.append_unintroduced(make).await
-    }
-
-    async fn append_unintroduced<F>(&mut self, mut make: F) -> Result<Option<Appended>>
-    where
-        F: FnMut(&State, Timestamp) -> Result<Option<Body>> + Send,
-    {
         loop {
             let date = self.server_date().await?;
-            let Some(body) = make(&self.state, date)? else { return Ok(None) };
+            let Some(wanted) = make(&self.state, date)? else { return Ok(None) };
+            let key = if matches!(wanted, Body::KeyChange { .. }) { None } else { self.next_key().await? };
+            let (brought, body) = key.map_or((None, wanted), |(number, change)| (Some(number), change));
             if !self.acknowledging {
                 self.refuse_if_tampered(matches!(body, Body::DeleteIntent { .. } | Body::Deleted { .. }))?;
             }
@@ -380,7 +370,14 @@ impl JobLog {
             match self.send(&sealed).await.map_err(|e| e.context(what.clone()))? {
                 Sent::Stands => {
                     self.take_own(&sealed).await.map_err(|e| e.with_kind(Kind::OutcomeUnknown).context(what))?;
-                    return Ok(Some(Appended { number: sealed.number, sha256: sealed.sha256 }));
+                    match brought {
+                        None => return Ok(Some(Appended { number: sealed.number, sha256: sealed.sha256 })),
+                        Some(number) if self.state.takes_key(number) => {
+                            return Err(Error::corrupt(format!("the log of job {} does not take key {number} in", self.job))
+                                .hint("drctl status shows what is wrong with the log"));
+                        }
+                        Some(_) => {}
+                    }
                 }
                 Sent::Taken => {
                     self.refresh().await?;
@@ -392,13 +389,18 @@ impl JobLog {
     /// Makes a key at hand valid here that the root key vouches for and this log does not know yet, and with it, in their order, every key file
     /// before it: what is passed over now could not come later. A `key-change` each, signed by the new key itself.
     pub async fn introduce(&mut self) -> Result<()> {
+        while let Some((number, change)) = self.next_key().await? {
+            self.append_if(|state, _| Ok(state.takes_key(number).then(|| change.clone()))).await?;
+        }
+        Ok(())
+    }
+
+    /// The next `key-change` on the way to the newest key at hand; `None` when the log knows that key.
+    async fn next_key(&mut self) -> Result<Option<(u64, Body)>> {
         let Some(own) = self.keys.iter().filter(|key| self.state.takes_key(key.number)).max_by_key(|key| key.number).cloned() else {
-            return Ok(());
+            return Ok(None);
         };
-        for number in 1..=own.number {
-            if !self.state.takes_key(number) {
-                continue;
-            }
+        for number in (1..=own.number).filter(|number| self.state.takes_key(*number)) {
             let (file, sha256) = match read_key_file(&self.repository, number).await {
                 // Its maker died before it was written.
                 Err(e) if e.kind() == Kind::NotFound && number < own.number => continue,
@@ -408,14 +410,14 @@ impl JobLog {
                 return Err(Error::new(Kind::Denied, format!("the signing key at hand is not that of key file {number}"))
                     .hint("drctl key list shows the keys of this repository"));
             }
-            let body = Body::KeyChange { number, sha256, revoked: file.revokes.clone() };
+            let change = Body::KeyChange { number, sha256, revoked: file.revokes.clone() };
             self.book.insert(number, (file, sha256));
             if !self.book.contains_key(&own.number) {
                 self.book.insert(own.number, read_key_file(&self.repository, own.number).await?);
             }
-            self.append_unintroduced(|state, _| Ok(state.takes_key(number).then(|| body.clone()))).await?;
+            return Ok(Some((number, change)));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The server's date.

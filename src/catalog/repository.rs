@@ -203,14 +203,19 @@ impl Repository {
         create(&self.inner.store, &key, bytes).await.map_err(|e| e.context(format!("write {key}")))
     }
 
+    /// One key file. [`Kind::Corrupt`]: the root key did not sign it.
+    pub async fn key_file(&self, number: u64) -> Result<KeyFile> {
+        super::log::read_key_file(self, number).await.map(|(file, _)| file)
+    }
+
     /// Every key file that the root key signed, by number; what does not verify is left out. A listing: it may lack the newest.
     pub async fn key_files(&self) -> Result<Vec<KeyFile>> {
         let mut files = Vec::new();
         for entry in whole::list_all(&*self.inner.store, "keys/").await.map_err(|e| e.context("list the key files"))? {
             let number = entry.key.strip_prefix("keys/").and_then(|k| k.strip_suffix(".json")).and_then(|k| k.parse::<u64>().ok());
             let Some(number) = number.filter(|n| KeyFile::key(*n) == entry.key) else { continue };
-            match super::log::read_key_file(self, number).await {
-                Ok((file, _)) => files.push(file),
+            match self.key_file(number).await {
+                Ok(file) => files.push(file),
                 Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => {}
                 Err(e) => return Err(e),
             }

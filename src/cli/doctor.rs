@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::catalog::JobLog;
 use crate::cli::Shell;
 use crate::cli::open::{Opened, load_options};
 use crate::config::load::load;
@@ -57,22 +58,22 @@ async fn examine(shell: &Shell, found: &mut Vec<Finding>) {
     };
     let setup = &opened.setup;
     found.push(Finding::ok("repository", "", format!("{} in {}", setup.repository.id(), setup.repository.location())));
-    stores(setup, &config, found).await;
-    found.extend(doctor::keys(setup, &config.repository.recipients).await);
+    let mut logs = Vec::new();
     for job in &config.jobs {
-        found.extend(doctor::job(setup, &job.name, opened.groups(&job.name).as_deref()).await);
+        logs.push(setup.log(&job.name).await);
+    }
+    stores(setup, &config, &logs, found).await;
+    found.extend(doctor::keys(setup, &config.repository.recipients).await);
+    for (job, log) in config.jobs.iter().zip(&logs) {
+        found.extend(doctor::job(setup, &job.name, log, opened.groups(&job.name).as_deref()).await);
     }
     sources(shell, Some(setup), &config, found).await;
 }
 
-async fn stores(setup: &Setup, config: &Config, found: &mut Vec<Finding>) {
-    let mut newest = 0;
-    for job in &config.jobs {
-        // A log that cannot be read is told of where its job is looked at.
-        if let Ok(log) = setup.log(&job.name).await {
-            newest = newest.max(log.state().live().next_back().map_or(0, |e| e.manifest.stored_bytes()));
-        }
-    }
+async fn stores(setup: &Setup, config: &Config, logs: &[Result<JobLog>], found: &mut Vec<Finding>) {
+    // A log that cannot be read is told of where its job is looked at.
+    let newest_of = |log: &JobLog| log.state().live().next_back().map(|entry| entry.manifest.stored_bytes());
+    let newest = logs.iter().flatten().filter_map(newest_of).max();
     for (sink, place) in setup.sinks.iter().zip(&config.repository.stores) {
         match sink.store.server_date().await {
             Ok(there) => found.push(doctor::clock(&sink.name, setup.clock.now(), there)),
@@ -81,7 +82,7 @@ async fn stores(setup: &Setup, config: &Config, found: &mut Vec<Finding>) {
         // How much a bucket takes nobody knows beforehand.
         let StorePlace::Local { path } = &place.place else { continue };
         match local::available_bytes(path) {
-            Ok(left) => found.push(doctor::room(&sink.name, left, (newest > 0).then_some(newest))),
+            Ok(left) => found.push(doctor::room(&sink.name, left, newest)),
             Err(error) => found.push(Finding::error("room", &sink.name, &error)),
         }
     }

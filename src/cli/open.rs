@@ -123,7 +123,7 @@ impl Opened {
                 shell.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
                 signers.push(MinisignKey::load(&next)?);
             }
-            setup.keys = keys::at_hand(&setup.repository, signers).await?;
+            (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers).await?;
         }
         setup.identities = match &wanted.identity {
             Some(path) => Identities::parse(&read_secret_file(path)?, &path.display().to_string())?,

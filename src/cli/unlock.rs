@@ -25,18 +25,17 @@ pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
     let was = match lease::standing(&setup.repository, &job, &setup.host).await? {
         Standing::Free => None,
         Standing::Held { holder, until, dead } => {
-            let who = format!("{} pid {} since {}", holder.host.escape_debug(), holder.pid, holder.since.strftime("%Y-%m-%d %H:%M UTC"));
             if holder.host == setup.host && !dead && process_is_alive(holder.pid) {
-                return Err(Error::new(Kind::Locked, format!("job {job} is held by {who}, and that process runs on this host"))
+                return Err(Error::new(Kind::Locked, format!("job {job} is held by {holder}, and that process runs on this host"))
                     .hint(format!("wait for it, or end it first: kill {}", holder.pid)));
             }
             if !args.yes {
                 let question = format!(
-                    "Job {job} is held by {who}, until {}.\nIf that run still works somewhere, it and the next one do the same work twice.",
+                    "Job {job} is held by {holder}, until {}.\nIf that run still works somewhere, it and the next one do the same work twice.",
                     until.strftime("%H:%M UTC")
                 );
                 if !is_interactive() {
-                    return Err(Error::new(Kind::Preflight, format!("job {job} is held by {who}: nothing was changed"))
+                    return Err(Error::new(Kind::Preflight, format!("job {job} is held by {holder}: nothing was changed"))
                         .hint(format!("when you know that it is gone: drctl unlock {job} --yes")));
                 }
                 if !confirm(&question)? {
@@ -48,7 +47,7 @@ pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
         }
     };
     shell.out.result("unlock", &Unlocked { job: job.to_string(), was }, |unlocked| match &unlocked.was {
-        Some(holder) => format!("ok  job {} is free; {} pid {} held it\n", unlocked.job, holder.host.escape_debug(), holder.pid),
+        Some(holder) => format!("ok  job {} is free; it was held by {holder}\n", unlocked.job),
         None => format!("ok  nobody held job {}\n", unlocked.job),
     });
     Ok(0)

@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::catalog::JobLog;
 use crate::catalog::lease::{self, Standing};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
 use crate::model::record::Grade;
 use crate::ops::look;
@@ -156,12 +157,12 @@ pub async fn keys(setup: &Setup, sealed_for: &[String]) -> Vec<Finding> {
     found
 }
 
-/// One job's log: does it verify, is there a good set, was it proven, is the lease free?
-pub async fn job(setup: &Setup, job: &JobName, groups: Option<&[String]>) -> Vec<Finding> {
+/// One job: does its log verify, is there a good set, was it proven, is the lease free?
+pub async fn job(setup: &Setup, job: &JobName, log: &Result<JobLog>, groups: Option<&[String]>) -> Vec<Finding> {
     let name = job.to_string();
-    let log = match setup.log(job).await {
+    let log = match log {
         Ok(log) => log,
-        Err(error) => return vec![Finding::error("sets", name, &error)],
+        Err(error) => return vec![Finding::error("sets", name, error)],
     };
     let now = setup.clock.now();
     let mut found: Vec<Finding> = log
@@ -184,13 +185,13 @@ pub async fn job(setup: &Setup, job: &JobName, groups: Option<&[String]>) -> Vec
             "use the key that replaced it: signing_key: in drctl.yaml",
         ));
     }
-    let stands = look::job_status(&log, groups, now, None);
+    let stands = look::job_status(log, groups, now, None);
     match &stands.newest_good {
         None => found.push(Finding::problem("sets", &name, "there is no good set", format!("drctl backup now {job}"))),
         Some(set) => {
             let age = stands.rpo_seconds.map_or_else(|| "of some sources only".to_owned(), |age| format!("{} old", duration(age)));
             found.push(Finding::ok("sets", &name, format!("newest good set {}, {age}", set.set)));
-            found.push(proof(&name, &log, now));
+            found.push(proof(&name, log, now));
         }
     }
     for group in stands.groups_without_good.iter().filter(|_| stands.newest_good.is_some()) {
@@ -200,7 +201,7 @@ pub async fn job(setup: &Setup, job: &JobName, groups: Option<&[String]>) -> Vec
         Ok(Standing::Held { holder, until, dead: false }) => found.push(Finding::warning(
             "lease",
             &name,
-            format!("held by {} pid {} since {}, until {}", holder.host.escape_debug(), holder.pid, short(holder.since), short(until)),
+            format!("held by {holder}, until {}", until.strftime("%Y-%m-%d %H:%M UTC")),
             format!("wait for that run; if it is gone for good: drctl unlock {job}"),
         )),
         // The next run takes a dead one's over.
@@ -210,11 +211,7 @@ pub async fn job(setup: &Setup, job: &JobName, groups: Option<&[String]>) -> Vec
     found
 }
 
-fn short(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
-}
-
-fn proof(name: &str, log: &crate::catalog::JobLog, now: Timestamp) -> Finding {
+fn proof(name: &str, log: &JobLog, now: Timestamp) -> Finding {
     let proven = log.state().live().rev().find(|e| e.is_good() && e.grade(false) >= Some(Grade::ReadBack));
     let at = proven.and_then(|e| e.proofs.iter().rev().find(|p| p.proof.passed).map(|p| (e.id().clone(), p.proof.finished_at)));
     match at {

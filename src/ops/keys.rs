@@ -18,25 +18,28 @@ pub fn next_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Finds the numbers of signing keys. One that no key file of the repository names is [`Kind::Denied`].
-pub async fn at_hand(repository: &Repository, signers: Vec<MinisignKey>) -> Result<Vec<RoleKey>> {
-    let files = repository.key_files().await?;
-    let mut keys = Vec::new();
+/// The signing keys of this host with their numbers, and the roles that their files give them. One that no key file of the repository names
+/// is [`Kind::Denied`].
+pub async fn at_hand(repository: &Repository, signers: Vec<MinisignKey>) -> Result<(Vec<RoleKey>, Roles)> {
+    // Most repositories have one key, and every verb comes by here: the others are read when it is one of them.
+    let mut files = match repository.key_file(1).await {
+        Ok(first) => vec![first],
+        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => Vec::new(),
+        Err(e) => return Err(e.context("read key file 1")),
+    };
+    if signers.iter().any(|signer| files.iter().all(|file| file.public != *signer.public())) {
+        files = repository.key_files().await?;
+    }
+    let (mut keys, mut roles) = (Vec::new(), Roles::new());
     for signer in signers {
-        let file = files.iter().find(|file| file.public == *signer.public());
-        let number = file.map(|file| file.number).ok_or_else(|| {
+        let file = files.iter().find(|file| file.public == *signer.public()).ok_or_else(|| {
             Error::new(Kind::Denied, format!("the signing key {} is none of the repository in {}", signer.public(), repository.location()))
                 .hint("signing_key: in drctl.yaml names the file; drctl key list shows the keys of the repository")
         })?;
-        keys.push(RoleKey { number, signer: Arc::new(signer) });
+        roles.extend(file.roles.iter().copied());
+        keys.push(RoleKey { number: file.number, signer: Arc::new(signer) });
     }
-    Ok(keys)
-}
-
-/// The roles that this host's keys have, by their files.
-pub async fn roles(setup: &Setup) -> Result<Roles> {
-    let files = setup.repository.key_files().await?;
-    Ok(files.into_iter().filter(|file| setup.keys.iter().any(|key| key.number == file.number)).flat_map(|file| file.roles).collect())
+    Ok((keys, roles))
 }
 
 /// One key as `key list` shows it.
@@ -133,10 +136,7 @@ pub async fn add(setup: &Setup, root: &MinisignKey, path: &Path, wanted: &Wanted
 /// Replaces this host's signing key at `path` by a new one, of `roles` or of the old one's; the old one is revoked.
 pub async fn rotate(setup: &Setup, root: &MinisignKey, path: &Path, roles: Option<Roles>) -> Result<KeyFile> {
     let revokes: Vec<u64> = setup.keys.iter().map(|key| key.number).collect();
-    let roles = match roles {
-        Some(roles) => roles,
-        None => self::roles(setup).await?,
-    };
+    let roles = roles.unwrap_or_else(|| setup.roles.clone());
     let next = next_of(path);
     let file = add(setup, root, &next, &Wanted { roles, holder: setup.host.clone(), revokes }).await?;
     std::fs::rename(&next, path).context(|| format!("put the new key in the place of {}", path.display()))?;

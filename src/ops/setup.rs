@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{JobLog, Repository, RoleKey};
+use crate::catalog::{JobLog, Repository, RoleKey, Roles};
 use crate::error::Result;
 use crate::model::{Clock, Codec, JobName, Sha256};
 use crate::observe::Bus;
@@ -27,6 +27,8 @@ pub struct Setup {
     pub job_stores: BTreeMap<JobName, Vec<String>>,
     /// The role keys at hand; none where only reading is possible.
     pub keys: Vec<RoleKey>,
+    /// What their key files let this host do.
+    pub roles: Roles,
     /// The age identities at hand; none on a sealed host.
     pub identities: Identities,
     /// How artifacts are sealed by default.
@@ -59,6 +61,7 @@ impl Setup {
             read_from: 0,
             job_stores: BTreeMap::new(),
             keys: Vec::new(),
+            roles: Roles::new(),
             identities: Identities::default(),
             sealing,
             codec: Codec::Zstd { level: 1 },

@@ -24,8 +24,22 @@ impl Algorithm {
         }
     }
 
+    /// The checksum of some bytes.
+    pub fn of(self, bytes: &[u8]) -> Checksum {
+        Checksum { algorithm: self, text: self.raw(bytes).map(|raw| base64(&raw)) }
+    }
+
+    /// Ours of the checksums in an answer's fields.
+    pub fn of_answer(self, crc64_nvme: Option<String>, crc32c: Option<String>) -> Option<String> {
+        match self {
+            Algorithm::Crc64Nvme => crc64_nvme,
+            Algorithm::Crc32c => crc32c,
+            Algorithm::None => None,
+        }
+    }
+
     /// The checksum of some bytes, big-endian.
-    pub fn raw(self, bytes: &[u8]) -> Option<Vec<u8>> {
+    fn raw(self, bytes: &[u8]) -> Option<Vec<u8>> {
         Some(self.bytes_of(crc_fast::checksum(self.crc()?, bytes)))
     }
 
@@ -38,8 +52,31 @@ impl Algorithm {
     }
 }
 
-/// The way S3 writes a checksum.
-pub fn base64(raw: &[u8]) -> String {
+/// A checksum as S3 writes it, for the field that S3 has for its algorithm.
+#[derive(Clone, Debug)]
+pub struct Checksum {
+    algorithm: Algorithm,
+    text: Option<String>,
+}
+
+impl Checksum {
+    /// In base64; `None` of a provider that honours none.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// The value of the field for CRC-64/NVME.
+    pub fn crc64_nvme(&self) -> Option<String> {
+        self.text.clone().filter(|_| self.algorithm == Algorithm::Crc64Nvme)
+    }
+
+    /// The value of the field for CRC-32C.
+    pub fn crc32c(&self) -> Option<String> {
+        self.text.clone().filter(|_| self.algorithm == Algorithm::Crc32c)
+    }
+}
+
+fn base64(raw: &[u8]) -> String {
     STANDARD.encode(raw)
 }
 
@@ -58,19 +95,22 @@ impl Whole {
     }
 
     /// Takes the next part in and gives its own checksum.
-    pub fn part(&mut self, bytes: &[u8]) -> Option<String> {
-        let raw = self.algorithm.raw(bytes)?;
+    pub fn part(&mut self, bytes: &[u8]) -> Checksum {
+        let raw = self.algorithm.raw(bytes);
         self.count += 1;
-        if let (Algorithm::Crc64Nvme, Some(digest)) = (self.algorithm, &mut self.digest) {
-            digest.update(bytes);
-        } else {
-            self.parts.extend_from_slice(&raw);
+        match (self.algorithm, &mut self.digest) {
+            (Algorithm::Crc64Nvme, Some(digest)) => digest.update(bytes),
+            _ => self.parts.extend_from_slice(raw.as_deref().unwrap_or_default()),
         }
-        Some(base64(&raw))
+        Checksum { algorithm: self.algorithm, text: raw.map(|raw| base64(&raw)) }
     }
 
     /// What S3 keeps of the multipart object: the checksum of all bytes, or that of the parts' checksums with their number behind it.
-    pub fn multipart(&self) -> Option<String> {
+    pub fn multipart(&self) -> Checksum {
+        Checksum { algorithm: self.algorithm, text: self.multipart_text() }
+    }
+
+    fn multipart_text(&self) -> Option<String> {
         match self.algorithm {
             Algorithm::None => None,
             Algorithm::Crc64Nvme => self.digest.as_ref().map(|d| base64(&self.algorithm.bytes_of(d.finalize()))),
@@ -94,15 +134,15 @@ mod tests {
     #[test]
     fn a_whole_of_parts() {
         let mut whole = Whole::new(Algorithm::Crc64Nvme);
-        assert_eq!(whole.part(b"1234").unwrap(), base64(&Algorithm::Crc64Nvme.raw(b"1234").unwrap()));
+        assert_eq!(whole.part(b"1234").text(), Algorithm::Crc64Nvme.of(b"1234").text());
         whole.part(b"56789");
-        assert_eq!(whole.multipart().unwrap(), base64(&Algorithm::Crc64Nvme.raw(b"123456789").unwrap()));
+        assert_eq!(whole.multipart().text(), Algorithm::Crc64Nvme.of(b"123456789").text());
 
         let mut whole = Whole::new(Algorithm::Crc32c);
         whole.part(b"1234");
         whole.part(b"56789");
         let parts = [Algorithm::Crc32c.raw(b"1234").unwrap(), Algorithm::Crc32c.raw(b"56789").unwrap()].concat();
-        assert_eq!(whole.multipart().unwrap(), format!("{}-2", base64(&Algorithm::Crc32c.raw(&parts).unwrap())));
-        assert_eq!(Whole::new(Algorithm::None).multipart(), None);
+        assert_eq!(whole.multipart().text().unwrap(), format!("{}-2", base64(&Algorithm::Crc32c.raw(&parts).unwrap())));
+        assert_eq!(Whole::new(Algorithm::None).multipart().text(), None);
     }
 }

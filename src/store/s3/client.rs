@@ -22,6 +22,7 @@ use aws_smithy_async::time::SharedTimeSource;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
+use url::{Host, Url};
 
 use crate::config::s3::{S3Place, S3Provider};
 use crate::error::{Context, Error, Kind, Result};
@@ -43,8 +44,8 @@ pub struct Ready {
     pub clock: SignClock,
     /// What is known of the provider.
     pub profile: Profile,
-    /// Whether bytes travel in TLS.
-    pub tls: bool,
+    /// Whether nobody can change bytes on their way: they travel in TLS, or do not leave this machine.
+    pub safe_line: bool,
 }
 
 /// Makes a client for a place and fetches its keys, so that a wrong or missing one is told at the start.
@@ -111,8 +112,41 @@ pub async fn ready(place: &S3Place) -> Result<Ready> {
     if let Ok(name) = AppName::new(concat!("drctl-", env!("CARGO_PKG_VERSION"))) {
         config = config.app_name(name);
     }
-    let tls = endpoint.as_deref().is_none_or(|e| e.starts_with("https:"));
-    Ok(Ready { client: Client::from_conf(config.build()), keys, clock, profile: known, tls })
+    let safe_line = endpoint.as_deref().is_none_or(is_safe_line);
+    Ok(Ready { client: Client::from_conf(config.build()), keys, clock, profile: known, safe_line })
+}
+
+fn is_safe_line(endpoint: &str) -> bool {
+    let Ok(url) = Url::parse(endpoint) else { return false };
+    url.scheme() == "https"
+        || match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_safe_line;
+
+    #[test]
+    fn a_line_is_safe_in_tls_or_within_the_machine() {
+        for (endpoint, safe) in [
+            ("https://s3.example.org", true),
+            ("http://127.0.0.1:7070", true),
+            ("http://localhost:9000/", true),
+            ("http://[::1]:9000", true),
+            ("http://minio:9000", false),
+            ("http://10.0.0.7", false),
+            ("http://localhost.example.org", false),
+            ("http://127.0.0.1.example.org", false),
+            ("127.0.0.1:9000", false),
+        ] {
+            assert_eq!(is_safe_line(endpoint), safe, "{endpoint}");
+        }
+    }
 }
 
 const KEYS: &str = "give access_key and secret_key, or profile, in the store's configuration; or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE";

@@ -89,7 +89,7 @@ struct Inner {
     keys: credentials::Keys,
     clock: clock::SignClock,
     profile: provider::Profile,
-    tls: bool,
+    safe_line: bool,
     pace: steps::Pace,
     shelf: buffers::Shelf,
 }
@@ -110,7 +110,7 @@ impl S3Store {
             keys: ready.keys,
             clock: ready.clock,
             profile,
-            tls: ready.tls,
+            safe_line: ready.safe_line,
         })))
     }
 

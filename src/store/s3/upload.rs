@@ -20,7 +20,7 @@ use crate::model::Sha256;
 use crate::model::digest::Hasher;
 use crate::store::s3::Inner;
 use crate::store::s3::buffers::{Buffer, Buffers};
-use crate::store::s3::checksum::{Algorithm, Whole, base64};
+use crate::store::s3::checksum::{Algorithm, Checksum, Whole};
 use crate::store::s3::fail::{Class, Doing, Failure, failure};
 use crate::store::s3::steps::Unheard;
 use crate::store::s3::sweep::OpenUpload;
@@ -40,8 +40,8 @@ const SLOWEST: u64 = 32 << 10;
 struct Expected {
     bytes: u64,
     sha256: Sha256,
-    /// In the provider's algorithm, as the store writes it.
-    checksum: Option<String>,
+    /// Of the whole, as the store writes it.
+    checksum: Checksum,
 }
 
 /// A body's end against what came of it.
@@ -95,34 +95,27 @@ impl Inner {
     /// The whole object in one request.
     async fn put_one(&self, key: &str, bytes: Bytes, sha256: Sha256) -> Result<()> {
         let doing = Doing { verb: "store", object: key, place: &self.short, permission: "s3:PutObject" };
-        let checksum = self.profile.checksum.raw(&bytes).map(|raw| base64(&raw));
+        let checksum = self.profile.checksum.of(&bytes);
         let expected = Expected { bytes: bytes.len() as u64, sha256, checksum };
         let unheard = Unheard::default();
         let step = || async {
             let request = self.client.put_object().bucket(&self.place.bucket).key(self.full(key)).if_none_match("*");
-            let mut request = request.body(ByteStream::from(bytes.clone())).content_length(bytes.len() as i64);
-            match self.profile.checksum {
-                Algorithm::Crc64Nvme => request = request.set_checksum_crc64_nvme(expected.checksum.clone()),
-                Algorithm::Crc32c => request = request.set_checksum_crc32_c(expected.checksum.clone()),
-                Algorithm::None => {}
-            }
+            let request = request.body(ByteStream::from(bytes.clone())).content_length(bytes.len() as i64);
+            let request = request.set_checksum_crc64_nvme(expected.checksum.crc64_nvme()).set_checksum_crc32_c(expected.checksum.crc32c());
             let request = request.customize();
             let request = if self.signs_payload() { request } else { request.disable_payload_signing() };
             let answer = request.send().await.map_err(|e| failure(e, &doing))?;
-            let told = match self.profile.checksum {
-                Algorithm::Crc64Nvme => answer.checksum_crc64_nvme,
-                Algorithm::Crc32c => answer.checksum_crc32_c,
-                Algorithm::None => None,
-            };
-            same_checksum(key, told.as_deref(), expected.checksum.as_deref())
+            let told = self.profile.checksum.of_answer(answer.checksum_crc64_nvme, answer.checksum_crc32_c);
+            same_checksum(key, told.as_deref(), &expected.checksum)
         };
         let outcome = self.again(&doing, self.send_limit(bytes.len()), &unheard, step).await;
         self.settle(key, outcome, &unheard, &expected).await
     }
 
-    /// With a checksum that the store checks, over TLS, a SHA-256 of the body in the signature would prove nothing more and cost a core.
+    /// With a checksum that the store checks, on a line where nobody can change it, a SHA-256 of the body in the signature would prove nothing
+    /// more and cost a core on both sides.
     fn signs_payload(&self) -> bool {
-        !self.tls || self.profile.checksum == Algorithm::None
+        !self.safe_line || self.profile.checksum == Algorithm::None
     }
 
     /// The end of a create whose last request ended so. Only what stands under the key tells whether an unanswered request did its work (rule 5).
@@ -163,7 +156,7 @@ impl Inner {
         if stored.head.bytes != expected.bytes {
             return Ok(false);
         }
-        if let (Some(theirs), Some(ours)) = (&stored.checksum, &expected.checksum) {
+        if let (Some(theirs), Some(ours)) = (stored.checksum.as_deref(), expected.checksum.text()) {
             return Ok(theirs == ours);
         }
         let mut hasher = Sha256::hasher();
@@ -177,40 +170,20 @@ impl Inner {
     }
 
     /// One part. The same number with the same bytes may be sent any number of times: the last one counts.
-    async fn send_part(
-        &self,
-        key: &str,
-        upload: &str,
-        number: i32,
-        bytes: Bytes,
-        checksum: Option<String>,
-    ) -> Result<CompletedPart, Failure> {
+    async fn send_part(&self, key: &str, upload: &str, number: i32, bytes: Bytes, checksum: Checksum) -> Result<CompletedPart, Failure> {
         let object = format!("{key} (part {number})");
         let doing = Doing { verb: "store", object: &object, place: &self.short, permission: "s3:PutObject" };
         let step = || async {
             let request = self.client.upload_part().bucket(&self.place.bucket).key(self.full(key)).upload_id(upload).part_number(number);
-            let mut request = request.body(ByteStream::from(bytes.clone())).content_length(bytes.len() as i64);
-            match self.profile.checksum {
-                Algorithm::Crc64Nvme => request = request.set_checksum_crc64_nvme(checksum.clone()),
-                Algorithm::Crc32c => request = request.set_checksum_crc32_c(checksum.clone()),
-                Algorithm::None => {}
-            }
+            let request = request.body(ByteStream::from(bytes.clone())).content_length(bytes.len() as i64);
+            let request = request.set_checksum_crc64_nvme(checksum.crc64_nvme()).set_checksum_crc32_c(checksum.crc32c());
             let request = request.customize();
             let request = if self.signs_payload() { request } else { request.disable_payload_signing() };
             let answer = request.send().await.map_err(|e| failure(e, &doing))?;
-            let told = match self.profile.checksum {
-                Algorithm::Crc64Nvme => answer.checksum_crc64_nvme,
-                Algorithm::Crc32c => answer.checksum_crc32_c,
-                Algorithm::None => None,
-            };
-            same_checksum(key, told.as_deref(), checksum.as_deref())?;
+            let told = self.profile.checksum.of_answer(answer.checksum_crc64_nvme, answer.checksum_crc32_c);
+            same_checksum(key, told.as_deref(), &checksum)?;
             let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
-            Ok(match self.profile.checksum {
-                Algorithm::Crc64Nvme => part.set_checksum_crc64_nvme(checksum.clone()),
-                Algorithm::Crc32c => part.set_checksum_crc32_c(checksum.clone()),
-                Algorithm::None => part,
-            }
-            .build())
+            Ok(part.set_checksum_crc64_nvme(checksum.crc64_nvme()).set_checksum_crc32_c(checksum.crc32c()).build())
         };
         let sent = self.again(&doing, self.send_limit(bytes.len()), &Unheard::default(), step).await?;
         self.pace.went_well();
@@ -219,8 +192,8 @@ impl Inner {
 }
 
 /// The checksum that the store answers with must be ours; one that answers with none is asked again at the end, by HEAD.
-fn same_checksum(key: &str, told: Option<&str>, ours: Option<&str>) -> Result<(), Failure> {
-    match (told, ours) {
+fn same_checksum(key: &str, told: Option<&str>, ours: &Checksum) -> Result<(), Failure> {
+    match (told, ours.text()) {
         (Some(told), Some(ours)) if told != ours => {
             Err(Failure::new(Class::Garbled, Error::corrupt(format!("{key}: the store answers with checksum {told}, sent was {ours}"))))
         }
@@ -408,15 +381,11 @@ impl Upload {
             if store.profile.checksum == Algorithm::Crc64Nvme {
                 let bytes = i64::try_from(expected.bytes).ok();
                 request = request.checksum_type(ChecksumType::FullObject).set_mpu_object_size(bytes);
-                request = request.set_checksum_crc64_nvme(expected.checksum.clone());
+                request = request.set_checksum_crc64_nvme(expected.checksum.crc64_nvme());
             }
             let answer = request.send().await.map_err(|e| failure(e, &doing))?;
-            let told = match store.profile.checksum {
-                Algorithm::Crc64Nvme => answer.checksum_crc64_nvme,
-                Algorithm::Crc32c => answer.checksum_crc32_c,
-                Algorithm::None => None,
-            };
-            same_checksum(&key, told.as_deref(), expected.checksum.as_deref())
+            let told = store.profile.checksum.of_answer(answer.checksum_crc64_nvme, answer.checksum_crc32_c);
+            same_checksum(&key, told.as_deref(), &expected.checksum)
         };
         // The store may put thousands of parts together before it answers.
         let limit = store.settings.stall.saturating_mul(3);
@@ -434,11 +403,11 @@ impl Inner {
             Class::Missing => Error::new(Kind::OutcomeUnknown, format!("{key}: the store said that it is stored, and does not have it")),
             _ => failed.error,
         })?;
-        let checksum = stored.checksum.as_deref().is_none_or(|theirs| Some(theirs) == expected.checksum.as_deref());
+        let checksum = stored.checksum.as_deref().is_none_or(|theirs| Some(theirs) == expected.checksum.text());
         if stored.head.bytes == expected.bytes && checksum {
             return Ok(());
         }
-        let (theirs, ours) = (stored.checksum.unwrap_or_default(), expected.checksum.clone().unwrap_or_default());
+        let (theirs, ours) = (stored.checksum.unwrap_or_default(), expected.checksum.text().unwrap_or_default());
         let text = format!("{key}: sent were {} bytes ({ours}), the store holds {} ({theirs})", expected.bytes, stored.head.bytes);
         Err(Error::corrupt(text))
     }
