@@ -243,3 +243,102 @@ fn rule_13_the_one_host_writes_under_a_lock_and_another_one_only_reads() {
     home.ok(&["restore", "latest", "--target", "back", "--yes"]);
     assert_eq!(home.files("drctl-repository/jobs/shop/log"), records);
 }
+
+fn with_passphrase(home: &Home, args: &[&str]) -> cli::Ran {
+    let mut command = home.command(args);
+    command.env("DRCTL_PASSPHRASE_FILE", home.path("passphrase"));
+    cli::Ran::of(command.output().unwrap())
+}
+
+#[test]
+fn rule_13_this_host_takes_the_place_of_the_one_writer_that_is_gone() {
+    let home = two_stores("");
+    home.ok(&["backup", "now"]);
+    name_single_writer(&home, "elsewhere");
+    let ran = home.run(&["backup", "now"]);
+    assert!(ran.code == 4 && ran.err.contains("drctl repository adopt --by"), "{}", ran.all());
+    let args = ["repository", "adopt", "--by", "drctl-recovery.txt"];
+    let ran = with_passphrase(&home, &args);
+    assert!(ran.code == 4 && ran.err.contains("'elsewhere' is the one host that writes") && ran.err.contains("--yes"), "{}", ran.all());
+    assert_eq!(home.run(&["backup", "now"]).code, 4, "nothing was changed");
+    let ran = with_passphrase(&home, &[&args[..], &["--yes"]].concat());
+    assert!(ran.code == 0 && ran.out.contains("writes from now on, 'elsewhere' no more"), "{}", ran.all());
+    home.ok(&["backup", "now"]);
+    let terms = home.files("drctl-repository/repository").len();
+    let again = with_passphrase(&home, &[&args[..], &["--yes"]].concat());
+    assert!(again.code == 0 && again.out.contains("already"), "{}", again.all());
+    assert_eq!(home.files("drctl-repository/repository").len(), terms, "nothing is written twice");
+}
+
+/// Puts the store `second` first in the configuration; what was first becomes `old`, or goes.
+fn put_second_first(home: &Home, keep_old: bool) {
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let second = "    - { name: second, local: { path: copy } }\n";
+    assert!(config.contains(second), "{config}");
+    let lines: Vec<&str> = config.lines().collect();
+    let at = lines.iter().position(|line| line.contains("stores:")).unwrap();
+    let main = lines.iter().position(|line| line.contains("local: { path: drctl-repository }")).unwrap();
+    let (begin, mut out) = (at + 1, lines[..=at].join("\n"));
+    out.push('\n');
+    out.push_str(second);
+    if keep_old {
+        out.push_str(&lines[begin..=main].join("\n"));
+        out.push('\n');
+    }
+    let rest: Vec<&str> = lines[main + 1..].iter().copied().filter(|line| !line.contains("name: second")).collect();
+    out.push_str(&rest.join("\n"));
+    home.write("drctl.yaml", &out);
+    home.ok(&["config", "check"]);
+}
+
+#[test]
+fn rule_11_a_copy_becomes_the_first_store_and_the_old_one_follows() {
+    let home = two_stores("");
+    home.ok(&["backup", "now"]);
+    assert_eq!(home.run(&["repository", "adopt"]).code, 2);
+    assert_eq!(home.run(&["repository", "adopt", "--store", "nowhere"]).code, 2);
+    assert_eq!(home.run(&["repository", "adopt", "--store", "main"]).code, 2);
+    // The copy lags: its newest record is gone.
+    let newest = home.files("copy/jobs/shop/log").into_iter().max().unwrap();
+    std::fs::remove_file(home.path("copy/jobs/shop/log").join(newest)).unwrap();
+    let ran = home.ok(&["repository", "adopt", "--store", "second"]);
+    assert!(ran.out.contains("put 'second' first") && ran.out.contains("every record"), "{}", ran.out);
+    put_second_first(&home, true);
+    home.ok(&["backup", "now"]);
+    home.ok(&["verify"]);
+    assert_eq!(home.sets().len(), 2);
+    assert_eq!(home.files("copy/jobs/shop/log").len(), home.files("drctl-repository/jobs/shop/log").len());
+}
+
+#[test]
+fn rule_11_a_copy_that_lost_records_becomes_the_first_only_when_a_person_has_seen_what_is_lost() {
+    let home = two_stores("");
+    home.ok(&["backup", "now"]);
+    home.ok(&["backup", "now"]);
+    let newest = home.files("copy/jobs/shop/log").into_iter().max().unwrap();
+    std::fs::remove_file(home.path("copy/jobs/shop/log").join(newest)).unwrap();
+    std::fs::rename(home.path("drctl-repository"), home.path("gone")).unwrap();
+    let before = home.files("copy");
+    let ran = home.run(&["repository", "adopt", "--store", "second"]);
+    assert!(ran.code == 4 && ran.err.contains("1 newer record that this host has seen IS MISSING"), "{}", ran.all());
+    assert_eq!(home.files("copy"), before, "nothing was changed");
+    let ran = home.ok(&["repository", "adopt", "--store", "second", "--yes"]);
+    assert!(ran.out.contains("take the old first one out"), "{}", ran.out);
+    put_second_first(&home, false);
+    home.ok(&["backup", "now"]);
+    home.ok(&["verify"]);
+    assert!(!home.ok(&["status"]).out.contains("ALARM"), "{}", home.ok(&["status"]).out);
+
+    // The old one comes back: it is no copy of this log any more, and nothing is written to either.
+    std::fs::rename(home.path("gone"), home.path("drctl-repository")).unwrap();
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let second = "    - { name: second, local: { path: copy } }\n";
+    home.write("drctl.yaml", &config.replace(second, &format!("{second}    - {{ name: old, local: {{ path: drctl-repository }} }}\n")));
+    let before = (tree(&home, "copy"), tree(&home, "drctl-repository"));
+    let ran = home.run(&["backup", "now"]);
+    assert_ne!(ran.code, 0, "{}", ran.all());
+    let after = (tree(&home, "copy"), tree(&home, "drctl-repository"));
+    let named =
+        |tree: &[(String, Vec<u8>)]| -> Vec<String> { tree.iter().map(|(name, _)| name.clone()).filter(|n| n.contains("/log/")).collect() };
+    assert_eq!((named(&after.0), named(&after.1)), (named(&before.0), named(&before.1)));
+}

@@ -542,20 +542,6 @@ async fn f37_wrong_bucket_region_keys_and_address_are_told_without_trying_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_overwrites_is_refused() {
-    let bench = bench!();
-    bench.proxy.rule("PUT", "probe/create-only", When::Always, Fault::Body(String::new()));
-    let error = bench.store.require_creates_only().await.unwrap_err();
-    assert!(error.kind() == Kind::Preflight && error.to_string().contains("overwrites"), "{error}");
-    // A sound one is not, also when answers are lost, and also the second time.
-    bench.proxy.clear();
-    for fault in [Fault::Swallow, Fault::CutUp(1), Fault::Answer(500, "InternalError")] {
-        bench.proxy.rule("PUT", "probe/create-only", When::First(1), fault);
-        bench.store.require_creates_only().await.unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn f37_without_keys_the_start_says_so() {
     let mut place = versitygw::place("http://127.0.0.1:1", "drctl", "x", "y");
     place.keys.as_mut().unwrap().secret_key = SecretRef::By(Reference::Env("DRCTL_NO_SUCH_VARIABLE".into()));

@@ -104,7 +104,7 @@ pub async fn acknowledge(log: &mut JobLog) -> Result<Appended> {
     let appended = appended?;
     log.state.findings.retain(|finding| finding.number().is_some());
     if let Some(mark) = &log.repository.env().high_water {
-        mark.set(log.repository.id(), &log.job, appended.number, &appended.sha256)?;
+        mark.reset(log.repository.id(), &log.job, appended.number, &appended.sha256)?;
     }
     Ok(appended)
 }

@@ -61,6 +61,9 @@ pub trait HighWater: Send + Sync {
 
     /// Remembers a newer record. Called only with numbers that do not go back.
     fn set(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()>;
+
+    /// Puts this record in the place of whatever was seen: a person knows that the log went back.
+    fn reset(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()>;
 }
 
 /// What is let go when dropped.

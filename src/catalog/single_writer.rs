@@ -59,14 +59,14 @@ impl Repository {
                 Kind::Preflight,
                 format!("{} is single-writer: only '{named}' may write there, this is '{host}'", self.location()),
             )
-            .hint("run this on that host; reading works from anywhere: drctl list")),
+            .hint("run this on that host, or when it is gone: drctl repository adopt --by RECOVERY_FILE; reading works from anywhere: drctl list")),
             (None, Some(why)) => Err(Error::new(
                 Kind::Preflight,
                 format!("two writers could overwrite each other's records: {why}, and the repository names no single writer"),
             )
             .hint(
-                "make the repository anew there with drctl init, which names this host, or move it to a local disk; if that filesystem \
-                 is known to refuse, say single_writer: false at the store",
+                "name this host as the one that writes: drctl repository adopt --by RECOVERY_FILE; or move it to a store that refuses. If that \
+                 filesystem is known to refuse, say single_writer: false at the store",
             )),
             _ => Ok(()),
         }

@@ -42,6 +42,9 @@ impl HighWater for Mark {
         *self.0.lock().unwrap() = Some((number, *sha256));
         Ok(())
     }
+    fn reset(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
+        self.set(repository, job, number, sha256)
+    }
 }
 
 /// What becomes of the next PUT of a record.

@@ -79,6 +79,8 @@ pub enum Verb {
     Key(KeyArgs),
     /// Take a job's lease away from a run that is gone
     Unlock(UnlockArgs),
+    /// Say who may write, and which store holds the log, when a host or a disk is gone
+    Repository(RepositoryArgs),
     /// Print what a database must allow drctl to do, ready to be pasted
     Grants(GrantsArgs),
     /// Check, show or describe the configuration
@@ -125,6 +127,9 @@ pub struct BackupArgs {
     /// This source is another server than before, and that is meant (rebuilt, moved, upgraded); may be repeated
     #[arg(long, value_name = "SOURCE")]
     pub accept_new_identity: Vec<String>,
+    /// This bucket does otherwise than before (versioning, lock, permissions), and that is meant; may be repeated
+    #[arg(long, value_name = "STORE")]
+    pub accept_changed_store: Vec<String>,
     /// Verify the set afterwards up to this grade
     #[arg(long, value_name = "GRADE", value_enum)]
     pub verify: Option<GradeArg>,
@@ -372,6 +377,32 @@ pub struct UnlockArgs {
     /// Do it without asking
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// `drctl repository …`.
+#[derive(Args, Debug)]
+pub struct RepositoryArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: RepositoryVerb,
+}
+
+/// What can be done with a repository as a whole.
+#[derive(Subcommand, Debug)]
+pub enum RepositoryVerb {
+    /// Make this host the single writer, or a copy the first store
+    #[command(group(clap::ArgGroup::new("what").required(true).args(["by", "store"])))]
+    Adopt {
+        /// This host becomes the one that may write to a single-writer repository; the recovery file holds the root key that signs for it
+        #[arg(long, value_name = "FILE")]
+        by: Option<PathBuf>,
+        /// This store, a copy so far, shall hold the log from now on
+        #[arg(long, value_name = "NAME")]
+        store: Option<String>,
+        /// Do it without asking
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 /// `drctl grants …`.

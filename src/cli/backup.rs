@@ -13,6 +13,7 @@ use crate::model::Timestamp;
 use crate::model::record::Grade;
 use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
+use crate::ops::conformance;
 use crate::ops::dump::interrupted;
 use crate::ops::identity::Known;
 use crate::ops::verify::{VerifyReport, verify};
@@ -35,6 +36,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     }
     let jobs = opened.job_specs(&names)?;
     with_sources(jobs.clone(), &args.accept_new_identity)?;
+    accept_changed(&opened, &args.accept_changed_store)?;
     let jobs = with_sources(jobs, &args.source)?;
     if args.dry_run {
         return check(shell, &opened, jobs, &args.accept_new_identity).await;
@@ -74,6 +76,9 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             }
         }
     }
+    for alarm in conformance::alarms(&opened.setup) {
+        outcome.error(alarm.context(if ran.is_empty() { "nothing was backed up" } else { "the backup stands, with an alarm" }));
+    }
     let Outcome { first_error, code, .. } = outcome;
     let now = opened.setup.clock.now();
     if !ran.is_empty() || first_error.is_none() {
@@ -83,6 +88,21 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
         Some(error) => Err(error),
         None => Ok(code),
     }
+}
+
+fn accept_changed(opened: &Opened, names: &[String]) -> Result<()> {
+    let setup = &opened.setup;
+    for name in names {
+        let Some(bucket) = setup.buckets.iter().find(|bucket| bucket.name == *name) else {
+            let known: Vec<&str> = setup.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+            return Err(Error::new(Kind::Usage, format!("--accept-changed-store {name}: there is no such bucket in the configuration"))
+                .hint(format!("its buckets are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })));
+        };
+        if !conformance::accept(setup.state.as_deref(), &bucket.url)? {
+            setup.bus.warn(format!("store '{name}' does what it did before: there is nothing to accept"));
+        }
+    }
+    Ok(())
 }
 
 async fn verify_now(opened: &Opened, report: &BackupReport, grade: Grade) -> Result<VerifyReport> {

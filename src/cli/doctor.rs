@@ -9,6 +9,7 @@ use crate::cli::open::{Opened, load_options};
 use crate::config::load::load;
 use crate::config::typed::{Config, StorePlace};
 use crate::error::Result;
+use crate::ops::conformance;
 use crate::ops::doctor::{self, DoctorReport, Finding, Level};
 use crate::ops::restore::Loaders as _;
 use crate::ops::setup::Setup;
@@ -78,6 +79,11 @@ async fn stores(setup: &Setup, config: &Config, logs: &[Result<JobLog>], found: 
         match sink.store.server_date().await {
             Ok(there) => found.push(doctor::clock(&sink.name, setup.clock.now(), there)),
             Err(error) => found.push(Finding::error("store", &sink.name, &error)),
+        }
+        for bucket in setup.buckets.iter().filter(|bucket| bucket.name == sink.name) {
+            if let Some(known) = conformance::known(setup.state.as_deref(), &bucket.url) {
+                found.extend(conformance::findings(&sink.name, &known, setup));
+            }
         }
         // How much a bucket takes nobody knows beforehand.
         let StorePlace::Local { path } = &place.place else { continue };

@@ -29,6 +29,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::model::{JobName, Secret};
 use crate::pipeline::seal::Identities;
 use crate::store::local::LocalStore;
+use crate::store::profile::Answer;
 use crate::store::{DynStore, Store as _};
 
 const KEYS: &str = "drctl-keys";
@@ -156,7 +157,12 @@ async fn make(
             let store = stores::open_s3(shell, place, None).await?;
             // Told apart from a failure in the middle: nothing of a repository was made yet.
             store.server_date().await?;
-            store.require_creates_only().await?;
+            let found = store.try_out().await?;
+            if found.ranges == Answer::No {
+                let text = format!("{place} does not answer with the bytes asked for: nothing could be read back");
+                return Err(Error::new(Kind::Preflight, text).hint("use another store; docs/s3.md names some"));
+            }
+            let store = stores::fitting(store, Some(&found));
             let url = store.url();
             (Arc::new(store), url, None)
         }

@@ -94,7 +94,8 @@ impl Made {
     }
 }
 
-async fn root(opened: &Opened, path: &Path) -> Result<RecoverySecrets> {
+/// The secrets of a recovery file of this very repository.
+pub(super) async fn root(opened: &Opened, path: &Path) -> Result<RecoverySecrets> {
     let (file, secrets) = recovery_file(path).await?;
     let repository = &opened.setup.repository;
     if file.repository != repository.id() {

@@ -13,6 +13,7 @@ mod list;
 mod open;
 pub mod output;
 mod progress;
+mod repository;
 mod restore;
 mod show;
 mod sources;
@@ -144,6 +145,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::Key(_) => "key",
         Verb::Grants(_) => "grants",
         Verb::Unlock(_) => "unlock",
+        Verb::Repository(_) => "repository",
         Verb::Config(_) => "config",
         Verb::Completions { .. } => "completions",
         Verb::Man { .. } => "man",
@@ -208,6 +210,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::Doctor => doctor::run(&shell).await,
             Verb::Key(args) => key::run(&shell, args).await,
             Verb::Unlock(args) => unlock::run(&shell, args).await,
+            Verb::Repository(args) => repository::run(&shell, args).await,
             Verb::Grants(_) | Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),
         }
     });

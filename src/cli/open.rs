@@ -10,7 +10,7 @@ use crate::catalog::recovery::RecoverySecrets;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, Trust, cache::Cache};
 use crate::cli::args::FromStore;
-use crate::cli::stores::{OpenStore, host, instead, named_store, open_place};
+use crate::cli::stores::{OpenStore, State, host, instead, named_store, open_place};
 use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
@@ -80,10 +80,12 @@ impl Opened {
         let wanted = &config.repository;
         let state = open_state(shell, &config.state);
         let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
+        let remembers = State { folder: &config.state, file: state.as_deref() };
         let mut stores = Vec::new();
         for place in &wanted.stores {
-            stores.push(OpenStore::open(shell, place, &config.state, writing).await);
+            stores.push(OpenStore::open(shell, place, &remembers, writing).await);
         }
+        let buckets = stores.iter().filter_map(|store| store.bucket.clone()).collect();
         let from = from.map(|name| named_store(&wanted.stores, name)).transpose()?;
         let env = environment(state.clone(), Some(&config.state));
         let opened = match stores.first_mut() {
@@ -114,6 +116,7 @@ impl Opened {
         let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
         let mut setup = Setup::new(repository, sinks, sealing);
         setup.read_from = read_from;
+        setup.buckets = buckets;
         setup.job_stores = config.jobs.iter().map(|job| (job.name.clone(), job.stores.clone())).collect();
         if may_write {
             let mut signers = vec![MinisignKey::load(&wanted.signing_key)?];
@@ -153,6 +156,23 @@ impl Opened {
         setup.identities = identities;
         setup.codec = Codec::Zstd { level: 1 };
         Ok(Opened { setup: finish(setup, shell, state), config: None })
+    }
+
+    /// Opens a further store as if it were the first one, with this host's keys and marks, for `repository adopt`: the first is gone.
+    pub async fn on_copy(shell: &Shell, name: &str) -> Result<Opened> {
+        let config = load(&load_options(shell.global.config.as_deref()))?;
+        let wanted = &config.repository;
+        let at = named_store(&wanted.stores, name)?;
+        let state = open_state(shell, &config.state);
+        let remembers = State { folder: &config.state, file: state.as_deref() };
+        let mut store = OpenStore::open(shell, &wanted.stores[at], &remembers, false).await;
+        let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
+        // No cache: it is of the first store's log.
+        let repository = store.repository(environment(state.clone(), None), &trust).await.context(|| format!("store '{name}'"))?;
+        let mut setup = Setup::new(repository, vec![store.sink], Sealing::None);
+        let signers = vec![MinisignKey::load(&wanted.signing_key)?];
+        (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers).await?;
+        Ok(Opened { setup: finish(setup, shell, state), config: Some(config) })
     }
 
     /// The jobs a verb means: the one named, or all of the configuration, or all of the repository.
@@ -415,5 +435,8 @@ impl HighWater for StateHighWater {
     }
     fn set(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
         self.0.raise_mark(repository, job, number, sha256)
+    }
+    fn reset(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
+        self.0.replace_mark(repository, job, number, sha256)
     }
 }

@@ -10,11 +10,15 @@ use crate::cli::Shell;
 use crate::config::s3::S3Place;
 use crate::config::typed::{StoreConfig, StorePlace};
 use crate::error::{Error, Kind, Result};
+use crate::model::{Sha256, Timestamp};
+use crate::ops::conformance::{self, Bucket};
 use crate::pipeline::split::Sink;
+use crate::state::StateFile;
 use crate::store::DynStore;
 use crate::store::absent::AbsentStore;
 use crate::store::limit::LimitStore;
 use crate::store::local::LocalStore;
+use crate::store::profile::StoreProfile;
 use crate::store::retry::{RetryPolicy, RetryStore};
 use crate::store::s3::{GRACE, S3Store, Settings};
 
@@ -28,6 +32,14 @@ pub fn retrying(shell: &Shell, store: DynStore) -> DynStore {
     Arc::new(RetryStore::new(store, RetryPolicy::default(), shell.bus.clone()))
 }
 
+/// Where this host remembers things.
+pub struct State<'a> {
+    /// The state folder.
+    pub folder: &'a Path,
+    /// The state file, where it can be opened.
+    pub file: Option<&'a StateFile>,
+}
+
 /// A store of the configuration. One that cannot be opened gives its error to whoever needs it.
 pub struct OpenStore {
     /// The store as runs know it.
@@ -38,11 +50,13 @@ pub struct OpenStore {
     writer_lock: Option<PathBuf>,
     /// The network filesystem it lies on.
     pub network: Option<&'static str>,
+    /// A bucket, and how it is remembered.
+    pub bucket: Option<Bucket>,
 }
 
 impl OpenStore {
     /// Opens it; a failure is kept for [`OpenStore::repository`], and for whoever asks the store for anything.
-    pub async fn open(shell: &Shell, config: &StoreConfig, state: &Path, writing: bool) -> OpenStore {
+    pub async fn open(shell: &Shell, config: &StoreConfig, state: &State<'_>, writing: bool) -> OpenStore {
         let path = match &config.place {
             StorePlace::Local { path } => path,
             StorePlace::S3(place) => return Self::of_bucket(shell, config, place, state, writing).await,
@@ -66,21 +80,49 @@ impl OpenStore {
                 (Arc::new(AbsentStore::new(path.display().to_string(), &told)) as DynStore, Some(error), None, None)
             }
         };
-        OpenStore { sink: sink(config, store), error, writer_lock, network }
+        OpenStore { sink: sink(config, store), error, writer_lock, network, bucket: None }
     }
 
-    async fn of_bucket(shell: &Shell, config: &StoreConfig, place: &S3Place, state: &Path, writing: bool) -> OpenStore {
-        let (store, error) = match open_s3(shell, place, Some(state)).await {
-            Ok(store) => {
-                if writing && let Err(error) = store.sweep_uploads(GRACE).await {
-                    // The run itself will say whether the store can be written to.
-                    shell.bus.warn(format!("look for unfinished uploads: {error}"));
-                }
-                (limited(place, store), None)
+    async fn of_bucket(shell: &Shell, config: &StoreConfig, place: &S3Place, state: &State<'_>, writing: bool) -> OpenStore {
+        let bucket = Bucket { name: config.name.clone(), url: place.url() };
+        let known = conformance::known(state.file, &bucket.url);
+        let opened = async {
+            let store = open_s3(shell, place, Some(state.folder)).await?;
+            let store = fitting(store, known.as_ref().map(|known| &known.tried));
+            if !writing {
+                return Ok(store);
             }
+            if let Err(error) = store.sweep_uploads(GRACE).await {
+                // The run itself will say whether the store can be written to.
+                shell.bus.warn(format!("look for unfinished uploads: {error}"));
+            }
+            let now = Timestamp::now();
+            // `doctor` is asked how things are now.
+            if !conformance::is_due(known.as_ref(), now) && shell.verb != "doctor" {
+                return Ok(store);
+            }
+            match conformance::try_out(&store, state.file, now).await {
+                Ok((found, told)) => {
+                    for change in told {
+                        shell.bus.warn(format!("store '{}': {}", config.name, change.words));
+                    }
+                    Ok(fitting(store, Some(&found.tried)))
+                }
+                Err(error) if error.kind() == Kind::Denied && known.is_some() => Err(error),
+                Err(error) => {
+                    shell.bus.warn(format!("store '{}' could not be tried out: {error}", config.name));
+                    Ok(store)
+                }
+            }
+        };
+        let (store, error) = match opened.await {
+            Ok(store) => (limited(place, store), None),
             Err(error) => (Arc::new(AbsentStore::new(place.url(), &error)) as DynStore, Some(error)),
         };
-        OpenStore { sink: sink(config, store), error, writer_lock: None, network: None }
+        // A bucket that overwrites has no lock of its own: writers are one host, so a file of that host is as good.
+        let name = format!("writer-{}.lock", Sha256::of(bucket.url.as_bytes()));
+        let writer_lock = Some(state.folder.join(name));
+        OpenStore { sink: sink(config, store), error, writer_lock, network: None, bucket: Some(bucket) }
     }
 
     /// Opens the repository, whose log this store holds.
@@ -116,6 +158,14 @@ fn limited(place: &S3Place, store: S3Store) -> DynStore {
 pub async fn open_s3(shell: &Shell, place: &S3Place, state: Option<&Path>) -> Result<S3Store> {
     let notes = state.map(|folder| folder.join("uploads"));
     S3Store::open(place, Settings { notes, cancel: shell.cancel.clone(), bus: shell.bus.clone(), ..Settings::default() }).await
+}
+
+/// The store by the checksum that it was seen to honour.
+pub fn fitting(store: S3Store, found: Option<&StoreProfile>) -> S3Store {
+    match found.and_then(|found| conformance::algorithm(found.checksum)) {
+        Some(algorithm) if algorithm != store.checksum() => store.with_checksum(algorithm),
+        _ => store,
+    }
 }
 
 /// A place without a configuration, to be read from.

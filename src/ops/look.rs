@@ -284,6 +284,7 @@ pub async fn status(
     max_age_seconds: Option<i64>,
 ) -> Result<StatusReport> {
     let now = setup.clock.now();
+    let advice = [super::confirm::reminder(setup), super::conformance::exposure(setup)];
     let mut report = StatusReport {
         location: setup.repository.location(),
         role: super::keys::exposure(&setup.roles, !setup.identities.recipients().is_empty()),
@@ -291,8 +292,8 @@ pub async fn status(
         jobs: Vec::new(),
         restores,
         interrupted: Vec::new(),
-        findings: Vec::new(),
-        advice: super::confirm::reminder(setup).into_iter().collect(),
+        findings: super::conformance::alarms(setup).iter().map(ToString::to_string).collect(),
+        advice: advice.into_iter().flatten().collect(),
     };
     for job in jobs {
         let log = setup.log(job).await?;

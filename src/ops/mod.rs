@@ -3,10 +3,12 @@
 //! Each verb is a function of a [`Setup`] and its options; it tells of its progress on the bus and gives back a value that the
 //! command line renders as text or JSON.
 
+pub mod adopt;
 pub mod backup;
 pub mod cat;
 pub mod choose;
 pub mod confirm;
+pub mod conformance;
 pub mod copies;
 pub mod details;
 pub mod diff;

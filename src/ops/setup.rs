@@ -9,6 +9,7 @@ use crate::catalog::{JobLog, Repository, RoleKey, Roles};
 use crate::error::Result;
 use crate::model::{Clock, Codec, JobName, Sha256};
 use crate::observe::Bus;
+use crate::ops::conformance::Bucket;
 use crate::pipeline::seal::{Identities, Sealing};
 use crate::pipeline::split::{OBJECT_BYTES, Sink};
 use crate::source::{RunContext, Source};
@@ -25,6 +26,8 @@ pub struct Setup {
     pub read_from: usize,
     /// Names of the stores that a job writes to, where that is not all of them.
     pub job_stores: BTreeMap<JobName, Vec<String>>,
+    /// Those of the stores that are buckets.
+    pub buckets: Vec<Bucket>,
     /// The role keys at hand; none where only reading is possible.
     pub keys: Vec<RoleKey>,
     /// What their key files let this host do.
@@ -60,6 +63,7 @@ impl Setup {
             sinks,
             read_from: 0,
             job_stores: BTreeMap::new(),
+            buckets: Vec::new(),
             keys: Vec::new(),
             roles: Roles::new(),
             identities: Identities::default(),

@@ -41,6 +41,15 @@ impl StateFile {
         Ok(())
     }
 
+    /// Puts a mark in the place of whatever was seen, also a lower one: only because a person said that the log went back.
+    pub fn replace_mark(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
+        let signed = i64::try_from(number).map_err(|e| Error::corrupt(format!("record number {number}")).because(e))?;
+        let sql = "INSERT INTO high_water (repository, job, number, sha256) VALUES (?1, ?2, ?3, ?4)
+                   ON CONFLICT (repository, job) DO UPDATE SET number = excluded.number, sha256 = excluded.sha256";
+        let done = self.connection().execute(sql, (repository, job.as_str(), signed, sha256.to_string()));
+        done.map(|_| ()).map_err(|e| self.trouble("replace the high-water mark in", e))
+    }
+
     /// A value kept under a key.
     pub fn setting(&self, key: &str) -> Result<Option<String>> {
         let row = self.connection().query_row("SELECT value FROM settings WHERE key = ?1", [key], |row| row.get(0)).optional();

@@ -19,6 +19,7 @@ pub mod limit;
 pub mod local;
 pub mod memory;
 pub mod probe;
+pub mod profile;
 pub mod retry;
 pub mod s3;
 

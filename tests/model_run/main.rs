@@ -144,6 +144,9 @@ impl HighWater for Mark {
         *self.0.lock().unwrap() = Some((number, *sha256));
         Ok(())
     }
+    fn reset(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
+        self.set(repository, job, number, sha256)
+    }
 }
 
 struct Task {

@@ -127,28 +127,6 @@ fn is_safe_line(endpoint: &str) -> bool {
         }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::is_safe_line;
-
-    #[test]
-    fn a_line_is_safe_in_tls_or_within_the_machine() {
-        for (endpoint, safe) in [
-            ("https://s3.example.org", true),
-            ("http://127.0.0.1:7070", true),
-            ("http://localhost:9000/", true),
-            ("http://[::1]:9000", true),
-            ("http://minio:9000", false),
-            ("http://10.0.0.7", false),
-            ("http://localhost.example.org", false),
-            ("http://127.0.0.1.example.org", false),
-            ("127.0.0.1:9000", false),
-        ] {
-            assert_eq!(is_safe_line(endpoint), safe, "{endpoint}");
-        }
-    }
-}
-
 const KEYS: &str = "give access_key and secret_key, or profile, in the store's configuration; or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE";
 
 /// A variable that is set to something.
@@ -187,3 +165,25 @@ fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
 }
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+#[cfg(test)]
+mod tests {
+    use super::is_safe_line;
+
+    #[test]
+    fn a_line_is_safe_in_tls_or_within_the_machine() {
+        for (endpoint, safe) in [
+            ("https://s3.example.org", true),
+            ("http://127.0.0.1:7070", true),
+            ("http://localhost:9000/", true),
+            ("http://[::1]:9000", true),
+            ("http://minio:9000", false),
+            ("http://10.0.0.7", false),
+            ("http://localhost.example.org", false),
+            ("http://127.0.0.1.example.org", false),
+            ("127.0.0.1:9000", false),
+        ] {
+            assert_eq!(is_safe_line(endpoint), safe, "{endpoint}");
+        }
+    }
+}

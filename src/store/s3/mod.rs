@@ -5,7 +5,7 @@
 //! get    ranges, length checked, resumed when they break off                        read
 //! steps  each tried again whole, by our own rules; the SDK tries once               steps, fail
 //! keys   chain of AWS or configuration, fetched anew when refused                   credentials
-//! probe  whether creates are create-only                                            probe
+//! probe  what the bucket does, and what these keys may                              probe
 //! sweep  what dead uploads left                                                     sweep
 //! ```
 //! It retries by itself and is not to be wrapped in a [`crate::store::retry::RetryStore`]. Memory: [`Settings::parts_at_once`] parts of 8 MiB on
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::s3::S3Place;
 use crate::error::Result;
 use crate::observe::Bus;
+use crate::store::profile::StoreProfile;
 use crate::store::retry::RetryPolicy;
 use crate::store::{Body, Entry, Head, Store, check_key};
 
@@ -78,6 +79,7 @@ impl Default for Settings {
 }
 
 /// Objects below a prefix of a bucket.
+#[derive(Clone)]
 pub struct S3Store(Arc<Inner>);
 
 struct Inner {
@@ -119,10 +121,19 @@ impl S3Store {
         self.0.place.url()
     }
 
-    /// Makes sure that the store refuses to overwrite; one that does not is [`crate::error::Kind::Preflight`]. Leaves one small object,
-    /// [`PROBE_KEY`].
-    pub async fn require_creates_only(&self) -> Result<()> {
-        self.0.require_creates_only().await
+    /// Tries out what the bucket does with these keys; leaves two small objects below `probe/`. An error means that nothing could be learnt.
+    pub async fn try_out(&self) -> Result<StoreProfile> {
+        self.0.try_out().await
+    }
+
+    /// The checksum that is sent with every body.
+    pub fn checksum(&self) -> Algorithm {
+        self.0.profile.checksum
+    }
+
+    /// The same store by another checksum, such as [`S3Store::try_out`] found.
+    pub fn with_checksum(&self, checksum: Algorithm) -> S3Store {
+        S3Store(self.0.with_checksum(checksum))
     }
 
     /// Aborts multipart uploads that nobody will end: of this host's dead processes, and of anyone below the prefix that are older than `grace`
@@ -133,6 +144,21 @@ impl S3Store {
 }
 
 impl Inner {
+    fn with_checksum(&self, checksum: Algorithm) -> Arc<Inner> {
+        Arc::new(Inner {
+            place: self.place.clone(),
+            short: self.short.clone(),
+            settings: self.settings.clone(),
+            client: self.client.clone(),
+            keys: self.keys.clone(),
+            clock: self.clock.clone(),
+            profile: provider::Profile { checksum, ..self.profile },
+            safe_line: self.safe_line,
+            pace: steps::Pace::new(self.settings.parts_at_once.max(1)),
+            shelf: self.shelf.clone(),
+        })
+    }
+
     /// A key as the bucket knows it.
     fn full(&self, key: &str) -> String {
         match self.place.prefix.as_str() {

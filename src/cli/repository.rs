@@ -1,0 +1,137 @@
+//! `drctl repository`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::Shell;
+use crate::cli::args::{RepositoryArgs, RepositoryVerb};
+use crate::cli::key::root;
+use crate::cli::open::Opened;
+use crate::cli::output::{confirm, count, is_interactive};
+use crate::cli::stores::{host, named_store};
+use crate::error::{Error, Kind, Result};
+use crate::ops::adopt::{self, CopyOfLog, Moved};
+
+/// Takes the place of a host or a store that is gone.
+pub async fn run(shell: &Shell, args: RepositoryArgs) -> Result<u8> {
+    let RepositoryVerb::Adopt { by, store, yes } = args.verb;
+    match (by, store) {
+        (Some(recovery), _) => adopt_host(shell, &recovery, yes).await,
+        (None, Some(name)) => adopt_store(shell, &name, yes).await,
+        (None, None) => Err(Error::new(Kind::Usage, "adopt what?").hint("--by FILE for this host, --store NAME for a copy")),
+    }
+}
+
+/// Asks, or names the line that needs no answer.
+fn agreed(question: &str, yes: bool, line: &str) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !is_interactive() {
+        return Err(Error::new(Kind::Preflight, format!("{question}: nothing was changed")).hint(format!("if that is meant: {line} --yes")));
+    }
+    if confirm(question)? { Ok(()) } else { Err(Error::new(Kind::Preflight, "nothing was changed")) }
+}
+
+async fn adopt_host(shell: &Shell, recovery: &Path, yes: bool) -> Result<u8> {
+    let opened = Opened::for_reading(shell).await?;
+    let setup = &opened.setup;
+    let secrets = root(&opened, recovery).await?;
+    let here = host();
+    match setup.repository.single_writer() {
+        None => {
+            let question = format!(
+                "Any host with a key may write to {} so far. From now on only '{here}' may, and keys with fewer roles are of no use",
+                setup.repository.location()
+            );
+            agreed(&question, yes, &format!("drctl repository adopt --by {}", recovery.display()))?;
+        }
+        Some(from) if from != here => {
+            let question = format!(
+                "'{}' is the one host that writes to {}. If it still does so after '{here}' has taken over, they destroy each other's records",
+                from.escape_debug(),
+                setup.repository.location()
+            );
+            agreed(&question, yes, &format!("drctl repository adopt --by {}", recovery.display()))?;
+        }
+        Some(_) => {}
+    }
+    let moved = adopt::take_over(setup, &secrets.root).await?;
+    shell.out.result("repository", &moved, |Moved { from, to }| match from {
+        Some(from) if from == to => format!("ok  '{to}' is the one host that writes already\n"),
+        Some(from) => {
+            format!("ok  '{to}' writes from now on, '{}' no more\nnext: drctl doctor, then drctl backup now\n", from.escape_debug())
+        }
+        None => format!("ok  '{to}' writes from now on\n"),
+    });
+    Ok(0)
+}
+
+#[derive(Serialize)]
+struct Promoted {
+    store: String,
+    jobs: Vec<CopyOfLog>,
+    /// Whether the old first store was there, and nothing is lost.
+    level: bool,
+}
+
+async fn adopt_store(shell: &Shell, name: &str, yes: bool) -> Result<u8> {
+    let line = format!("drctl repository adopt --store {name}");
+    let promoted = match Opened::for_reading(shell).await {
+        Ok(opened) => {
+            let stores = opened.config.as_ref().map(|config| config.repository.stores.as_slice()).unwrap_or_default();
+            let at = named_store(stores, name)?;
+            if at == 0 {
+                return Err(Error::new(Kind::Usage, format!("store '{name}' is the first one already")).hint("drctl status"));
+            }
+            let jobs = adopt::level(&opened.setup, &opened.setup.sinks[at]).await?;
+            Promoted { store: name.to_owned(), jobs, level: true }
+        }
+        Err(error) if error.kind() == Kind::Unreachable => {
+            let opened = Opened::on_copy(shell, name).await?;
+            let jobs = adopt::weigh(&opened.setup, name).await?;
+            let question = format!(
+                "The first store is not there ({error}).\n{}If it comes back, it must not be written to again: its log and that of '{name}' go apart here",
+                losses(&jobs)
+            );
+            agreed(&question, yes, &line)?;
+            adopt::accept_loss(&opened.setup, &jobs).await?;
+            Promoted { store: name.to_owned(), jobs, level: false }
+        }
+        Err(error) => return Err(error),
+    };
+    shell.out.result("repository", &promoted, text);
+    Ok(0)
+}
+
+fn losses(jobs: &[CopyOfLog]) -> String {
+    let mut out = String::new();
+    for copy in jobs {
+        let newest =
+            copy.newest_set.map_or_else(|| "no set".to_owned(), |at| format!("newest set of {}", at.strftime("%Y-%m-%d %H:%M UTC")));
+        let lost = match copy.lost_records {
+            0 => "every record that this host has seen".to_owned(),
+            lost => format!("{} that this host has seen IS MISSING", count(lost, "newer record")),
+        };
+        let _ = writeln!(out, "job {}: {newest}, {lost}", copy.job);
+        if copy.sets_elsewhere > 0 {
+            let _ = writeln!(out, "job {}: {} lie elsewhere, and not there", copy.job, count(copy.sets_elsewhere as u64, "set"));
+        }
+    }
+    out
+}
+
+fn text(promoted: &Promoted) -> String {
+    let name = &promoted.store;
+    let old = if promoted.level {
+        "the old first one may stay behind it as a copy"
+    } else {
+        "take the old first one out, or give it another name and an empty place"
+    };
+    format!(
+        "ok  store '{name}' can hold the log\n{}next: put '{name}' first under repository.stores in drctl.yaml ({old}), then drctl doctor\n",
+        losses(&promoted.jobs)
+    )
+}
