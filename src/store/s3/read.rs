@@ -121,7 +121,8 @@ impl Inner {
                     Kind::Unsupported,
                     format!("read {key} at {}: the store does not answer with the range asked for", self.short),
                 );
-                Err(Failure::new(Class::Final, error))
+                // A proxy in between may have answered for once; a store that never does is told after the last try.
+                Err(Failure::new(Class::Passing, error))
             }
         }
     }
@@ -267,7 +268,8 @@ impl Inner {
 fn stored(key: &str, head: &HeadObjectOutput, algorithm: Algorithm) -> Result<Stored, Failure> {
     let bytes = head.content_length.and_then(|l| u64::try_from(l).ok());
     let (Some(bytes), Some(modified)) = (bytes, head.last_modified.as_ref().and_then(timestamp)) else {
-        return Err(Failure::new(Class::Final, Error::corrupt(format!("the store tells no size or date of {key}"))));
+        // No store of its own does so: something in between answered.
+        return Err(Failure::new(Class::Passing, Error::corrupt(format!("the store tells no size or date of {key}"))));
     };
     let checksum = match algorithm {
         Algorithm::Crc64Nvme => head.checksum_crc64_nvme.clone(),
