@@ -113,6 +113,16 @@ async fn f40_a_dump_cut_off_by_a_restart_is_dumped_once_more_from_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn f55_each_manifest_carries_the_number_of_the_lease_under_which_it_was_made() {
+    let (world, good) = world_with_a_good_set().await;
+    let job = world.job([Arc::new(Scripted::new("s", [Act::Good(1)]))]);
+    let next = backup(&world.setup, &job, &all()).await.unwrap().set;
+    let log = world.setup.log(good.job()).await.unwrap();
+    let epoch = |set: &drctl::model::SetId| log.state().get(set).unwrap().manifest.lease_epoch.unwrap();
+    assert!(0 < epoch(&good) && epoch(&good) < epoch(&next), "{} {}", epoch(&good), epoch(&next));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn f8_a_cancelled_run_leaves_no_record_no_object_and_gives_the_lease_back() {
     let (world, good) = world_with_a_good_set().await;
     let hanging = Arc::new(Scripted::new("s", [Act::HangAfter(5_000_000)]));

@@ -389,6 +389,50 @@ async fn a_replica_with_unlogged_tables_is_dumped_without_their_rows() {
     assert_eq!(session.warnings(), [warning]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn f44_a_replica_that_takes_rows_away_from_the_dump_is_named_with_the_setting_that_helps() {
+    let primary = Server::start_with("max_standby_streaming_delay = 200ms");
+    primary.sql("postgres", "create database rep");
+    // More than what lies between server and dump in buffers.
+    primary.sql("rep", "create table big as select i, repeat('x', 200) pad from generate_series(1, 200000) i");
+    let replica = primary.replica();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let reading = folder.path().join("reading");
+    let script = format!(
+        "exec bash -c 'set -o pipefail; \"$0\" \"$@\" | {{ head -c 20000; touch {}; sleep 3; cat; }}' $REAL \"$@\"",
+        reading.display()
+    );
+    let vacuum = {
+        let reading = reading.clone();
+        tokio::task::spawn_blocking(move || {
+            while !reading.exists() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            primary.sql("rep", "delete from big");
+            primary.sql("rep", "vacuum big");
+            primary
+        })
+    };
+    let error = error_of(dump_with(&replica, "rep", &script, |_| {}).await);
+    let primary = vacuum.await.unwrap();
+    // Unreachable: the whole dump is tried once more (F40).
+    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    assert!(error.to_string().contains("conflict with recovery"), "{error}");
+    assert!(error.hint_text().unwrap().contains("hot_standby_feedback = on"), "{error:?}");
+
+    // A dump that is left alone says that it is of a replica, and how far that one had come.
+    let context = context("replica");
+    let source = PostgresSource::new("postgres", replica.named(&["rep"]));
+    assert!(source.preflight(&context).await.unwrap().summary.contains(", a replica"));
+    let session = source.open(&context).await.unwrap();
+    let server = &session.details()["server"];
+    assert_eq!(server["in_recovery"], true, "{server}");
+    assert!(server["replay_lsn"].as_str().is_some_and(|lsn| lsn.contains('/')), "{server}");
+    let own = PostgresSource::new("postgres", primary.named(&["rep"])).open(&context).await.unwrap();
+    assert!(own.details()["server"].get("replay_lsn").is_none());
+}
+
 #[tokio::test]
 async fn cancel_ends_the_dump_and_its_process() {
     let server = database("cancelled", SHOP);

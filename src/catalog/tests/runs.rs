@@ -1,11 +1,13 @@
 //! Writers: crashes, lost answers, conflicts.
 
 use crate::catalog::commit::{Outcome, Pending, Settled, VoidReason};
-use crate::catalog::testing::{Bed, Fate, job};
-use crate::catalog::{Lease, retire};
+use crate::catalog::testing::{Bed, Fate, Quick, at, job};
+use crate::catalog::{Env, Lease, Repository, Trust, retire};
 use crate::error::{Error, Kind};
 use crate::model::SetKind;
+use crate::model::TestClock;
 use crate::model::record::Body;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test]
@@ -39,6 +41,24 @@ async fn f01_a_run_that_died_before_it_began_leaves_a_lease_that_ends_by_itself(
     bed.store.inner.overwrite("jobs/shop/lease/0000000900.json", "{".into());
     let last = Lease::acquire(&bed.repository, &job(), "web-3", 1, minutes).await.unwrap();
     assert_eq!(last.epoch, 901);
+}
+
+#[tokio::test]
+async fn f55_a_lease_ends_by_the_stores_date_whatever_the_clocks_of_holder_and_heir_say() {
+    let bed = Bed::new().await;
+    let minutes = Duration::from_secs(600);
+    // Two machines whose clocks are hours ahead and hours behind.
+    let elsewhere = |text: &str| Env { clock: Arc::new(TestClock::at(at(text))), pause: Arc::new(Quick), ..Env::default() };
+    let trust = Trust::Known { id: bed.repository.id().to_owned(), root: bed.repository.root().clone() };
+    let ahead = Repository::open(bed.store.clone(), elsewhere("2025-01-01T09:00:00Z"), &trust).await.unwrap();
+    let behind = Repository::open(bed.store.clone(), elsewhere("2024-12-31T09:00:00Z"), &trust).await.unwrap();
+    let held = Lease::acquire(&ahead, &job(), "web-1", 4711, minutes).await.unwrap();
+    assert_eq!((held.holder.since, held.until), (at("2025-01-01T02:00:00Z"), at("2025-01-01T02:10:00Z")));
+    bed.clock.step_seconds(599);
+    assert_eq!(Lease::acquire(&behind, &job(), "web-2", 1, minutes).await.unwrap_err().kind(), Kind::Locked);
+    bed.clock.step_seconds(1);
+    let heir = Lease::acquire(&behind, &job(), "web-2", 1, minutes).await.unwrap();
+    assert_eq!((heir.epoch, heir.until), (held.epoch + 1, at("2025-01-01T02:20:00Z")), "a number that only grows");
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ pub(super) struct Server {
     pub(super) system_identifier: Option<String>,
     /// A replica.
     pub(super) in_recovery: bool,
+    /// How far a replica had come when it was asked: the last position of the primary's log that it had replayed, as `0/3000148`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replay_lsn: Option<String>,
 }
 
 /// Key of a server's identity in the manifest.
@@ -188,16 +191,23 @@ fn decoded<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> 
     serde_json::from_str(text).map_err(|e| Error::failed(format!("{what}: the server's answer is not understood")).because(e))
 }
 
+const WHO: &str = "select current_setting('server_version'), pg_is_in_recovery(),
+    case when pg_is_in_recovery() then pg_last_wal_replay_lsn()::text end";
+
 pub(super) async fn server(connection: &Connection) -> Result<Server> {
     let what = "ask the server who it is";
-    let row = connection.query_one("select current_setting('server_version'), pg_is_in_recovery()", &[]).await.map_err(asked(what))?;
+    let row = connection.query_one(WHO, &[]).await.map_err(asked(what))?;
     // Refused to unprivileged users on some managed servers.
     let identifier = connection.query_one("select system_identifier::text from pg_control_system()", &[]).await;
     if connection.is_closed() {
         identifier.as_ref().map_err(|e| pg_error(what, e))?;
     }
-    let server = Server { version: row.get(0), in_recovery: row.get(1), system_identifier: identifier.ok().map(|row| row.get(0)) };
-    Ok(server)
+    Ok(Server {
+        version: row.get(0),
+        in_recovery: row.get(1),
+        replay_lsn: row.get(2),
+        system_identifier: identifier.ok().map(|row| row.get(0)),
+    })
 }
 
 /// Every database of the server.
