@@ -63,7 +63,7 @@ fn nothing_in_path_and_the_line_that_mends_it() {
         shop.set_jobs(&jobs(source));
         said(&["backup", "now"], &[what, line]);
     }
-    assert_eq!(shop.home.sets(), [set.clone()], "no set was made of nothing");
+    assert_eq!(shop.home.sets(), std::slice::from_ref(&set), "no set was made of nothing");
 
     shop.set_jobs(&jobs(&shop.postgres("")));
     shop.home.ok(&["restore", &set, "--yes"]);

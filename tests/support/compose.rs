@@ -76,6 +76,14 @@ fn program() -> Option<&'static str> {
     }
 }
 
+/// The services of a compose file of this source tree, as compose reads it; `None` where there is none.
+pub fn parse(file: &str) -> Option<Ran> {
+    let mut words = program()?.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).args(["-f", file, "config", "--services"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    Some(Ran::of(command.output().unwrap()))
+}
+
 pub struct Platform {
     pub engine: Engine,
     folder: tempfile::TempDir,
