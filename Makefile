@@ -1,16 +1,19 @@
 # Each target does its own set-up and says what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak fmt lint audit setup
+.PHONY: help demo test test-compose bench soak fmt lint audit setup
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: ## a throwaway PostgreSQL: back it up, drop it, restore it, prove it
 	@scripts/demo.sh
 
 test: ## format, lints, licences, unit and integration tests against real parts
 	@scripts/test.sh
+
+test-compose: ## the real images of PostgreSQL and TimescaleDB (docker-compose.test.yml): needs Docker and a registry
+	@scripts/test-compose.sh
 
 bench: ## drctl beside pg_dump, zstd, restic and borg on a 1 GiB database
 	@scripts/bench.sh

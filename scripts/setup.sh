@@ -20,6 +20,7 @@ NEEDS=(
   "mount:mount:full and read-only disks in tests"
   "getfattr:attr:extended attributes in tests"
   "setfacl:acl:access lists in tests"
+  "ip:iproute2:a network of its own for the tests of Docker"
   "ssh:openssh-client:databases behind ssh"
   "/usr/sbin/sshd:openssh-server:databases behind ssh, in tests"
   "strace:strace:looking at what a child is given"
@@ -60,12 +61,15 @@ if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null && [ -z "${DRCTL_NO_DOCK
   docker=()
   command -v dockerd > /dev/null || docker+=(docker.io)
   command -v debootstrap > /dev/null || docker+=(debootstrap)
+  docker compose version > /dev/null 2>&1 || command -v docker-compose > /dev/null || docker+=(docker-compose)
   if [ ${#docker[@]} -gt 0 ]; then
     say "running: apt-get install -y --no-install-recommends ${docker[*]} (for the tests of Docker; DRCTL_NO_DOCKER=1 does without)"
     export DEBIAN_FRONTEND=noninteractive
     { [ ${#missing[@]} -gt 0 ] || apt-get update -qq; } && apt-get install -y --no-install-recommends "${docker[@]}" > /dev/null || say "that failed: the tests of Docker will be skipped"
   fi
-  "$(dirname "$0")/docker-image.sh" > /dev/null || [ $? = 77 ]
+  for image in postgres tools; do
+    "$(dirname "$0")/docker-image.sh" $image > /dev/null || [ $? = 77 ]
+  done
 fi
 
 command -v cargo > /dev/null || die "no Rust here; see https://rustup.rs, then run again"

@@ -1,5 +1,7 @@
 //! `drctl unlock`.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::catalog::lease::{self, Holder, Standing};
@@ -17,6 +19,11 @@ struct Unlocked {
     was: Option<Holder>,
 }
 
+/// Whether a process of this number lives that is not this one: in containers every drctl has the same small number, and its threads have others.
+fn another_lives(pid: u32) -> bool {
+    process_is_alive(pid) && !Path::new(&format!("/proc/self/task/{pid}")).exists()
+}
+
 /// Frees a job's lease after a question. A holder that lives on this host keeps it.
 pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
     let opened = Opened::for_writing(shell).await?;
@@ -25,7 +32,7 @@ pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
     let was = match lease::standing(&setup.repository, &job, &setup.host).await? {
         Standing::Free => None,
         Standing::Held { holder, until, dead } => {
-            if holder.host == setup.host && !dead && process_is_alive(holder.pid) {
+            if holder.host == setup.host && !dead && another_lives(holder.pid) {
                 return Err(Error::new(Kind::Locked, format!("job {job} is held by {holder}, and that process runs on this host"))
                     .hint(format!("wait for it, or end it first: kill {}", holder.pid)));
             }
@@ -51,4 +58,29 @@ pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
         None => format!("ok  nobody held job {}\n", unlocked.job),
     });
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_this_process_nor_its_threads_hold_a_lease_of_before() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let (number, numbers) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            number.send(rustix::thread::gettid()).unwrap();
+            let _ = receiver.recv();
+        });
+        let living = numbers.recv().unwrap();
+        let number = |pid: rustix::process::Pid| u32::try_from(pid.as_raw_nonzero().get()).unwrap();
+        assert!(process_is_alive(number(living)), "a thread's number is found in /proc");
+        assert!(!another_lives(number(living)) && !another_lives(std::process::id()));
+        drop(sender);
+        waiting.join().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(another_lives(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

@@ -13,6 +13,7 @@ use crate::model::ArtifactFormat;
 use crate::model::artifact::Consistency;
 use crate::pipeline::plain::PlainSender;
 use crate::source::environment_dotenv::{self as dotenv, Parsed};
+use crate::source::files::let_in;
 use crate::source::{ArtifactPlan, DumpEnd, Preflight, RunContext, Session, Source};
 
 /// The name of the one artifact.
@@ -96,7 +97,11 @@ fn of_file(path: &Path) -> Result<Parsed> {
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     use std::io::Read;
     let refuse = |e: std::io::Error| {
-        Error::new(Kind::Preflight, format!("read {}", path.display())).because(e).hint("correct the path, or let drctl's user read it")
+        let hint = match e.kind() {
+            std::io::ErrorKind::PermissionDenied => let_in(path),
+            _ => "correct the path".to_owned(),
+        };
+        Error::new(Kind::Preflight, format!("read {}", path.display())).because(e).hint(hint)
     };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(refuse)?;

@@ -1,7 +1,8 @@
-//! A throwaway Docker engine with no network of its own, and containers of PostgreSQL in it.
+//! A throwaway Docker engine, and containers of PostgreSQL in it.
 //!
-//! Include it with `#[path = "support/engine.rs"] mod engine;`. Only `--network none` and `host` are used: a bridge would touch the host's
-//! firewall. Nothing is pulled: scripts/docker-image.sh makes the image.
+//! Include it with `#[path = "support/engine.rs"] mod engine;`. On this machine's network only `--network none` and `host` are used: a bridge
+//! would touch its firewall. An engine that is started apart has a network of its own, where it may make bridges, and no way out of it.
+//! Nothing is pulled: scripts/docker-image.sh makes the images.
 
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
@@ -12,7 +13,14 @@ use std::time::{Duration, Instant};
 
 use crate::support::PASSWORD;
 
-const IMAGE: &str = "drctl-test-postgres:15";
+pub const IMAGE: &str = "drctl-test-postgres:15";
+
+/// An archive that scripts/docker-image.sh makes.
+pub fn archive(what: &str) -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/docker-image.sh");
+    let made = Command::new(script).arg(what).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    made.status.success().then(|| PathBuf::from(String::from_utf8(made.stdout).unwrap().trim()))
+}
 
 pub struct Engine {
     folder: tempfile::TempDir,
@@ -22,20 +30,32 @@ pub struct Engine {
 impl Engine {
     /// `None`, after saying why, where no engine can be started.
     pub fn start(test: &str) -> Option<Engine> {
+        Self::launch(test, Command::new("dockerd"))
+    }
+
+    /// The same in a network namespace of its own.
+    pub fn start_apart(test: &str) -> Option<Engine> {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", "ip link set lo up; exec dockerd \"$@\"", "dockerd"]);
+        Self::launch(test, command)
+    }
+
+    fn launch(test: &str, mut command: Command) -> Option<Engine> {
         let skipped = |why: &str| -> Option<Engine> {
             eprintln!("SKIPPED {test}: {why}");
             None
         };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/docker-image.sh");
-        let image = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
-        if !image.status.success() {
+        let Some(image) = archive("postgres") else {
             return skipped("no image of PostgreSQL for Docker could be made here (scripts/docker-image.sh)");
-        }
-        let image = PathBuf::from(String::from_utf8(image.stdout).unwrap().trim());
-        let folder = tempfile::Builder::new().prefix("drctl-test-docker-").tempdir().unwrap();
+        };
+        // In memory where there is much of it: on a disk, taking the files of the images away again takes longer than all tests.
+        let memory = Path::new("/dev/shm");
+        let large = drctl::store::local::available_bytes(memory).is_ok_and(|bytes| bytes > 6 << 30);
+        let mut folder = tempfile::Builder::new();
+        let folder = folder.prefix("drctl-test-docker-");
+        let folder = if large { folder.tempdir_in(memory) } else { folder.tempdir() }.unwrap();
         let at = |name: &str| folder.path().join(name);
         let log = std::fs::File::create(at("log")).unwrap();
-        let mut command = Command::new("dockerd");
         command.arg(format!("--host=unix://{}", at("docker.sock").display())).arg("--data-root").arg(at("data"));
         command.arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
         command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false"]);
@@ -61,6 +81,11 @@ impl Engine {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The daemon; its network namespace is the engine's.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
     }
 
     pub fn host(&self) -> String {

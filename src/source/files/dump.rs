@@ -128,7 +128,7 @@ impl Walk<'_> {
             let (Some(parent), Some(name)) = (root.real.parent(), root.real.file_name()) else {
                 return Err(Error::failed(format!("path {} has no parent", root.record.path)));
             };
-            let parent = sys::open_dir_path(parent).map_err(failed)?;
+            let parent = sys::open_parent_path(parent).map_err(failed)?;
             self.root_length = self.path.len() - root.record.name.rsplit('/').next().map_or(0, str::len);
             let node = sys::lstat(parent.as_fd(), name.as_bytes()).map_err(failed)?;
             return self.file(parent.as_fd(), name.as_bytes(), node);

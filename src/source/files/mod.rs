@@ -5,6 +5,7 @@
 //! Links inside are stored, not followed. Holes stay holes. Sockets, fifos and devices are listed, not stored. Extended attributes
 //! of symbolic links are not kept.
 
+mod access;
 mod content;
 mod dump;
 mod filter;
@@ -29,6 +30,7 @@ use crate::model::ArtifactFormat;
 use crate::model::artifact::Consistency;
 use crate::pipeline::plain::PlainSender;
 use crate::source::{ArtifactPlan, DumpEnd, Preflight, RunContext, Session, Source};
+pub(crate) use access::let_in;
 use filter::Filter;
 pub use load::FilesLoader;
 pub use read::{extract_path, list};
@@ -103,7 +105,7 @@ impl Source for FilesSource {
         "files"
     }
 
-    async fn preflight(&self, _context: &RunContext) -> Result<Preflight> {
+    async fn preflight(&self, context: &RunContext) -> Result<Preflight> {
         let roots = self.roots().await?;
         let mut found = Preflight::default();
         for root in &roots {
@@ -115,24 +117,24 @@ impl Source for FilesSource {
                 ));
             }
         }
-        let (real, kinds): (Vec<_>, Vec<_>) = roots.iter().map(|r| (r.real.clone(), r.record.kind)).unzip();
-        blocking(move || {
-            for (path, kind) in real.iter().zip(kinds) {
-                let opened = match kind {
-                    roots::RootKind::Dir => sys::open_dir_path(path).map(drop).map_err(std::io::Error::from),
-                    roots::RootKind::File => std::fs::File::open(path).map(drop),
-                };
-                opened.map_err(|e| {
-                    Error::new(crate::error::Kind::Preflight, format!("open {}", path.display()))
-                        .because(e)
-                        .hint("run drctl as a user that may read it, or leave it out of `paths`")
-                })?;
-            }
-            Ok(())
-        })
-        .await?;
         let paths: Vec<&str> = roots.iter().map(|root| root.record.path.as_str()).collect();
         found.summary = paths.join(", ");
+        let (filter, one_file_system) = (self.settings.filter(context.clock.now())?, self.settings.one_file_system);
+        let cancel = context.cancel.clone();
+        let looked = blocking(move || {
+            for root in &roots {
+                can_open(root)?;
+            }
+            let all = access::reads_everything();
+            Ok((!all).then(|| access::look(&roots, &filter, one_file_system, access::LONGEST, &cancel)))
+        })
+        .await?;
+        if let Some(looked) = looked {
+            if looked.cut {
+                found.summary.push_str(&format!(" (of the rights in them the first {} were looked at)", looked.seen));
+            }
+            found.warnings.extend(looked.warning());
+        }
         Ok(found)
     }
 
@@ -215,6 +217,20 @@ impl Session for FilesSession {
     fn as_of(&self) -> Timestamp {
         self.as_of
     }
+}
+
+fn can_open(root: &Root) -> Result<()> {
+    let opened = match root.record.kind {
+        roots::RootKind::Dir => sys::open_dir_path(&root.real).map(drop).map_err(std::io::Error::from),
+        roots::RootKind::File => std::fs::File::open(&root.real).map(drop),
+    };
+    opened.map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::PermissionDenied => let_in(&root.real),
+            _ => "mend it, or leave it out of `paths`".to_owned(),
+        };
+        Error::new(crate::error::Kind::Preflight, format!("open {}", root.real.display())).because(e).hint(hint)
+    })
 }
 
 /// Runs on a thread where waiting for the disk holds nobody up.

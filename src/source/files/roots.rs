@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::source::files::access::let_in;
 use crate::source::files::mounts::Mounts;
 use crate::source::files::report::{Listed, Report};
 use crate::source::files::sys::{Node, NodeId, NodeKind};
@@ -95,9 +96,11 @@ pub(crate) fn absolute(path: &Path) -> Result<String> {
 }
 
 fn missing(path: &str, error: std::io::Error) -> Error {
-    Error::new(Kind::Preflight, format!("path {path} of a files source"))
-        .because(error)
-        .hint("is it mounted? correct `paths`, or create it")
+    let hint = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => let_in(Path::new(path)),
+        _ => "is it mounted? correct `paths`, or create it".to_owned(),
+    };
+    Error::new(Kind::Preflight, format!("path {path} of a files source")).because(error).hint(hint)
 }
 
 /// Finds every root. A missing one, one inside another, or one that is neither file nor folder is an error.

@@ -154,6 +154,11 @@ pub(crate) fn open_dir_path(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     openat(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Like [`open_dir_path`], only to look names up in it: that needs no right to list it.
+pub(crate) fn open_parent_path(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    openat(rustix::fs::CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Opens a file to read it. A fifo put in its place in the meantime does not hang (`NONBLOCK`).
 pub(crate) fn open_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat(dir, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())

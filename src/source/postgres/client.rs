@@ -15,6 +15,7 @@ use crate::model::artifact::Tool;
 use crate::process::{Command, Limits, lookup};
 use crate::reach::{Reach, Way, there};
 use crate::source::postgres::connect::password;
+use crate::source::postgres::packages::install;
 use crate::source::postgres::settings::{PostgresSettings, SslMode, Tools};
 use crate::source::postgres::tls::TlsFiles;
 
@@ -63,7 +64,7 @@ async fn find_there(
             Kind::Preflight,
             format!("the {tool} of {} cannot be used: the certificates to check with lie here, not there", reach.name()),
         )
-        .hint(format!("apt-get install postgresql-client-{at_least} here")));
+        .hint(format!("here: {}", install(at_least))));
     }
     let limits = Limits { total: Some(Duration::from_secs(60)), ..Limits::default() };
     let command = reach.shell(&format!("look for {tool}"), VERSIONS, &[tool.to_owned()]).await?.limits(limits);
@@ -82,8 +83,7 @@ async fn find_there(
     }
     let old: Vec<String> = seen.iter().map(|c| format!("{tool} {} there is older than {why}", c.tool.version)).collect();
     let what = if old.is_empty() { format!("there is no {tool} there either") } else { old.join("; ") };
-    Err(Error::new(Kind::Preflight, format!("{}: {what}", reach.name()))
-        .hint(format!("apt-get install postgresql-client-{at_least}, here or there")))
+    Err(Error::new(Kind::Preflight, format!("{}: {what}", reach.name())).hint(format!("{}; or install it there", install(at_least))))
 }
 
 /// An error of a program that a reach ran, by what its words tell of what stands in between.
@@ -96,7 +96,7 @@ pub(super) fn judged(reach: &dyn Reach, error: Error, said: &str) -> Error {
 }
 
 async fn find_here(settings: &PostgresSettings, tool: &str, at_least: u32, why: &str, cancel: &CancellationToken) -> Result<Client> {
-    let install = format!("apt-get install postgresql-client-{at_least}, or name the folder of such a client in client_folders");
+    let install = format!("{}; or name the folder of such a client in client_folders", install(at_least));
     let mut seen = Vec::new();
     let mut problems = Vec::new();
     for folders in folders(settings) {

@@ -9,6 +9,7 @@ mod connect;
 mod dump;
 pub mod grants;
 mod load;
+mod packages;
 mod settings;
 mod tls;
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::format::tar::{Entry, EntryKind, Sink, Totals};
+use crate::source::files::access;
 use crate::source::files::load::look::{Look, set_time, times};
 use crate::source::files::load::tree::failed;
 use crate::source::files::report::Listed;
@@ -61,7 +62,7 @@ impl Extractor {
             places,
             limits,
             seen: Totals::default(),
-            privileged: rustix::process::geteuid().is_root(),
+            privileged: access::gives_owners(),
             current: None,
             stack: None,
             leaving: Vec::new(),

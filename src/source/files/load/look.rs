@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::format::tar::Xattr;
+use crate::source::files::access;
 use crate::source::files::load::tree::failed;
 use crate::source::files::report::Listed;
 use crate::source::files::sys::{self, shown};
@@ -65,7 +66,7 @@ impl Look {
                 let _ = rustix::fs::fremovexattr(fd, name.as_slice());
             }
         }
-        self.set(fd, rustix::process::geteuid().is_root(), &mut Listed::default(), path)
+        self.set(fd, access::gives_owners(), &mut Listed::default(), path)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::format::tar::Totals;
 use crate::source::files::FilesSettings;
+use crate::source::files::access;
 use crate::source::files::filter::Filter;
 use crate::source::files::load::place::{is_empty_or_absent, place_all};
 use crate::source::files::load::state::{Mode, details};
@@ -51,8 +52,8 @@ pub(super) fn plan(settings: &FilesSettings, request: &LoadRequest) -> Result<Lo
     if request.in_place {
         plan.warnings.push("files are laid beside the live ones first even with --in-place, and put in place at the end".to_owned());
     }
-    if !rustix::process::geteuid().is_root() {
-        plan.warnings.push("drctl does not run as root: owners cannot be restored".to_owned());
+    if !access::gives_owners() {
+        plan.warnings.push("drctl runs neither as root nor with CAP_CHOWN: owners cannot be restored".to_owned());
     }
     Ok(plan)
 }
@@ -128,7 +129,7 @@ fn live_plan(
 
 fn writable(path: &Path) -> Option<bool> {
     let existing = path.ancestors().find(|p| p.exists())?;
-    Some(rustix::fs::access(existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok())
+    Some(access::may_write_folder(existing))
 }
 
 /// Compares what the set needs with what the disks have.
