@@ -314,6 +314,23 @@ async fn f45_a_named_database_that_is_gone_is_said() {
     assert!(error.to_string().contains("no database nowhere") && error.hint_text().unwrap().contains("postgres"), "{error:?}");
 }
 
+/// One that is dropped between the look at the server and its dump is an error of its own artifact; the others are dumped whole.
+#[tokio::test]
+async fn f45_a_database_that_vanishes_in_mid_run_is_said_and_the_others_are_dumped() {
+    let server = Server::start();
+    for name in ["goes", "stays"] {
+        server.sql("postgres", &format!("create database {name}"));
+        server.sql(name, SHOP);
+    }
+    let context = context("f45");
+    let mut session = PostgresSource::new("postgres", server.settings()).open(&context).await.unwrap();
+    server.sql("postgres", "drop database goes");
+    let error = error_of(dump(session.as_mut(), &plan("goes"), &context).await);
+    assert!(error.to_string().contains("database \"goes\" does not exist"), "{error}");
+    assert!(!error.kind().retryable(), "{error:?}");
+    assert_eq!(dump(session.as_mut(), &plan("stays"), &context).await.unwrap().facts.unwrap().totals["rows"], 1003);
+}
+
 #[tokio::test]
 async fn f65_wide_rows_and_many_tables() {
     let server = Server::start_with("max_locks_per_transaction = 512");
