@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use drctl::error::Kind;
 use drctl::model::record::Grade;
+use drctl::model::{SystemClock, Timestamp};
 use drctl::observe::Event;
 use drctl::ops::backup::{BackupOptions, backup};
+use drctl::ops::restore::journal::{Phase, RestoreNote};
 use drctl::ops::verify::verify;
 use drctl::pipeline::seal::Sealing;
 use drctl::pipeline::split::Sink;
+use drctl::state::{Process, StateFile};
 use drctl::store::faulty::{Fault, FaultyStore, Operation, When};
 use drctl::store::memory::MemoryStore;
 use scripted::{Act, Scripted, World};
@@ -124,15 +127,21 @@ async fn f55_each_manifest_carries_the_number_of_the_lease_under_which_it_was_ma
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f8_a_cancelled_run_leaves_no_record_no_object_and_gives_the_lease_back() {
-    let (world, good) = world_with_a_good_set().await;
-    let hanging = Arc::new(Scripted::new("s", [Act::HangAfter(5_000_000)]));
-    let (cancel, job) = (world.setup.cancel.clone(), world.job([hanging]));
+    let (mut world, good) = world_with_a_good_set().await;
+    // By then an artifact is whole, and of the next one some objects are.
+    world.setup.object_bytes = 1 << 20;
+    let hanging = Arc::new(Scripted::new("s", [Act::HangAfter(20_000_000)]));
+    let (cancel, job) = (world.setup.cancel.clone(), world.job([Arc::new(Scripted::new("first", [Act::Good(10)])), hanging]));
     let stop = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        while !world.keys("sets/").await.iter().any(|key| key.contains("/s.a.raw") && key.ends_with(".002")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(world.keys("sets/").await.iter().any(|key| key.contains("/first.a.raw")));
         cancel.cancel();
     };
     let options = all();
-    let (result, ()) = tokio::join!(backup(&world.setup, &job, &options), stop);
+    let both = async { tokio::join!(backup(&world.setup, &job, &options), stop) };
+    let (result, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("the run does not end");
     assert_eq!(result.unwrap_err().kind(), Kind::Interrupted);
     let world = World { setup: drctl::ops::Setup { cancel: Default::default(), ..world.setup }, ..world };
     assert_untouched(&world, &good, 1).await;
@@ -168,11 +177,80 @@ async fn f40_a_retry_that_meets_another_server_is_void_and_names_both() {
     assert_untouched(&world, &good, 1).await;
 }
 
+/// A source to which sets are bound, answered for by `who`.
+fn bound(who: &'static str, act: Act) -> Arc<Scripted> {
+    let mut source = Scripted::new("s", [act]);
+    source.bound = true;
+    source.answers = vec![who].into();
+    Arc::new(source)
+}
+
+fn accepting() -> BackupOptions {
+    BackupOptions { accept_new_identity: vec!["s".into()], ..BackupOptions::default() }
+}
+
+/// What a person accepted and what then could not be dumped is in no set: the sets still hold the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_another_one_that_was_accepted_but_not_dumped_is_still_another() {
+    let world = World::new().await;
+    let with = |source| world.job([source, Arc::new(Scripted::new("other", [Act::Good(10)]))]);
+    assert_eq!(backup(&world.setup, &with(bound("7301", Act::Good(10))), &all()).await.unwrap().state, "complete");
+    let died = backup(&world.setup, &with(bound("9902", Act::DieAfter(10, Kind::Failed))), &accepting()).await.unwrap();
+    assert!(died.state == "partial" && died.warnings[0].contains("accepted from now on"), "{died:?}");
+    let refused = backup(&world.setup, &with(bound("9902", Act::Good(10))), &all()).await.unwrap();
+    assert!(refused.problems[0].contains("who 9902 now, 7301 when it was last backed up"), "{:?}", refused.problems);
+    assert_eq!(backup(&world.setup, &with(bound("7301", Act::Good(10))), &all()).await.unwrap().state, "complete");
+    assert_eq!(backup(&world.setup, &with(bound("9902", Act::Good(10))), &accepting()).await.unwrap().state, "complete");
+    assert_eq!(backup(&world.setup, &with(bound("9902", Act::Good(10))), &all()).await.unwrap().state, "complete");
+}
+
+/// Only a restore of this job that took place, and not at a target, says that another one is meant.
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_of_restores_only_one_that_took_place_makes_another_one_known() {
+    let mut world = World::new().await;
+    let set = backup(&world.setup, &world.job([bound("7301", Act::Good(10))]), &all()).await.unwrap().set;
+    let folder = tempfile::tempdir().unwrap();
+    let state = Arc::new(StateFile::open(&folder.path().join("state.sqlite"), Arc::new(SystemClock)).unwrap());
+    world.setup.state = Some(state.clone());
+    let took_place = RestoreNote {
+        restore: "7k3q9xyz".into(),
+        set: set.clone(),
+        sources: vec![("s".into(), "command".into())],
+        target: None,
+        in_place: false,
+        phase: Phase::Switched,
+        process: Process::this(),
+        started_at: Timestamp::now(),
+        switched_at: None,
+        elapsed_seconds: None,
+        identities: [("s".to_owned(), [("who".to_owned(), "9902".to_owned())].into())].into(),
+    };
+    let elsewhere = [("t".to_owned(), took_place.identities["s"].clone())].into();
+    let not_it = [
+        RestoreNote { target: Some("postgres://h/x".into()), ..took_place.clone() },
+        RestoreNote { set: set.to_string().replacen("shop/", "other/", 1).parse().unwrap(), ..took_place.clone() },
+        RestoreNote { identities: elsewhere, ..took_place.clone() },
+        RestoreNote { phase: Phase::Loading, ..took_place.clone() },
+        RestoreNote { phase: Phase::Switching, ..took_place.clone() },
+        RestoreNote { phase: Phase::InPlace, ..took_place.clone() },
+        RestoreNote { phase: Phase::Undone, ..took_place.clone() },
+        RestoreNote { phase: Phase::Discarded, ..took_place.clone() },
+    ];
+    for note in not_it {
+        note.save(&state).unwrap();
+        let refused = backup(&world.setup, &world.job([bound("9902", Act::Good(10))]), &all()).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Preflight, "{note:?}: {refused}");
+    }
+    took_place.save(&state).unwrap();
+    let report = backup(&world.setup, &world.job([bound("9902", Act::Good(10))]), &all()).await.unwrap();
+    assert!(report.warnings[0].contains("restore 7k3q9xyz put the data there"), "{:?}", report.warnings);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f12_a_full_store_gives_its_own_error_and_leaves_nothing() {
     let (world, good) = world_with_a_good_set().await;
     world.store.rule(Operation::Put, "*/sets/*", When::Always, Fault::FailAfterBytes(1_000_000, Kind::Full));
-    let error = backup(&world.setup, &world.job([Arc::new(Scripted::new("s", [Act::Good(9_000_000)]))]), &all()).await.unwrap_err();
+    let error = backup(&world.setup, &world.job([Arc::new(Scripted::new("s", [Act::Good(60_000_000)]))]), &all()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Full, "{error}");
     world.store.clear();
     assert_untouched(&world, &good, 1).await;

@@ -189,6 +189,43 @@ async fn f69_a_writer_at_full_speed_never_breaks_the_archive() {
     writer.join().unwrap();
 }
 
+/// Between the look at a name and its opening a link takes its place: nothing outside is read, however often it is tried.
+#[tokio::test]
+async fn f69_what_is_exchanged_for_a_link_in_that_moment_never_leads_outside() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let dir = tempfile::tempdir().unwrap();
+    let (root, outside) = (dir.path().join("tree"), dir.path().join("outside"));
+    std::fs::create_dir_all(outside.join("their-names")).unwrap();
+    std::fs::write(outside.join("their-content"), b"precious content").unwrap();
+    std::fs::create_dir_all(root.join("folder/own")).unwrap();
+    std::fs::write(root.join("file"), b"own").unwrap();
+    for (link, to) in [("file-link", "their-content"), ("folder-link", "")] {
+        std::os::unix::fs::symlink(outside.join(to), root.join(link)).unwrap();
+    }
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let swapping = std::thread::spawn({
+        let (root, stop) = (root.clone(), stop.clone());
+        move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in ["file", "folder"] {
+                    let link = root.join(format!("{name}-link"));
+                    renameat_with(CWD, root.join(name), CWD, link, RenameFlags::EXCHANGE).unwrap();
+                }
+            }
+        }
+    });
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..300 {
+        let dump = dump(at(&root)).await.unwrap();
+        assert!(!dump.bytes.windows(16).any(|w| w == b"precious content"), "the content of another file");
+        seen.extend(names(&dump.bytes));
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    swapping.join().unwrap();
+    assert!(seen.iter().any(|name| name.ends_with("/own")), "{seen:?}");
+    assert!(!seen.iter().any(|name| name.contains("their-")), "{seen:?}");
+}
+
 #[tokio::test]
 async fn f66_an_empty_folder_is_a_valid_archive_and_said() {
     let dir = tempfile::tempdir().unwrap();

@@ -258,6 +258,24 @@ async fn f40_server_restarted_in_mid_dump() {
     assert_eq!(again.facts.unwrap().totals["rows"], 201_003);
 }
 
+/// The server is exchanged between two artifacts of a session: nothing of the other one is dumped, and both are named.
+#[tokio::test]
+async fn f40_another_server_in_mid_run_is_refused_by_the_session() {
+    let (server, mut other) = (Server::start(), Server::start());
+    for server in [&server, &other] {
+        server.sql("postgres", "create database f40");
+        server.sql("f40", SHOP);
+    }
+    let context = context("f40");
+    let mut session = PostgresSource::new("postgres", server.named(&["f40"])).open(&context).await.unwrap();
+    let (one, two) = (server.identifier(), other.identifier());
+    server.crash();
+    other.take_place_at(server.port);
+    let error = error_of(dump(session.as_mut(), &plan("f40"), &context).await);
+    assert!(error.to_string().contains(&format!("system_identifier {one} then, {two} now")), "{error}");
+    assert!(!error.kind().retryable(), "{error:?}");
+}
+
 #[tokio::test]
 async fn f42_a_wrong_password_is_one_clear_error_without_the_password() {
     let server = shared();
@@ -294,6 +312,23 @@ async fn f45_a_named_database_that_is_gone_is_said() {
     let error = PostgresSource::new("postgres", server.named(&["nowhere"])).preflight(&context("f45")).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Preflight);
     assert!(error.to_string().contains("no database nowhere") && error.hint_text().unwrap().contains("postgres"), "{error:?}");
+}
+
+/// One that is dropped between the look at the server and its dump is an error of its own artifact; the others are dumped whole.
+#[tokio::test]
+async fn f45_a_database_that_vanishes_in_mid_run_is_said_and_the_others_are_dumped() {
+    let server = Server::start();
+    for name in ["goes", "stays"] {
+        server.sql("postgres", &format!("create database {name}"));
+        server.sql(name, SHOP);
+    }
+    let context = context("f45");
+    let mut session = PostgresSource::new("postgres", server.settings()).open(&context).await.unwrap();
+    server.sql("postgres", "drop database goes");
+    let error = error_of(dump(session.as_mut(), &plan("goes"), &context).await);
+    assert!(error.to_string().contains("database \"goes\" does not exist"), "{error}");
+    assert!(!error.kind().retryable(), "{error:?}");
+    assert_eq!(dump(session.as_mut(), &plan("stays"), &context).await.unwrap().facts.unwrap().totals["rows"], 1003);
 }
 
 #[tokio::test]
@@ -522,7 +557,7 @@ async fn f41_a_server_whose_data_disk_is_full_gives_its_own_words() {
     let error = dump_all(server.named(&["postgres"]), &context("f41")).await.map(drop).unwrap_err();
     println!("{error:?}");
     assert!(error.to_string().contains("No space left on device"), "{error}");
-    assert!(!error.kind().retryable(), "{error:?}");
+    assert_eq!(error.kind(), Kind::Full, "{error:?}");
     // With room again it is dumped whole.
     fill.set_len(0).unwrap();
     let (dumped, _) = dump_all(server.named(&["postgres"]), &context("f41")).await.unwrap();

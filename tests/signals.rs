@@ -105,8 +105,11 @@ fn f08_a_signal_in_the_midst_of_a_dump_leaves_no_child_no_object_no_record() {
         // Its end is known: not interrupted, and the lease is free.
         let status = home.ok(&["status"]);
         assert!(!status.out.contains("interrupted: "), "{}", status.out);
-        let next = home.ok(&["backup", "now", "--source", "files"]);
-        assert!(!next.err.contains("taken over"), "the lease was given back: {}", next.err);
+        let leases = home.files("drctl-repository/jobs/shop/lease");
+        let newest = home.path("drctl-repository/jobs/shop/lease").join(leases.last().unwrap());
+        let lease: serde_json::Value = serde_json::from_slice(&std::fs::read(newest).unwrap()).unwrap();
+        assert_eq!(lease["released"], true, "the lease was given back: {lease}");
+        home.ok(&["backup", "now", "--source", "files"]);
     }
     home.ok(&["verify", "--all"]);
 }
@@ -158,6 +161,41 @@ fn f08_a_signal_while_pg_dump_waits_for_a_lock_and_while_pg_restore_loads() {
     assert_eq!(shop.picture(), whole);
     assert!(!shop.home.ok(&["status"]).out.contains("restore --"), "nothing is left to undo");
     shop.home.ok(&["restore", &set, "--dry-run"]);
+}
+
+/// Killed while pg_dump says nothing for it waits: no broken pipe ends it, and it must not stay behind with the locks it has.
+#[test]
+fn f02_kill_9_while_pg_dump_waits_for_a_lock_leaves_no_pg_dump() {
+    let shop = Shop::new();
+    shop.backup();
+    let before = stored(&shop.home);
+    let mut locking =
+        shop.server.sql_in_background(&shop.database, "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)");
+    until("the lock", || {
+        shop.sql("SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock'") == "1"
+    });
+    let running = Running::start(&shop.home, &["backup", "now", "--source", "postgres"]);
+    until("pg_dump at the lock", || dumping(&shop) && waiting(&shop));
+    running.signal(Signal::KILL);
+    assert_eq!(running.end(Duration::from_secs(5)).code, 137);
+    let begun = Instant::now();
+    while dumping(&shop) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "pg_dump lives on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    locking.kill().unwrap();
+    locking.wait().unwrap();
+    shop.server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", shop.database));
+    shop.home.ok(&["backup", "now"]);
+    assert!(before.iter().all(|key| stored(&shop.home).contains(key)));
+    shop.home.ok(&["verify", "--all"]);
+}
+
+/// Whether a pg_dump of the shop's database is there: other tests share the server.
+fn dumping(shop: &Shop) -> bool {
+    let numbers = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let mut lines = numbers.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
+    lines.any(|line| String::from_utf8_lossy(&line).contains(&format!("--dbname=dbname='{}'", shop.database)))
 }
 
 fn waiting(shop: &Shop) -> bool {

@@ -407,15 +407,18 @@ mod tests {
     /// Without a seal the frame's own hash finds it, in a worker, with many batches still to come.
     #[tokio::test(flavor = "multi_thread")]
     async fn f23_one_bad_frame_early_in_a_long_artifact_ends_the_read() {
-        let (memory, written) = store(spec(Codec::Zstd { level: 1 }, Sealing::None), sample(48 << 20), true).await;
-        let artifact = artifact(written.unwrap());
-        let key = format!("jobs/j/sets/x/{}", artifact.file);
-        let mut bad = whole::read(memory.as_ref(), &key).await.unwrap().to_vec();
-        bad[300_000] ^= 1;
-        memory.overwrite(&key, bad.into());
-        let none = Identities::default();
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), read(&memory, &artifact, &none)).await;
-        assert_eq!(ended.expect("the read hangs").unwrap_err().kind(), Kind::Corrupt);
+        for codec in [Codec::Zstd { level: 1 }, Codec::None] {
+            let (memory, written) = store(spec(codec, Sealing::None), sample(48 << 20), true).await;
+            let artifact = artifact(written.unwrap());
+            let key = format!("jobs/j/sets/x/{}", artifact.file);
+            let mut bad = whole::read(memory.as_ref(), &key).await.unwrap().to_vec();
+            bad[300_000] ^= 1;
+            memory.overwrite(&key, bad.into());
+            let none = Identities::default();
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(60), read(&memory, &artifact, &none)).await;
+            let error = ended.expect("the read hangs").unwrap_err();
+            assert!(error.kind() == Kind::Corrupt && error.to_string().starts_with("frame "), "{codec:?}: {error}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -460,6 +463,17 @@ mod tests {
         assert!(read(&memory, &artifact, &identities).await.is_ok());
     }
 
+    /// What nothing else vouches for is vouched for by the object's own hash: here an index that says what lies there, flipped or not.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn f23_f73_an_object_is_compared_with_its_own_hash() {
+        let (memory, written) = store(spec(Codec::None, Sealing::None), sample(400_000), true).await;
+        let mut artifact = artifact(written.unwrap());
+        artifact.objects[0].stored_sha256 = Sha256::of(b"of another set");
+        let error = read(&memory, &artifact, &Identities::default()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(error.to_string().contains(&format!("{}: its SHA-256 is ", artifact.file)), "{error}");
+    }
+
     /// Age itself, behind the hash of the object: the manifest is made to fit each forgery, as who holds the store and a signing key could.
     #[tokio::test(flavor = "multi_thread")]
     async fn f81_an_age_file_cut_at_a_chunk_with_chunks_swapped_or_its_header_edited_gives_no_byte() {
@@ -467,48 +481,50 @@ mod tests {
         const CHUNK: usize = (64 << 10) + 16;
         let (secret, recipient) = Identities::generate();
         let identities = Identities::parse(&secret, "test").unwrap();
-        // Noise, so that the file is of many chunks.
-        let (memory, written) = store(spec(Codec::None, Sealing::Age(vec![recipient])), sample(900_000), true).await;
-        let artifact = artifact(written.unwrap());
-        let key = format!("jobs/j/sets/x/{}", artifact.file);
-        let good = whole::read(memory.as_ref(), &key).await.unwrap().to_vec();
-        let mac = good.windows(4).position(|w| w == b"--- ").unwrap();
-        let header = mac + good[mac..].iter().position(|b| *b == b'\n').unwrap() + 1;
-        let body = header + 16;
-        let chunks = (good.len() - body).div_ceil(CHUNK);
-        assert!(chunks > 10);
-        let chunk = |n: usize| body + n * CHUNK..(body + (n + 1) * CHUNK).min(good.len());
-        let mut forgeries: Vec<(String, Vec<u8>)> = Vec::new();
-        for n in 0..chunks {
-            forgeries.push((format!("cut before chunk {n}"), good[..chunk(n).start].to_vec()));
-            let without = [&good[..chunk(n).start], &good[chunk(n).end..]].concat();
-            forgeries.push((format!("without chunk {n}"), without));
-            if n + 1 < chunks {
-                let (a, b) = (chunk(n), chunk(n + 1));
-                forgeries.push((
-                    format!("chunks {n} and {} swapped", n + 1),
-                    [&good[..a.start], &good[b.clone()], &good[a], &good[b.end..]].concat(),
-                ));
+        // Noise, so that the file is of many chunks; with a last chunk that is full and with one that is not.
+        for length in [900_000, 14 << 16] {
+            let (memory, written) = store(spec(Codec::None, Sealing::Age(vec![recipient.clone()])), sample(length), true).await;
+            let artifact = artifact(written.unwrap());
+            let key = format!("jobs/j/sets/x/{}", artifact.file);
+            let good = whole::read(memory.as_ref(), &key).await.unwrap().to_vec();
+            let mac = good.windows(4).position(|w| w == b"--- ").unwrap();
+            let header = mac + good[mac..].iter().position(|b| *b == b'\n').unwrap() + 1;
+            let body = header + 16;
+            let chunks = (good.len() - body).div_ceil(CHUNK);
+            assert!(chunks > 10);
+            let chunk = |n: usize| body + n * CHUNK..(body + (n + 1) * CHUNK).min(good.len());
+            let mut forgeries: Vec<(String, Vec<u8>)> = Vec::new();
+            for n in 0..chunks {
+                forgeries.push((format!("cut before chunk {n}"), good[..chunk(n).start].to_vec()));
+                let without = [&good[..chunk(n).start], &good[chunk(n).end..]].concat();
+                forgeries.push((format!("without chunk {n}"), without));
+                if n + 1 < chunks {
+                    let (a, b) = (chunk(n), chunk(n + 1));
+                    forgeries.push((
+                        format!("chunks {n} and {} swapped", n + 1),
+                        [&good[..a.start], &good[b.clone()], &good[a], &good[b.end..]].concat(),
+                    ));
+                }
+                let mut flipped = good.clone();
+                flipped[chunk(n).end - 1] ^= 1;
+                forgeries.push((format!("tag of chunk {n}"), flipped));
             }
-            let mut flipped = good.clone();
-            flipped[chunk(n).end - 1] ^= 1;
-            forgeries.push((format!("tag of chunk {n}"), flipped));
+            for at in 0..body {
+                let mut edited = good.clone();
+                edited[at] ^= 1;
+                forgeries.push((format!("header byte {at}"), edited));
+            }
+            forgeries.push(("a chunk after the last".into(), [&good[..], &good[chunk(0)]].concat()));
+            for (what, bytes) in forgeries {
+                let mut fitting = artifact.clone();
+                fitting.objects[0].stored_bytes = bytes.len() as u64;
+                fitting.objects[0].stored_sha256 = Sha256::of(&bytes);
+                memory.overwrite(&key, bytes.into());
+                assert!(read(&memory, &fitting, &identities).await.is_err(), "{what} was not noticed");
+            }
+            memory.overwrite(&key, good.into());
+            assert!(read(&memory, &artifact, &identities).await.is_ok());
         }
-        for at in 0..body {
-            let mut edited = good.clone();
-            edited[at] ^= 1;
-            forgeries.push((format!("header byte {at}"), edited));
-        }
-        forgeries.push(("a chunk after the last".into(), [&good[..], &good[chunk(0)]].concat()));
-        for (what, bytes) in forgeries {
-            let mut fitting = artifact.clone();
-            fitting.objects[0].stored_bytes = bytes.len() as u64;
-            fitting.objects[0].stored_sha256 = Sha256::of(&bytes);
-            memory.overwrite(&key, bytes.into());
-            assert!(read(&memory, &fitting, &identities).await.is_err(), "{what} was not noticed");
-        }
-        memory.overwrite(&key, good.into());
-        assert!(read(&memory, &artifact, &identities).await.is_ok());
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -527,7 +543,18 @@ mod tests {
         for (at, lie) in lies.iter().enumerate() {
             let mut artifact = good.clone();
             lie(&mut artifact);
-            assert!(read(&memory, &artifact, &Identities::default()).await.is_err(), "lie {at}");
+            let error = read(&memory, &artifact, &Identities::default()).await.expect_err(&format!("lie {at}"));
+            // Noticed, not stumbled over: a panic would be an error too.
+            assert_eq!(error.kind(), Kind::Corrupt, "lie {at}: {error}");
         }
+        // More lies in the object than the frames and their index take, and the manifest knows of it.
+        let key = format!("jobs/j/sets/x/{}", good.file);
+        let longer = [&whole::read(memory.as_ref(), &key).await.unwrap()[..], b"more"].concat();
+        let mut artifact = good.clone();
+        artifact.objects[0].stored_bytes = longer.len() as u64;
+        artifact.objects[0].stored_sha256 = Sha256::of(&longer);
+        memory.overwrite(&key, longer.into());
+        let error = read(&memory, &artifact, &Identities::default()).await.unwrap_err();
+        assert!(error.to_string().contains("bytes lie under the seal"), "{error}");
     }
 }

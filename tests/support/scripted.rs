@@ -52,6 +52,8 @@ pub struct Scripted {
     pub problems: Vec<String>,
     /// Who answers, opening after opening; the last stays. Empty: always the source's own name.
     pub answers: Mutex<Vec<&'static str>>,
+    /// Who answers is lasting: sets are bound to it (FAULTS I11).
+    pub bound: bool,
 }
 
 impl Scripted {
@@ -65,6 +67,7 @@ impl Scripted {
             opened: AtomicU32::new(0),
             problems: Vec::new(),
             answers: Mutex::default(),
+            bound: false,
         }
     }
 }
@@ -122,6 +125,9 @@ async fn send(out: &PlainSender, len: usize) -> Result<()> {
 impl Session for ScriptedSession {
     fn identity(&self) -> BTreeMap<String, String> {
         BTreeMap::from([("who".into(), self.1.clone())])
+    }
+    fn bound_by(&self) -> Option<&'static str> {
+        self.0.bound.then_some("who")
     }
     fn artifacts(&self) -> Vec<ArtifactPlan> {
         let plan = |name: &&str| ArtifactPlan {

@@ -378,6 +378,11 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join("pgpass"))), (0o700, 0o600));
         assert_eq!(std::fs::read_to_string(folder.join("pgpass")).unwrap(), "*:*:*:*:a\\:b\\\\c\n");
+        // However old it looks, its owner lives.
+        let old = std::time::SystemTime::now() - Duration::from_secs(6000);
+        std::fs::File::open(&folder).unwrap().set_modified(old).unwrap();
+        sweep(folder.parent().unwrap());
+        assert!(folder.join("pgpass").exists());
         drop(private);
         assert!(!folder.exists());
         let broken = PostgresSettings { password: Some(Secret::new("a\nb")), ..PostgresSettings::default() };
@@ -400,6 +405,10 @@ mod tests {
         drop(make(&format!("{PREFIX}{living}-dead"), 60));
         drop(make(&format!("{PREFIX}{living}-beginning"), 0));
         drop(make("other-1-x", 6000));
+        // Who may look into it, or owns it, is not us.
+        let open = format!("{PREFIX}4194998-open");
+        drop(make(&open, 6000));
+        std::fs::set_permissions(parent.path().join(&open), std::fs::Permissions::from_mode(0o750)).unwrap();
         let held = make(&format!("{PREFIX}4194999-held"), 6000);
         flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
         let names = || {
@@ -410,7 +419,7 @@ mod tests {
         };
         sweep(parent.path());
         let beginning = format!("{PREFIX}{living}-beginning");
-        let mut left = vec![format!("{PREFIX}4194999-held"), beginning, "other-1-x".to_owned()];
+        let mut left = vec![format!("{PREFIX}4194999-held"), beginning, open, "other-1-x".to_owned()];
         left.sort();
         assert_eq!(names(), left);
         drop(held);
