@@ -362,6 +362,8 @@ pub enum RoleArg {
     Pruner,
     /// Reads sets to restore them
     Restorer,
+    /// All of these
+    AllInOne,
 }
 
 /// `drctl unlock JOB`.
@@ -396,5 +398,17 @@ pub enum GrantsVerb {
         /// For restores, too
         #[arg(long)]
         restore: bool,
+    },
+    /// What a store's user may do, as a policy in JSON: of the user (IAM), or of the bucket with --user-arn
+    S3 {
+        /// A store of the configuration, or s3://bucket/prefix [default: every bucket of the configuration]
+        #[arg(value_name = "STORE|URL")]
+        store: Option<String>,
+        /// For what; may be repeated [default: all-in-one]
+        #[arg(long, value_enum, value_name = "ROLE")]
+        role: Vec<RoleArg>,
+        /// Print the bucket's policy for this user, as the store names it (arn:aws:iam::…:user/…); may be repeated
+        #[arg(long, value_name = "ARN")]
+        user_arn: Vec<String>,
     },
 }

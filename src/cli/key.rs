@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::catalog::keys::KeyFile;
+use crate::catalog::keys::{KeyFile, all_in_one};
 use crate::catalog::recovery::RecoverySecrets;
 use crate::catalog::{Role, Roles};
 use crate::cli::Shell;
@@ -106,14 +106,16 @@ async fn root(opened: &Opened, path: &Path) -> Result<RecoverySecrets> {
     Ok(secrets)
 }
 
-fn roles(args: &[RoleArg]) -> Roles {
-    let role = |arg: &RoleArg| match arg {
-        RoleArg::Writer => Role::Writer,
-        RoleArg::Prover => Role::Prover,
-        RoleArg::Pruner => Role::Pruner,
-        RoleArg::Restorer => Role::Restorer,
+/// The roles that were typed.
+pub(super) fn roles(args: &[RoleArg]) -> Roles {
+    let roles = |arg: &RoleArg| match arg {
+        RoleArg::Writer => [Role::Writer].into(),
+        RoleArg::Prover => [Role::Prover].into(),
+        RoleArg::Pruner => [Role::Pruner].into(),
+        RoleArg::Restorer => [Role::Restorer].into(),
+        RoleArg::AllInOne => all_in_one(),
     };
-    args.iter().map(role).collect()
+    args.iter().flat_map(roles).collect()
 }
 
 fn role_names(roles: &Roles) -> String {

@@ -175,7 +175,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         }
         Verb::Man { out } => return man(out.as_deref()),
         Verb::Config(args) => return configure(&cli.global, out, args.verb),
-        Verb::Grants(args) => return grants::run(out, &args.verb),
+        Verb::Grants(args) => return grants::run(&cli.global, out, &args.verb),
         _ => {}
     }
     no_core_dumps();
