@@ -48,7 +48,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FOLDER|URL", hide_short_help = true)]
     pub repo: Option<PathBuf>,
     /// Recovery file that opens the repository; its passphrase is asked for, or taken from DRCTL_PASSPHRASE_FILE
-    #[arg(long, global = true, value_name = "FILE", requires = "repo", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub recovery: Option<PathBuf>,
 }
 
@@ -105,7 +105,16 @@ pub struct InitArgs {
     /// Name of the job [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
-    /// File with the passphrase for the recovery file; without it one is made and printed
+    /// Make this machine one of an existing repository, which --recovery opens: configuration from its newest set, a new signing key
+    #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["store", "job"])]
+    pub from: Option<PathBuf>,
+    /// With --from: what the new signing key may do; may be repeated [default: all-in-one]
+    #[arg(long, value_enum, value_name = "ROLE", requires = "from")]
+    pub role: Vec<RoleArg>,
+    /// With --from: number of a key that the new one takes the place of, that of a lost host; may be repeated
+    #[arg(long, value_name = "NUMBER", requires = "from")]
+    pub revoke: Vec<u64>,
+    /// File with the passphrase for the recovery file; without it one is made and printed, or with --from asked for
     #[arg(long, value_name = "FILE", env = "DRCTL_PASSPHRASE_FILE", hide_env = true)]
     pub passphrase_file: Option<PathBuf>,
     /// Show what would be made, make nothing
@@ -348,6 +357,9 @@ pub enum KeyVerb {
         /// The recovery file: it holds the root key that signs for others
         #[arg(long, value_name = "FILE")]
         by: PathBuf,
+        /// Number of a further key that it takes the place of, that of a lost host; may be repeated
+        #[arg(long, value_name = "NUMBER")]
+        revoke: Vec<u64>,
     },
 }
 

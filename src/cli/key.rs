@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::catalog::keys::{KeyFile, all_in_one};
 use crate::catalog::recovery::RecoverySecrets;
-use crate::catalog::{Role, Roles};
+use crate::catalog::{Repository, Role, Roles};
 use crate::cli::Shell;
 use crate::cli::args::{KeyArgs, KeyVerb, RoleArg};
 use crate::cli::open::{Opened, recovery_file};
@@ -38,10 +38,7 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
         KeyVerb::Add { role, holder, out, by, revoke } => {
             let opened = Opened::for_reading(shell).await?;
             let secrets = root(&opened, &by).await?;
-            let known = opened.setup.repository.key_files().await?;
-            if let Some(unknown) = revoke.iter().find(|number| !known.iter().any(|file| file.number == **number)) {
-                return Err(Error::new(Kind::Usage, format!("--revoke {unknown}: there is no such key")).hint("drctl key list"));
-            }
+            check_revoked(&opened.setup.repository, &revoke).await?;
             let wanted = Wanted { roles: roles(&role), holder, revokes: revoke };
             let file = keys::add(&opened.setup, &secrets.root, &out, &wanted).await?;
             let made = Made::of(&file, &out);
@@ -55,13 +52,14 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
                 )
             });
         }
-        KeyVerb::Rotate { role, by } => {
+        KeyVerb::Rotate { role, by, revoke } => {
             let opened = Opened::for_writing(shell).await?;
             let secrets = root(&opened, &by).await?;
             let path = opened.config.as_ref().map(|config| config.repository.signing_key.clone());
             let path = path.ok_or_else(|| Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"))?;
             let wanted = (!role.is_empty()).then(|| roles(&role));
-            let file = keys::rotate(&opened.setup, &secrets.root, &path, wanted).await?;
+            check_revoked(&opened.setup.repository, &revoke).await?;
+            let file = keys::rotate(&opened.setup, &secrets.root, &path, wanted, &revoke).await?;
             let made = Made::of(&file, &path);
             shell.out.result("key", &made, |made| {
                 let revoked: Vec<String> = made.revokes.iter().map(ToString::to_string).collect();
@@ -94,6 +92,18 @@ impl Made {
     }
 }
 
+/// What is to be revoked must be there: a wrong number would leave a stolen key in force.
+pub(super) async fn check_revoked(repository: &Repository, revoke: &[u64]) -> Result<()> {
+    if revoke.is_empty() {
+        return Ok(());
+    }
+    let known = repository.key_files().await?;
+    match revoke.iter().find(|number| !known.iter().any(|file| file.number == **number)) {
+        Some(unknown) => Err(Error::new(Kind::Usage, format!("--revoke {unknown}: there is no such key")).hint("drctl key list")),
+        None => Ok(()),
+    }
+}
+
 async fn root(opened: &Opened, path: &Path) -> Result<RecoverySecrets> {
     let (file, secrets) = recovery_file(path).await?;
     let repository = &opened.setup.repository;
@@ -118,7 +128,7 @@ pub(super) fn roles(args: &[RoleArg]) -> Roles {
     args.iter().flat_map(roles).collect()
 }
 
-fn role_names(roles: &Roles) -> String {
+pub(super) fn role_names(roles: &Roles) -> String {
     roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
 }
 
