@@ -260,12 +260,15 @@ fn a_copy_is_not_taken_for_the_first_store() {
     old.init("jobs:\n  - job: shop\n    sources:\n      - files: { name: data, paths: [data] }\n");
     let config = std::fs::read_to_string(old.path("drctl.yaml")).unwrap();
     let first = "      local: { path: drctl-repository }";
-    old.write("drctl.yaml", &config.replace(first, &format!("{first}\n    - {{ name: far, local: {{ path: far }} }}")));
+    let config =
+        config.replace(first, &format!("{first}\n    - {{ name: far, local: {{ path: far }} }}")).replace("name: main", "name: near");
+    old.write("drctl.yaml", &config);
     old.ok(&["backup", "now"]);
     let home = new_machine(&old);
     let ran = init(&home, &old.path("far").display().to_string(), &[]);
-    assert!(ran.code == 4 && ran.err.contains("is store 'far', a copy: the log lies in store 'main'"), "{}", ran.all());
+    assert!(ran.code == 4 && ran.err.contains("is store 'far', a copy: the log lies in store 'near'"), "{}", ran.all());
     let ran = init_ok(&home, &store(&old), &[]);
     assert!(ran.out.contains("further stores (far)"), "{}", ran.out);
+    assert!(std::fs::read_to_string(home.path("drctl.yaml")).unwrap().contains("- name: near\n"), "sets know their store by this name");
     home.ok(&["backup", "now"]);
 }

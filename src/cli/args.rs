@@ -349,8 +349,14 @@ pub enum KeyVerb {
         #[arg(long, value_name = "NUMBER")]
         revoke: Vec<u64>,
     },
-    /// Replace this host's signing key, and revoke the old one
+    /// Replace this host's signing key and revoke the old one; or, with --identity, the age identity that opens sets
     Rotate {
+        /// Rotate the age identity instead: new sets are sealed for a new one, old sets stay open to the old one. Makes a new recovery file
+        #[arg(long, conflicts_with_all = ["role", "revoke"])]
+        identity: bool,
+        /// With --identity: the new recovery file [default: beside the old one, numbered]
+        #[arg(long, value_name = "FILE", requires = "identity")]
+        out: Option<PathBuf>,
         /// What the new one may do [default: what the old one may]; may be repeated
         #[arg(long, value_enum, value_name = "ROLE")]
         role: Vec<RoleArg>,

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use crate::catalog::keys::{KeyFile, all_in_one};
 use crate::catalog::recovery::RecoverySecrets;
-use crate::catalog::{Repository, Role, Roles};
-use crate::cli::Shell;
+use crate::catalog::{RecoveryFile, Repository, Role, Roles};
 use crate::cli::args::{KeyArgs, KeyVerb, RoleArg};
 use crate::cli::open::{Opened, recovery_file};
 use crate::cli::output::table;
+use crate::cli::{Shell, rotate_identity};
 use crate::error::{Error, Kind, Result};
 use crate::ops::confirm::confirm;
 use crate::ops::keys::{self, KeyLine, Wanted};
@@ -52,7 +52,8 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
                 )
             });
         }
-        KeyVerb::Rotate { role, by, revoke } => {
+        KeyVerb::Rotate { identity: true, by, out, .. } => return rotate_identity::run(shell, &by, out.as_deref()).await,
+        KeyVerb::Rotate { role, by, revoke, .. } => {
             let opened = Opened::for_writing(shell).await?;
             let secrets = root(&opened, &by).await?;
             let path = opened.config.as_ref().map(|config| config.repository.signing_key.clone());
@@ -106,14 +107,18 @@ pub(super) async fn check_revoked(repository: &Repository, revoke: &[u64]) -> Re
 
 async fn root(opened: &Opened, path: &Path) -> Result<RecoverySecrets> {
     let (file, secrets) = recovery_file(path).await?;
-    let repository = &opened.setup.repository;
-    if file.repository != repository.id() {
-        return Err(Error::new(
-            Kind::Preflight,
-            format!("this recovery file is for repository {}, not for {}", file.repository, repository.id()),
-        ));
-    }
+    same_repository(opened, &file)?;
     Ok(secrets)
+}
+
+/// Refuses a recovery file of another repository.
+pub(super) fn same_repository(opened: &Opened, file: &RecoveryFile) -> Result<()> {
+    let repository = &opened.setup.repository;
+    if file.repository == repository.id() && file.root == *repository.root() {
+        return Ok(());
+    }
+    let text = format!("this recovery file is for repository {}, not for {}", file.repository, repository.id());
+    Err(Error::new(Kind::Preflight, text))
 }
 
 /// The roles that were typed.

@@ -141,7 +141,7 @@ impl Opened {
         let (trust, identities) = match &shell.global.recovery {
             Some(path) => {
                 let (file, secrets) = recovery_file(path).await?;
-                (file.trust(), Identities::parse(&secrets.identity, "the recovery file")?)
+                (file.trust(), Identities::parse(&secrets.identities, "the recovery file")?)
             }
             None => {
                 shell.bus.warn("without --recovery nobody vouches for this repository: its signatures are checked against its own key");

@@ -1,12 +1,8 @@
 //! The configuration of a new machine, from the one that a set kept.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-
 use super::{Plan, Report};
 use crate::catalog::RecoveryFile;
+use crate::cli::files::create_whole;
 use crate::cli::init::{private_file, private_folder};
 use crate::cli::open;
 use crate::config::discover::{Look, discover};
@@ -55,7 +51,8 @@ pub(super) fn write(
     loop {
         let written = template::write(&template);
         write_secrets(&written)?;
-        replace(&next, written.text.as_bytes())?;
+        let _ = std::fs::remove_file(&next);
+        create_whole(&next, written.text.as_bytes())?;
         let problems = match load(&open::load_options(Some(&next))) {
             Ok(config) => {
                 report.jobs = config.jobs.iter().map(|job| job.name.to_string()).collect();
@@ -118,15 +115,4 @@ fn write_secrets(written: &Written) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Writes a file of our own anew.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let what = || format!("write {}", path.display());
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::failed(what()).because(e)),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).context(what)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).context(what)
 }

@@ -152,7 +152,7 @@ async fn make(shell: &Shell, plan: &Plan, (file, secrets): &(RecoveryFile, Recov
     key::check_revoked(&repository, &plan.revokes).await?;
 
     let mut setup = Setup::new(repository, vec![store.sink.clone()], Sealing::None);
-    setup.identities = Identities::parse(&secrets.identity, "the recovery file")?;
+    setup.identities = Identities::parse(&secrets.identities, "the recovery file")?;
     setup.bus = shell.bus.clone();
     setup.cancel = shell.cancel.clone();
     setup.host = host;
@@ -299,7 +299,7 @@ async fn make_keys(shell: &Shell, plan: &Plan, setup: &Setup, secrets: &Recovery
     }
     fail::fail_point!("init-from::marked");
     if let Some(path) = plan.identity() {
-        let text = format!("# age identity of drctl: whoever has it can open every backup\n{}\n", secrets.identity.expose());
+        let text = format!("# age identity of drctl: whoever has it can open every backup\n{}\n", secrets.identities.expose());
         match private_file(&path, text.as_bytes()) {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Exists => {
