@@ -163,7 +163,7 @@ jobs:
 
     #[test]
     fn what_is_no_such_text_is_not_guessed_at() {
-        for text in ["", "x", "{", "repository: 1\n", "jobs:\n  - job: a\n", &TEXT.replace("  - job: shop", "  -   job: shop")] {
+        for text in ["", "x", "{", "repository: 1\n", "jobs:\n  - job: a\n", &TEXT.replace("  - job: shop", "  -\n    job: shop")] {
             assert_eq!(read(text), None, "{text}");
         }
         assert!(!read(&TEXT.replace("encryption: age", "encryption: none")).unwrap().encrypted);
