@@ -11,6 +11,7 @@ pub mod copies;
 pub mod encoding;
 pub mod env;
 pub mod fold;
+pub mod grants;
 pub mod hold;
 pub mod keys;
 pub mod lease;

@@ -1,6 +1,6 @@
 //! The recovery file: everything needed to restore from nothing but the store, on paper or in a password manager.
 //!
-//! It is plain text. Place, id and public keys stand in clear; the age identity and the root secret are one age file under a
+//! It is plain text. Place, id and public keys stand in clear; the age identities, the newest first, and the root secret are one age file under a
 //! passphrase, armored, which stock `age -d` opens too. The reader forgives what paper and mailers do to blank space.
 
 use std::str::FromStr as _;
@@ -34,27 +34,27 @@ pub struct RecoveryFile {
     pub repository: String,
     /// The root public key.
     pub root: PublicKey,
-    /// age recipient of the identity inside (`age1…`).
+    /// age recipient of the newest identity inside (`age1…`): what is written from then on is sealed for it.
     pub recipient: String,
-    /// The age file, armored: identity and root secret under a passphrase.
+    /// The age file, armored: identities and root secret under a passphrase.
     pub sealed: String,
 }
 
 /// What the passphrase opens.
 #[derive(Debug)]
 pub struct RecoverySecrets {
-    /// The age identity (`AGE-SECRET-KEY-1…`).
-    pub identity: Secret,
+    /// The age identities, a line `AGE-SECRET-KEY-1…` each, the newest first.
+    pub identities: Secret,
     /// The root secret key.
     pub root: MinisignKey,
 }
 
 impl RecoveryFile {
-    /// Seals the secrets under `passphrase` (age's scrypt; takes about a second and 256 MiB of memory).
-    pub fn seal(location: &str, repository: &str, root: &MinisignKey, identity: &Secret, passphrase: &Secret) -> Result<RecoveryFile> {
+    /// Seals the secrets under `passphrase` (age's scrypt; takes about a second and 256 MiB of memory). `identities` are lines, the newest first.
+    pub fn seal(location: &str, repository: &str, root: &MinisignKey, identities: &Secret, passphrase: &Secret) -> Result<RecoveryFile> {
         let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
         recipient.set_work_factor(if cfg!(test) { 2 } else { WORK });
-        Self::seal_for(&recipient, location, repository, root, identity)
+        Self::seal_for(&recipient, location, repository, root, identities)
     }
 
     fn seal_for(
@@ -62,25 +62,27 @@ impl RecoveryFile {
         location: &str,
         repository: &str,
         root: &MinisignKey,
-        identity: &Secret,
+        identities: &Secret,
     ) -> Result<RecoveryFile> {
         if location.is_empty() || location.contains(['\n', '\r']) {
             return Err(Error::failed("write the recovery file: the repository's place cannot stand on one line"));
         }
-        let age_identity = age::x25519::Identity::from_str(identity.expose())
-            .map_err(|_| Error::failed("write the recovery file: the identity is not an age secret key"))?;
+        let no_key = || Error::failed("write the recovery file: the identity is not an age secret key");
+        let parse = |line: &str| age::x25519::Identity::from_str(line).map_err(|_| no_key());
+        let identities = identities.expose().lines().map(parse).collect::<Result<Vec<_>>>()?;
+        let newest = identities.first().ok_or_else(no_key)?.to_public();
         let root_text = root.to_text()?;
         // An identity file as age itself writes it, with the root key in its comments: `age -d recovery | age -d -i - …` works.
         let root_lines = root_text.expose().lines().map(|line| format!("# root: {line}\n")).collect::<String>();
-        let plain =
-            Secret::new(format!("# public key: {}\n{}\n{root_lines}", age_identity.to_public(), age_identity.to_string().expose_secret()));
+        let key_lines = identities.iter().map(|i| format!("# public key: {}\n{}\n", i.to_public(), i.to_string().expose_secret()));
+        let plain = Secret::new(key_lines.collect::<String>() + &root_lines);
         let sealed =
             age::encrypt_and_armor(recipient, plain.expose().as_bytes()).map_err(|e| Error::failed("seal the recovery file").because(e))?;
         Ok(RecoveryFile {
             location: location.to_owned(),
             repository: repository.to_owned(),
             root: root.public().clone(),
-            recipient: age_identity.to_public().to_string(),
+            recipient: newest.to_string(),
             sealed: sealed.trim().to_owned(),
         })
     }
@@ -171,19 +173,20 @@ impl RecoveryFile {
         })?;
         let bad = |why: &str| Error::corrupt(format!("open the recovery file: {why}"));
         let plain = Secret::new(String::from_utf8(plain).map_err(|_| bad("its sealed part is not text"))?);
-        let identity =
-            plain.expose().lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).ok_or_else(|| bad("no identity is inside"))?;
-        let parsed = age::x25519::Identity::from_str(identity).map_err(|_| bad("the identity inside cannot be read"))?;
+        let lines: Vec<&str> = plain.expose().lines().filter(|line| line.starts_with("AGE-SECRET-KEY-1")).collect();
+        let newest = lines.first().ok_or_else(|| bad("no identity is inside"))?;
+        let parsed = age::x25519::Identity::from_str(newest).map_err(|_| bad("the identity inside cannot be read"))?;
         if parsed.to_public().to_string() != self.recipient {
             return Err(bad("the identity inside is not of the recipient it names"));
         }
+        let identities = Secret::new(lines.join("\n"));
         let root: String =
             plain.expose().lines().filter_map(|line| line.strip_prefix("# root: ")).map(|line| format!("{line}\n")).collect();
         let root = MinisignKey::from_text(&Secret::new(root))?;
         if *root.public() != self.root {
             return Err(bad("the root secret inside is not of the root key it names"));
         }
-        Ok(RecoverySecrets { identity: Secret::new(identity), root })
+        Ok(RecoverySecrets { identities, root })
     }
 }
 
@@ -209,10 +212,27 @@ mod tests {
         let read = RecoveryFile::parse(&worn).unwrap();
         assert_eq!(read, file);
         let secrets = read.open(&Secret::new("correct horse")).unwrap();
-        assert_eq!(secrets.identity, identity);
+        assert_eq!(secrets.identities, identity);
         assert_eq!(secrets.root.public(), root.public());
         assert_eq!(file.open(&Secret::new("wrong")).unwrap_err().kind(), Kind::Denied);
         assert!(text.contains("drctl restore --date latest --repo 's3://bucket/drctl' --recovery recovery.txt\n"));
+    }
+
+    #[test]
+    fn several_identities_come_back_in_their_order_and_the_newest_is_named() {
+        let (_, root, old) = file();
+        let newest = age::x25519::Identity::generate();
+        let both = Secret::new(format!("{}\n{}", newest.to_string().expose_secret(), old.expose()));
+        let pass = Secret::new("correct horse");
+        let file = RecoveryFile::seal("/b", &"ab".repeat(16), &root, &both, &pass).unwrap();
+        assert_eq!(file.recipient, newest.to_public().to_string());
+        assert_eq!(file.open(&pass).unwrap().identities, both);
+        // The older one is not what new sets are sealed for.
+        let older = age::x25519::Identity::from_str(old.expose()).unwrap().to_public().to_string();
+        assert_eq!(RecoveryFile { recipient: older, ..file }.open(&pass).unwrap_err().kind(), Kind::Corrupt);
+        for bad in ["", "x", "AGE-SECRET-KEY-1X"] {
+            assert!(RecoveryFile::seal("/b", "id", &root, &Secret::new(bad), &pass).is_err(), "{bad}");
+        }
     }
 
     #[test]

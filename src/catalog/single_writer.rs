@@ -59,7 +59,7 @@ impl Repository {
                 Kind::Preflight,
                 format!("{} is single-writer: only '{named}' may write there, this is '{host}'", self.location()),
             )
-            .hint("run this on that host, or when it is gone: drctl repository adopt --by RECOVERY_FILE; reading works from anywhere: drctl list")),
+            .hint("run this on that host, or when it is gone: drctl repository adopt --by RECOVERY_FILE (with --repo PLACE where there is no configuration yet)")),
             (None, Some(why)) => Err(Error::new(
                 Kind::Preflight,
                 format!("two writers could overwrite each other's records: {why}, and the repository names no single writer"),

@@ -48,7 +48,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FOLDER|URL", hide_short_help = true)]
     pub repo: Option<PathBuf>,
     /// Recovery file that opens the repository; its passphrase is asked for, or taken from DRCTL_PASSPHRASE_FILE
-    #[arg(long, global = true, value_name = "FILE", requires = "repo", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub recovery: Option<PathBuf>,
 }
 
@@ -107,7 +107,16 @@ pub struct InitArgs {
     /// Name of the job [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
-    /// File with the passphrase for the recovery file; without it one is made and printed
+    /// Make this machine one of an existing repository, which --recovery opens: configuration from its newest set, a new signing key
+    #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["store", "job"])]
+    pub from: Option<PathBuf>,
+    /// With --from: what the new signing key may do; may be repeated [default: all-in-one]
+    #[arg(long, value_enum, value_name = "ROLE", requires = "from")]
+    pub role: Vec<RoleArg>,
+    /// With --from: number of a key that the new one takes the place of, that of a lost host; may be repeated
+    #[arg(long, value_name = "NUMBER", requires = "from")]
+    pub revoke: Vec<u64>,
+    /// File with the passphrase for the recovery file; without it one is made and printed, or with --from asked for
     #[arg(long, value_name = "FILE", env = "DRCTL_PASSPHRASE_FILE", hide_env = true)]
     pub passphrase_file: Option<PathBuf>,
     /// Show what would be made, make nothing
@@ -345,14 +354,23 @@ pub enum KeyVerb {
         #[arg(long, value_name = "NUMBER")]
         revoke: Vec<u64>,
     },
-    /// Replace this host's signing key, and revoke the old one
+    /// Replace this host's signing key and revoke the old one; or, with --identity, the age identity that opens sets
     Rotate {
+        /// Rotate the age identity instead: new sets are sealed for a new one, old sets stay open to the old one. Makes a new recovery file
+        #[arg(long, conflicts_with_all = ["role", "revoke"])]
+        identity: bool,
+        /// With --identity: the new recovery file [default: beside the old one, numbered]
+        #[arg(long, value_name = "FILE", requires = "identity")]
+        out: Option<PathBuf>,
         /// What the new one may do [default: what the old one may]; may be repeated
         #[arg(long, value_enum, value_name = "ROLE")]
         role: Vec<RoleArg>,
         /// The recovery file: it holds the root key that signs for others
         #[arg(long, value_name = "FILE")]
         by: PathBuf,
+        /// Number of a further key that it takes the place of, that of a lost host; may be repeated
+        #[arg(long, value_name = "NUMBER")]
+        revoke: Vec<u64>,
     },
 }
 
@@ -367,6 +385,8 @@ pub enum RoleArg {
     Pruner,
     /// Reads sets to restore them
     Restorer,
+    /// All of these
+    AllInOne,
 }
 
 /// `drctl unlock JOB`.
@@ -427,5 +447,17 @@ pub enum GrantsVerb {
         /// For restores, too
         #[arg(long)]
         restore: bool,
+    },
+    /// What a store's user may do, as a policy in JSON: of the user (IAM), or of the bucket with --user-arn
+    S3 {
+        /// A store of the configuration, or s3://bucket/prefix [default: every bucket of the configuration]
+        #[arg(value_name = "STORE|URL")]
+        store: Option<String>,
+        /// For what; may be repeated [default: all-in-one]
+        #[arg(long, value_enum, value_name = "ROLE")]
+        role: Vec<RoleArg>,
+        /// Print the bucket's policy for this user, as the store names it (arn:aws:iam::…:user/…); may be repeated
+        #[arg(long, value_name = "ARN")]
+        user_arn: Vec<String>,
     },
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::cli::Shell;
-use crate::cli::args::BackupArgs;
+use crate::cli::args::{BackupArgs, GradeArg};
 use crate::cli::open::Opened;
 use crate::cli::output::{bytes, count, counted, duration, took};
 use crate::error::{Error, Kind, Result};
@@ -16,6 +16,7 @@ use crate::ops::backup::{BackupOptions, BackupReport, backup};
 use crate::ops::conformance;
 use crate::ops::dump::interrupted;
 use crate::ops::identity::Known;
+use crate::ops::own_read::{self, OwnRead};
 use crate::ops::verify::{VerifyReport, verify};
 use crate::source::{Preflight, Source};
 
@@ -48,14 +49,18 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             break;
         }
         let recorded = opened.run_started("backup", &job.name);
-        let options = BackupOptions { accept_new_identity: own(&job, &args.accept_new_identity), ..own_sources(&job, &args.source) };
+        let options = BackupOptions {
+            accept_new_identity: own(&job, &args.accept_new_identity),
+            read_own: args.verify == Some(GradeArg::ReadBack),
+            ..own_sources(&job, &args.source)
+        };
         match backup(&opened.setup, &job, &options).await {
             Ok(mut report) => {
                 let exit = if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() };
                 report.unrecorded = recorded.finished(Some(&report.set), exit, None);
                 outcome.code(exit);
                 let verified = match args.verify {
-                    Some(grade) => match verify_now(&opened, &report, grade.into()).await {
+                    Some(grade) => match verify_now(&opened, &mut report, grade.into()).await {
                         Ok(verified) => {
                             outcome.code(if verified.passed { 0 } else { Kind::Verify.exit_code() });
                             Some(verified)
@@ -105,9 +110,17 @@ fn accept_changed(opened: &Opened, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-async fn verify_now(opened: &Opened, report: &BackupReport, grade: Grade) -> Result<VerifyReport> {
+async fn verify_now(opened: &Opened, report: &mut BackupReport, grade: Grade) -> Result<VerifyReport> {
     let mut log = opened.setup.log(report.set.job()).await?;
-    verify(&opened.setup, &mut log, &report.set, grade).await
+    match report.own_read.take() {
+        // A sealed host cannot read it any more: the run did, before its commit.
+        Some(OwnRead::Proven(reading)) => own_read::tell(&opened.setup, &mut log, *reading).await,
+        Some(OwnRead::NotNow { kind, why }) => {
+            Err(Error::new(kind, why)
+                .hint("this host cannot read the set any more: verify it where the identity is, or make another backup"))
+        }
+        None => verify(&opened.setup, &mut log, &report.set, grade).await,
+    }
 }
 
 /// The first thing that went wrong decides the exit code (FORMAT, Exit codes); later errors are said.

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::catalog::JobLog;
+use crate::catalog::{JobLog, Role};
 use crate::cli::Shell;
 use crate::cli::open::{Opened, load_options};
 use crate::config::load::load;
 use crate::config::typed::{Config, StorePlace};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::ops::conformance;
 use crate::ops::doctor::{self, DoctorReport, Finding, Level};
 use crate::ops::restore::Loaders as _;
@@ -53,8 +53,18 @@ async fn examine(shell: &Shell, found: &mut Vec<Finding>) {
     let opened = match Opened::for_writing(&shell.silent()).await {
         Ok(opened) => opened,
         Err(error) => {
-            found.push(Finding::error("repository", "", &error));
-            return sources(shell, None, &config, found).await;
+            let read = if error.kind() == Kind::Denied { Opened::for_reading(&shell.silent()).await.ok() } else { None };
+            match read {
+                // A prover's or pruner's store keys write records only.
+                Some(opened) if !opened.setup.roles.is_empty() && !opened.setup.roles.contains(&Role::Writer) => {
+                    found.push(Finding::ok("repository", "", "this host's role makes no sets, and its store keys do not let it"));
+                    opened
+                }
+                _ => {
+                    found.push(Finding::error("repository", "", &error));
+                    return sources(shell, None, &config, found).await;
+                }
+            }
         }
     };
     let setup = &opened.setup;

@@ -17,7 +17,7 @@ use crate::catalog::repository::REPOSITORY_KEY;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{RecoveryFile, Repository};
 use crate::cli::args::InitArgs;
-use crate::cli::{Shell, open, sources, stores};
+use crate::cli::{Shell, init_from, open, sources, stores};
 use crate::config::discover::{Finding, Found, Look, discover};
 use crate::config::environment::Environment;
 use crate::config::load::load;
@@ -32,7 +32,7 @@ use crate::store::local::LocalStore;
 use crate::store::profile::Answer;
 use crate::store::{DynStore, Store as _};
 
-const KEYS: &str = "drctl-keys";
+pub(super) const KEYS: &str = "drctl-keys";
 const RECOVERY: &str = "drctl-recovery.txt";
 
 /// What init made; the passphrase is shown once and kept nowhere.
@@ -61,6 +61,9 @@ struct Places {
 
 /// Makes a configuration and a repository.
 pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
+    if let Some(from) = args.from.clone() {
+        return init_from::run(shell, args, &from).await;
+    }
     let environment = Environment::system();
     let config = environment.absolute(shell.global.config.as_deref().unwrap_or(Path::new("drctl.yaml")));
     let folder = config.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
@@ -194,6 +197,7 @@ async fn make(
 
     let written = template::write(&Template {
         folder: folder.to_owned(),
+        store_name: "main".into(),
         store: places.store.clone(),
         id: new.repository.id().to_owned(),
         root_key: new.repository.root().as_str().to_owned(),
@@ -203,6 +207,7 @@ async fn make(
         job: job.clone(),
         findings: findings.to_vec(),
         paths: Vec::new(),
+        kept: None,
     });
     for (path, secret) in &written.secrets {
         if let Some(parent) = path.parent().filter(|parent| parent.symlink_metadata().is_err()) {
@@ -277,12 +282,12 @@ fn new_passphrase() -> Secret {
     Secret::new(groups.join("-"))
 }
 
-fn private_folder(path: &Path) -> Result<()> {
+pub(super) fn private_folder(path: &Path) -> Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(path).context(|| format!("make {}", path.display()))
 }
 
 /// Creates a file that only its owner can read; never overwrites one.
-fn private_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn private_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let what = || format!("write {}", path.display());
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).context(what)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).context(what)

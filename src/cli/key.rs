@@ -5,13 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::catalog::keys::KeyFile;
+use crate::catalog::keys::{KeyFile, all_in_one};
 use crate::catalog::recovery::RecoverySecrets;
-use crate::catalog::{Role, Roles};
-use crate::cli::Shell;
+use crate::catalog::{RecoveryFile, Repository, Role, Roles};
 use crate::cli::args::{KeyArgs, KeyVerb, RoleArg};
 use crate::cli::open::{Opened, recovery_file};
 use crate::cli::output::table;
+use crate::cli::{Shell, rotate_identity};
 use crate::error::{Error, Kind, Result};
 use crate::ops::confirm::confirm;
 use crate::ops::keys::{self, KeyLine, Wanted};
@@ -38,10 +38,7 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
         KeyVerb::Add { role, holder, out, by, revoke } => {
             let opened = Opened::for_reading(shell).await?;
             let secrets = root(&opened, &by).await?;
-            let known = opened.setup.repository.key_files().await?;
-            if let Some(unknown) = revoke.iter().find(|number| !known.iter().any(|file| file.number == **number)) {
-                return Err(Error::new(Kind::Usage, format!("--revoke {unknown}: there is no such key")).hint("drctl key list"));
-            }
+            check_revoked(&opened.setup.repository, &revoke).await?;
             let wanted = Wanted { roles: roles(&role), holder, revokes: revoke };
             let file = keys::add(&opened.setup, &secrets.root, &out, &wanted).await?;
             let made = Made::of(&file, &out);
@@ -55,13 +52,15 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
                 )
             });
         }
-        KeyVerb::Rotate { role, by } => {
+        KeyVerb::Rotate { identity: true, by, out, .. } => return rotate_identity::run(shell, &by, out.as_deref()).await,
+        KeyVerb::Rotate { role, by, revoke, .. } => {
             let opened = Opened::for_writing(shell).await?;
             let secrets = root(&opened, &by).await?;
             let path = opened.config.as_ref().map(|config| config.repository.signing_key.clone());
             let path = path.ok_or_else(|| Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"))?;
             let wanted = (!role.is_empty()).then(|| roles(&role));
-            let file = keys::rotate(&opened.setup, &secrets.root, &path, wanted).await?;
+            check_revoked(&opened.setup.repository, &revoke).await?;
+            let file = keys::rotate(&opened.setup, &secrets.root, &path, wanted, &revoke).await?;
             let made = Made::of(&file, &path);
             shell.out.result("key", &made, |made| {
                 let revoked: Vec<String> = made.revokes.iter().map(ToString::to_string).collect();
@@ -94,30 +93,48 @@ impl Made {
     }
 }
 
+/// What is to be revoked must be there: a wrong number would leave a stolen key in force.
+pub(super) async fn check_revoked(repository: &Repository, revoke: &[u64]) -> Result<()> {
+    if revoke.is_empty() {
+        return Ok(());
+    }
+    let known = repository.key_files().await?;
+    match revoke.iter().find(|number| !known.iter().any(|file| file.number == **number)) {
+        Some(unknown) => Err(Error::new(Kind::Usage, format!("--revoke {unknown}: there is no such key")).hint("drctl key list")),
+        None => Ok(()),
+    }
+}
+
 /// The secrets of a recovery file of this very repository.
 pub(super) async fn root(opened: &Opened, path: &Path) -> Result<RecoverySecrets> {
     let (file, secrets) = recovery_file(path).await?;
-    let repository = &opened.setup.repository;
-    if file.repository != repository.id() {
-        return Err(Error::new(
-            Kind::Preflight,
-            format!("this recovery file is for repository {}, not for {}", file.repository, repository.id()),
-        ));
-    }
+    same_repository(opened, &file)?;
     Ok(secrets)
 }
 
-fn roles(args: &[RoleArg]) -> Roles {
-    let role = |arg: &RoleArg| match arg {
-        RoleArg::Writer => Role::Writer,
-        RoleArg::Prover => Role::Prover,
-        RoleArg::Pruner => Role::Pruner,
-        RoleArg::Restorer => Role::Restorer,
-    };
-    args.iter().map(role).collect()
+/// Refuses a recovery file of another repository.
+pub(super) fn same_repository(opened: &Opened, file: &RecoveryFile) -> Result<()> {
+    let repository = &opened.setup.repository;
+    if file.repository == repository.id() && file.root == *repository.root() {
+        return Ok(());
+    }
+    let text = format!("this recovery file is for repository {}, not for {}", file.repository, repository.id());
+    Err(Error::new(Kind::Preflight, text))
 }
 
-fn role_names(roles: &Roles) -> String {
+/// The roles that were typed.
+pub(super) fn roles(args: &[RoleArg]) -> Roles {
+    let roles = |arg: &RoleArg| match arg {
+        RoleArg::Writer => [Role::Writer].into(),
+        RoleArg::Prover => [Role::Prover].into(),
+        RoleArg::Pruner => [Role::Pruner].into(),
+        RoleArg::Restorer => [Role::Restorer].into(),
+        RoleArg::AllInOne => all_in_one(),
+    };
+    args.iter().flat_map(roles).collect()
+}
+
+pub(super) fn role_names(roles: &Roles) -> String {
     roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
 }
 

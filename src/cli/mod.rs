@@ -6,8 +6,10 @@ mod cat;
 pub mod config;
 mod diff;
 mod doctor;
+mod files;
 mod grants;
 mod init;
+mod init_from;
 mod key;
 mod list;
 mod open;
@@ -15,6 +17,7 @@ pub mod output;
 mod progress;
 mod repository;
 mod restore;
+mod rotate_identity;
 mod show;
 mod sources;
 mod status;
@@ -177,8 +180,12 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         }
         Verb::Man { out } => return man(out.as_deref()),
         Verb::Config(args) => return configure(&cli.global, out, args.verb),
-        Verb::Grants(args) => return grants::run(out, &args.verb),
+        Verb::Grants(args) => return grants::run(&cli.global, out, &args.verb),
         _ => {}
+    }
+    if cli.global.recovery.is_some() && cli.global.repo.is_none() && !matches!(&cli.verb, Verb::Init(args) if args.from.is_some()) {
+        return Err(Error::new(Kind::Usage, "--recovery opens the repository that --repo names")
+            .hint("--repo FOLDER|URL --recovery FILE; or drctl init --from FOLDER|URL --recovery FILE"));
     }
     no_core_dumps();
     file_size_limit_is_an_error();

@@ -144,7 +144,7 @@ impl Opened {
         let (trust, identities) = match &shell.global.recovery {
             Some(path) => {
                 let (file, secrets) = recovery_file(path).await?;
-                (file.trust(), Identities::parse(&secrets.identity, "the recovery file")?)
+                (file.trust(), Identities::parse(&secrets.identities, "the recovery file")?)
             }
             None => {
                 shell.bus.warn("without --recovery nobody vouches for this repository: its signatures are checked against its own key");
@@ -402,6 +402,11 @@ fn recipients(texts: &[String]) -> Result<Vec<Recipient>> {
 
 /// Reads a recovery file and opens it with its passphrase.
 pub async fn recovery_file(path: &Path) -> Result<(RecoveryFile, RecoverySecrets)> {
+    recovery_file_with(path, passphrase).await
+}
+
+/// The same with a passphrase from elsewhere; it is asked for when the file is one.
+pub async fn recovery_file_with(path: &Path, passphrase: impl FnOnce() -> Result<Secret>) -> Result<(RecoveryFile, RecoverySecrets)> {
     let text = std::fs::read_to_string(path).context(|| format!("read the recovery file {}", path.display()))?;
     let file = RecoveryFile::parse(&text)?;
     let passphrase = passphrase()?;
@@ -414,7 +419,7 @@ pub async fn recovery_file(path: &Path) -> Result<(RecoveryFile, RecoverySecrets
 }
 
 /// The recovery file's passphrase: from the file that DRCTL_PASSPHRASE_FILE names, or from the terminal.
-fn passphrase() -> Result<Secret> {
+pub fn passphrase() -> Result<Secret> {
     if let Some(path) = std::env::var_os("DRCTL_PASSPHRASE_FILE") {
         return read_secret_file(Path::new(&path));
     }

@@ -44,8 +44,15 @@ pub async fn run(shell: &Shell, args: VerifyArgs) -> Result<u8> {
 /// The closing lines of one verification.
 pub fn text(report: &VerifyReport) -> String {
     if report.passed {
+        let how = match (report.before_commit, report.record) {
+            (false, _) => "",
+            (true, Some(_)) => "   read before its commit, by an identity of this run that nobody has any more\n",
+            (true, None) => {
+                "   read before its commit, by an identity of this run that nobody has any more; no proof in the log: that takes a prover's key\n"
+            }
+        };
         return format!(
-            "verified {} to {}: {} objects, {}, {}\n",
+            "verified {} to {}: {} objects, {}, {}\n{how}",
             report.set,
             report.grade,
             number(report.objects),

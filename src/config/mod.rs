@@ -10,6 +10,7 @@ pub mod discover;
 pub mod environment;
 pub mod expand;
 pub mod find;
+pub mod kept;
 pub mod load;
 pub mod postgres;
 pub mod problem;

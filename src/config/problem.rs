@@ -153,6 +153,11 @@ impl Problems {
         Problems { list, hint: None }
     }
 
+    /// The findings, sorted by place.
+    pub fn list(&self) -> &[Problem] {
+        &self.list
+    }
+
     /// The findings for machines.
     pub fn to_json(&self) -> Value {
         Value::Array(self.list.iter().map(Problem::to_json).collect())

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::discover::{Finding, Found, FoundPostgres};
+use crate::config::kept::KeptJob;
 use crate::config::s3::S3Place;
 use crate::config::show::scalar;
 use crate::config::typed::StorePlace;
@@ -13,6 +14,8 @@ use crate::model::{JobName, Secret};
 pub struct Template {
     /// The folder the file will lie in; what lies below it is written relative to it.
     pub folder: PathBuf,
+    /// The first store's name.
+    pub store_name: String,
     /// The first store.
     pub store: StorePlace,
     /// The repository's id.
@@ -31,6 +34,17 @@ pub struct Template {
     pub findings: Vec<Finding>,
     /// Folders to back up as files.
     pub paths: Vec<PathBuf>,
+    /// Jobs of a configuration that a backup set kept; they stand for job, findings and folders.
+    pub kept: Option<KeptJobs>,
+}
+
+/// Jobs of a configuration that a backup set kept.
+#[derive(Clone, Debug)]
+pub struct KeptJobs {
+    /// Which set, for people.
+    pub origin: String,
+    /// Each with why it does not work on this machine as it stands, if it does not: it is written down then, and not in effect.
+    pub jobs: Vec<(KeptJob, Option<String>)>,
 }
 
 /// The file's text, and the secrets it refers to.
@@ -64,7 +78,10 @@ pub fn write(template: &Template) -> Written {
     let mut out = Writer { template, text: String::new(), secrets: Vec::new() };
     out.head();
     out.repository();
-    out.job();
+    match &template.kept {
+        Some(kept) => out.kept(kept),
+        None => out.job(),
+    }
     Written { text: out.text, secrets: out.secrets }
 }
 
@@ -104,7 +121,7 @@ impl Writer<'_> {
         self.line(&format!("  root_key: {}", value(&template.root_key)));
         self.line("  # The first store holds the log. Keep it on another disk than the data, best on another machine.");
         self.line("  stores:");
-        self.line("    - name: main");
+        self.line(&format!("    - name: {}", value(&template.store_name)));
         match &template.store {
             StorePlace::Local { path } => {
                 let store = self.path(path);
@@ -211,6 +228,29 @@ impl Writer<'_> {
         self.line("    # For drctl prune, which comes later: until then nothing is deleted. A set stays when any rule wants it.");
         self.line("    retention: { keep_within: 30d, keep_monthly: 12, keep_min_verified: 3 }");
         self.line("    # objectives: { rpo: 24h, rto: 1h }");
+    }
+
+    fn kept(&mut self, kept: &KeptJobs) {
+        self.comment(
+            "",
+            &format!(
+                "From the configuration that {} was made with. Look at every path and address: they are those of that machine.",
+                kept.origin
+            ),
+        );
+        let works = kept.jobs.iter().any(|(_, problem)| problem.is_none());
+        self.line(if works { "jobs:" } else { "# jobs:" });
+        for (job, problem) in &kept.jobs {
+            if let Some(problem) = problem {
+                self.comment("  ", &format!("Job {} is not in effect, mend it and take the '#' away: {problem}", job.name));
+            }
+            for line in job.text.lines() {
+                match problem {
+                    Some(_) => self.line(&format!("  # {}", line.strip_prefix("  ").unwrap_or(line))),
+                    None => self.line(line),
+                }
+            }
+        }
     }
 
     /// What was found and is not backed up.

@@ -255,6 +255,7 @@ fn f61_a_source_that_was_taken_out_is_told_by_name() {
 fn template(folder: &TempDir, look: &Look, recipients: &[&str]) -> Template {
     Template {
         folder: folder.path().to_owned(),
+        store_name: "main".into(),
         store: StorePlace::Local { path: folder.path().join("backups") },
         id: "shop-7k3q".into(),
         root_key: ROOT_KEY.into(),
@@ -264,6 +265,7 @@ fn template(folder: &TempDir, look: &Look, recipients: &[&str]) -> Template {
         job: job_name(Path::new("/srv/shop")),
         findings: discover(look),
         paths: vec!["/data/up loads".into()],
+        kept: None,
     }
 }
 

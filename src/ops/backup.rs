@@ -22,6 +22,7 @@ use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
 use crate::ops::dump::{Destination, interrupted, remove};
 use crate::ops::guide::restore_guide;
 use crate::ops::identity::Known;
+use crate::ops::own_read::{self, OwnRead};
 use crate::ops::setup::SourceSpec;
 use crate::ops::uploaded::{check_uploaded, take_back};
 use crate::ops::{JobSpec, Setup};
@@ -51,6 +52,8 @@ pub struct BackupOptions {
     pub sources: Vec<String>,
     /// Sources that may be others than in the sets before (FAULTS I11).
     pub accept_new_identity: Vec<String>,
+    /// Read the set back before its commit where this host could not read it afterwards: sealed hosts ([`crate::ops::own_read`]).
+    pub read_own: bool,
 }
 
 /// What a run made; the value behind the closing line and `--json`.
@@ -82,6 +85,9 @@ pub struct BackupReport {
     pub previous_good: Option<(SetId, Timestamp)>,
     /// What the state file could not take, if anything.
     pub unrecorded: Option<String>,
+    /// What came of reading the set before its commit; `None` where that was not asked for, or this host can read its sets.
+    #[serde(skip)]
+    pub own_read: Option<OwnRead>,
 }
 
 /// One artifact of the report.
@@ -117,7 +123,10 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
         return Err(Error::new(Kind::Preflight, format!("back up {}: there is no signing key at hand", job.name))
             .hint("a backup needs the repository's first store and the configured signing key: drctl config show"));
     }
-    let setup = &setup.for_run(&job.name);
+    let setup = setup.for_run(&job.name);
+    let own = if options.read_own { own_read::with_identity(&setup)? } else { None };
+    let options = &BackupOptions { read_own: own.is_some(), ..options.clone() };
+    let setup = &own.unwrap_or(setup);
     let mut log = setup.log(&job.name).await?;
     settle_pending(setup, &mut log).await?;
     let gone = |holder: &Holder| is_gone(setup, &job.name, holder);
@@ -147,7 +156,7 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     if outcome.is_ok() {
         copies::bring_records(setup, &mut log).await;
     }
-    let result = outcome.map(|(manifest, record)| report(&manifest, record, &log, started.elapsed()));
+    let result = outcome.map(|committed| report(committed, &log, started.elapsed()));
     setup.bus.emit(Event::RunFinished {
         verb: "backup".into(),
         job: job.name.to_string(),
@@ -207,15 +216,16 @@ async fn keep_lease(setup: &Setup, lease: &mut Lease) -> Error {
     }
 }
 
+/// A set that stands.
+struct Committed {
+    manifest: Manifest,
+    /// Number of its record.
+    record: u64,
+    own_read: Option<OwnRead>,
+}
+
 /// Dumps everything and commits. On an error, what was stored is deleted unless the commit may stand.
-async fn attempt(
-    setup: &Setup,
-    job: &JobSpec,
-    options: &BackupOptions,
-    log: &mut JobLog,
-    run: Run,
-    lease_epoch: u64,
-) -> Result<(Manifest, u64)> {
+async fn attempt(setup: &Setup, job: &JobSpec, options: &BackupOptions, log: &mut JobLog, run: Run, lease_epoch: u64) -> Result<Committed> {
     let created = Created::default();
     let working = dump_and_commit(setup, job, options, log, run, lease_epoch, &created);
     let result = match AssertUnwindSafe(working).catch_unwind().await {
@@ -243,7 +253,7 @@ async fn dump_and_commit(
     run: Run,
     lease_epoch: u64,
     created: &Created,
-) -> Result<(Manifest, u64)> {
+) -> Result<Committed> {
     let started_at = setup.clock.now();
     let sources = &chosen(job, options)?;
     let set = run.set().clone();
@@ -277,6 +287,7 @@ async fn dump_and_commit(
     copies::tell_given_up(setup, &mut told);
     manifest.stores = setup.sinks.iter().filter(|sink| sink.given_up().is_none()).map(|sink| sink.name.clone()).collect();
     take_back(setup, created).await;
+    let own_read = if options.read_own { Some(own_read::before_commit(setup, &manifest).await?) } else { None };
     fail::fail_point!("backup::before-commit");
     if setup.cancel.is_cancelled() {
         return Err(interrupted());
@@ -299,7 +310,7 @@ async fn dump_and_commit(
         Outcome::Committed { number } => {
             fail::fail_point!("backup::after-commit");
             setup.bus.emit(Event::Recorded { record: "commit".into(), number });
-            Ok((manifest, number))
+            Ok(Committed { manifest, record: number, own_read })
         }
         Outcome::Void { reason } => {
             Err(Error::failed(format!("{set} was not committed: {reason}")).hint("run the backup again: drctl backup now"))
@@ -591,7 +602,8 @@ fn judge(manifest: &mut Manifest, previous: Option<&Manifest>, sources: &[Source
     }
 }
 
-fn report(manifest: &Manifest, record: u64, log: &JobLog, elapsed: Duration) -> BackupReport {
+fn report(committed: Committed, log: &JobLog, elapsed: Duration) -> BackupReport {
+    let Committed { manifest, record, own_read } = committed;
     let previous =
         log.state().live().rev().find(|entry| entry.is_good() && *entry.id() != manifest.set && entry.manifest.group == manifest.group);
     BackupReport {
@@ -623,5 +635,6 @@ fn report(manifest: &Manifest, record: u64, log: &JobLog, elapsed: Duration) -> 
         elapsed_seconds: elapsed.as_secs_f64(),
         previous_good: previous.map(|entry| (entry.id().clone(), entry.manifest.finished_at)),
         unrecorded: None,
+        own_read,
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::model::SetId;
 use crate::ops::Setup;
 use crate::ops::details::Details;
-use crate::pipeline::seal::Identities;
+use crate::pipeline::seal::{Identities, Sealing};
 
 /// A confirmation older than this is asked for again: papers get lost, password managers are left.
 const LASTS: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -21,6 +21,9 @@ pub struct Confirmation {
     pub at: Timestamp,
     /// The newest set of each job, each opened.
     pub sets: Vec<SetId>,
+    /// Public keys of the identities in the recovery file.
+    #[serde(default)]
+    pub recipients: Vec<String>,
     /// Whether it could be noted on this host.
     #[serde(default, skip_deserializing)]
     pub recorded: bool,
@@ -50,7 +53,12 @@ pub async fn confirm(setup: &Setup, file: &RecoveryFile, secrets: &RecoverySecre
         .hint("find the recovery file that init made with this repository; without it, make a new repository before this host is lost"));
     }
     let mut alone = setup.clone();
-    alone.identities = Identities::parse(&secrets.identity, "the recovery file")?;
+    alone.identities = Identities::parse(&secrets.identities, "the recovery file")?;
+    // A file from before a rotation opens every set there is, and none that comes.
+    if !alone.identities.can_open(&setup.sealing.encryption()) {
+        return Err(Error::new(Kind::Denied, "this recovery file does not open what is written from now on: it is not for any of this host's recipients")
+            .hint("after drctl key rotate --identity take the newest recovery file; otherwise its recipient must stand under recipients: in drctl.yaml"));
+    }
     let mut sets = Vec::new();
     for job in repository.jobs().await? {
         let log = alone.log(&job).await?;
@@ -67,7 +75,12 @@ pub async fn confirm(setup: &Setup, file: &RecoveryFile, secrets: &RecoverySecre
         return Err(Error::new(Kind::NoSuchSet, "the recovery file and its passphrase fit, but there is no set to open with them yet")
             .hint("drctl backup now, then this again"));
     }
-    let mut confirmed = Confirmation { at: setup.clock.now(), sets, recorded: false };
+    let mut confirmed = Confirmation {
+        at: setup.clock.now(),
+        sets,
+        recipients: alone.identities.recipients().iter().map(ToString::to_string).collect(),
+        recorded: false,
+    };
     if let Some(state) = &setup.state {
         let json = serde_json::to_string(&confirmed).map_err(|e| Error::failed("note the confirmation").because(e))?;
         match state.set_setting(&setting(setup), &json) {
@@ -89,10 +102,19 @@ pub fn untried(setup: &Setup) -> Option<String> {
     setup.state.as_ref()?;
     match last(setup) {
         None => Some("the recovery file was never tried".to_owned()),
+        Some(known) if !opens(&known, &setup.sealing) => Some("the recovery file was not tried since the identity was changed".to_owned()),
         Some(known) if setup.clock.now().duration_since(known.at) > LASTS => {
             Some(format!("the recovery file was last tried on {}", known.at.strftime("%Y-%m-%d")))
         }
         Some(_) => None,
+    }
+}
+
+/// Whether the recovery file that was tried opens what is written now.
+fn opens(known: &Confirmation, sealing: &Sealing) -> bool {
+    match sealing {
+        Sealing::Age(recipients) => recipients.iter().any(|recipient| known.recipients.contains(&recipient.to_string())),
+        Sealing::None => true,
     }
 }
 

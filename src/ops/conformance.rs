@@ -179,7 +179,8 @@ pub fn findings(name: &str, known: &Known, setup: &Setup) -> Vec<Finding> {
             "give it keys of its own: drctl grants s3 --role writer",
         ));
     }
-    if tried.may_delete == Answer::No && setup.roles.contains(&Role::Pruner) {
+    // Where versions are kept the question was whether those may be deleted; a plain delete is another permission.
+    if tried.may_delete == Answer::No && tried.versioning != Answer::Yes && setup.roles.contains(&Role::Pruner) {
         found.push(Finding::ok("store", name, "these keys may not delete: old sets have to be pruned from elsewhere"));
     }
     found
@@ -208,7 +209,10 @@ fn words(profile: &StoreProfile) -> String {
         of(profile.versioning, "keeps versions", "keeps no versions"),
         lock,
         of(profile.may_overwrite, "these keys may overwrite", "these keys may not overwrite"),
-        of(profile.may_delete, "these keys may delete", "these keys may not delete"),
+        match profile.versioning {
+            Answer::Yes => of(profile.may_delete, "these keys may delete versions", "these keys may not delete versions"),
+            _ => of(profile.may_delete, "these keys may delete", "these keys may not delete"),
+        },
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -133,9 +133,10 @@ pub async fn add(setup: &Setup, root: &MinisignKey, path: &Path, wanted: &Wanted
     Ok(file)
 }
 
-/// Replaces this host's signing key at `path` by a new one, of `roles` or of the old one's; the old one is revoked.
-pub async fn rotate(setup: &Setup, root: &MinisignKey, path: &Path, roles: Option<Roles>) -> Result<KeyFile> {
-    let revokes: Vec<u64> = setup.keys.iter().map(|key| key.number).collect();
+/// Replaces this host's signing key at `path` by a new one, of `roles` or of the old one's; the old one is revoked, and `further` ones with it.
+pub async fn rotate(setup: &Setup, root: &MinisignKey, path: &Path, roles: Option<Roles>, further: &[u64]) -> Result<KeyFile> {
+    let mut revokes: Vec<u64> = setup.keys.iter().map(|key| key.number).collect();
+    revokes.extend(further.iter().filter(|number| !setup.keys.iter().any(|key| key.number == **number)));
     let roles = roles.unwrap_or_else(|| setup.roles.clone());
     let next = next_of(path);
     let file = add(setup, root, &next, &Wanted { roles, holder: setup.host.clone(), revokes }).await?;

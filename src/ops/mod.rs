@@ -18,6 +18,7 @@ pub mod guide;
 pub mod identity;
 pub mod keys;
 pub mod look;
+pub mod own_read;
 pub mod progress;
 pub mod restore;
 pub mod setup;

@@ -43,6 +43,9 @@ pub struct VerifyReport {
     pub elapsed_seconds: f64,
     /// Number of the proof in the log; `None` where this host may not append one.
     pub record: Option<u64>,
+    /// Whether the run that made the set read it, by an identity of its own, before the commit ([`crate::ops::own_read`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub before_commit: bool,
 }
 
 /// Verifies one set in the store that is read (the first, unless another was asked for) and appends the proof, which names that store.
@@ -61,11 +64,7 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
     setup.bus.emit(Event::RunStarted { verb: "verify".into(), job: set.job().to_string(), set: Some(set.to_string()) });
 
     let mut holds = hold_all(setup, log, std::slice::from_ref(set)).await?;
-    let looking = async {
-        let findings = check_objects(sink, &manifest).await?;
-        if findings.is_empty() && grade == Grade::ReadBack { read_back(setup, sink, &manifest).await } else { Ok(findings) }
-    };
-    let findings = while_holding(setup, log, &mut holds, looking).await;
+    let findings = while_holding(setup, log, &mut holds, look(setup, sink, &manifest, grade)).await;
     release_all(setup, log, holds).await;
     let findings = findings?;
     // What was deleted meanwhile is not damaged (FORMAT rule 9).
@@ -85,6 +84,7 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
         stored_bytes: manifest.stored_bytes(),
         elapsed_seconds: started.elapsed().as_secs_f64(),
         record: None,
+        before_commit: false,
     };
     // The log cannot tell a proof of a store that the manifest does not name from one of the first store.
     let tells = setup.read_from == 0 || manifest.stores.contains(&sink.name);
@@ -101,15 +101,7 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
             finished_at: setup.clock.now(),
             store: sink.name.clone(),
         };
-        match hold::prove(log, proof).await {
-            Ok(appended) => {
-                report.record = Some(appended.number);
-                setup.bus.emit(Event::Recorded { record: "proof".into(), number: appended.number });
-            }
-            Err(error) if takes_no_bytes(&error) => setup.bus.warn(format!("this proof is not in the log: {error}")),
-            Err(error) => return Err(error),
-        }
-        copies::bring_records(setup, log).await;
+        report.record = record(setup, log, proof).await?;
     }
     report.elapsed_seconds = started.elapsed().as_secs_f64();
     setup.bus.emit(Event::RunFinished {
@@ -121,6 +113,29 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
         at: setup.clock.now(),
     });
     Ok(report)
+}
+
+/// Appends a proof, here and in the copies, and gives its number. Where this host may not, or the store takes no bytes, it says so.
+pub(super) async fn record(setup: &Setup, log: &mut JobLog, proof: Proof) -> Result<Option<u64>> {
+    let number = match hold::prove(log, proof).await {
+        Ok(appended) => {
+            setup.bus.emit(Event::Recorded { record: "proof".into(), number: appended.number });
+            Some(appended.number)
+        }
+        Err(error) if takes_no_bytes(&error) => {
+            setup.bus.warn(format!("this proof is not in the log: {error}"));
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    copies::bring_records(setup, log).await;
+    Ok(number)
+}
+
+/// What is wrong with a set in one store, up to a grade.
+pub(super) async fn look(setup: &Setup, sink: &Sink, manifest: &Manifest, grade: Grade) -> Result<Vec<String>> {
+    let findings = check_objects(sink, manifest).await?;
+    if findings.is_empty() && grade == Grade::ReadBack { read_back(setup, sink, manifest).await } else { Ok(findings) }
 }
 
 /// Holds on sets while they are read, where this host may append them; otherwise it says so and judges the log itself

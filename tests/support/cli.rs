@@ -36,6 +36,18 @@ impl Home {
         if below.is_empty() { work } else { work.join(below) }
     }
 
+    /// The folder of the host's own state.
+    pub fn state(&self) -> PathBuf {
+        self.temp.path().join("state")
+    }
+
+    /// A place that is not on this host: a safe, another machine.
+    pub fn away(&self, name: &str) -> PathBuf {
+        let away = self.temp.path().join("away");
+        std::fs::create_dir_all(&away).unwrap();
+        away.join(name)
+    }
+
     pub fn env(&mut self, name: &str, value: &str) {
         self.env.retain(|(n, _)| n != name);
         self.env.push((name.into(), value.into()));

@@ -143,6 +143,11 @@ impl Gateway {
 
     /// A client of the SDK for root, for what a store cannot do.
     pub fn client(&self) -> aws_sdk_s3::Client {
+        self.client_of(ROOT, ROOT_SECRET)
+    }
+
+    /// The same for another user.
+    pub fn client_of(&self, user: &str, secret: &str) -> aws_sdk_s3::Client {
         use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(aws_smithy_http_client::tls::Provider::Rustls(aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring))
@@ -153,8 +158,14 @@ impl Gateway {
             .region(Region::new("us-east-1"))
             .endpoint_url(self.endpoint())
             .force_path_style(true)
-            .credentials_provider(Credentials::new(ROOT, ROOT_SECRET, None, None, "test"));
+            .credentials_provider(Credentials::new(user, secret, None, None, "test"));
         aws_sdk_s3::Client::from_conf(config.build())
+    }
+
+    /// Gives the bucket its policy.
+    pub async fn policy(&self, policy: &serde_json::Value) {
+        let put = self.client().put_bucket_policy().bucket(BUCKET).policy(policy.to_string()).send().await;
+        put.unwrap_or_else(|e| panic!("{e:?}\n{policy:#}"));
     }
 
     /// Multipart uploads that are open.
