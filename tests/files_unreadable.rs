@@ -157,3 +157,31 @@ fn a_path_that_is_closed_as_a_whole_is_refused_with_its_line() {
         assert!(lines[0].ends_with(&format!("-m u:10001:x {}/folder", host.data.path().display())), "{lines:?}");
     }
 }
+
+#[test]
+fn what_root_does_in_anothers_repository_stays_the_others() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED runs as root and as another user: this is not root");
+        return;
+    }
+    let host = Host::new(&["files: { name: data, paths: [DATA] }"]);
+    let ran = host.as_user(&[], &["backup", "now"]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    // `sudo drctl …`, with all that writes there.
+    host.home.ok(&["verify"]);
+    host.home.ok(&["backup", "now"]);
+    host.home.ok(&["restore", "--date", "latest", "--target", "back", "--yes"]);
+    for below in ["drctl-repository", "../state"] {
+        cli::walk(&host.home.path(below), &mut |path| {
+            use std::os::unix::fs::MetadataExt;
+            let meta = path.metadata().unwrap();
+            assert_eq!((meta.uid().to_string(), meta.gid().to_string()), (UID.to_owned(), UID.to_owned()), "{}", path.display());
+            assert_eq!(path.parent().unwrap().metadata().unwrap().uid().to_string(), UID, "{}", path.display());
+        });
+    }
+    for args in [&["backup", "now"][..], &["list"], &["verify"], &["status"]] {
+        let ran = host.as_user(&[], args);
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.all());
+        assert!(!ran.err.to_lowercase().contains("denied"), "{args:?}: {}", ran.err);
+    }
+}

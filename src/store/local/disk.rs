@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
@@ -15,7 +15,9 @@ pub trait Disk: Send + Sync {
     /// Creates a file with mode 0600 that was not there before.
     fn create(&self, folder: &Folder, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?))
+        let file = rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+        inherit_owner(folder, &file);
+        Ok(File::from(file))
     }
 
     /// Appends bytes to the file.
@@ -63,7 +65,12 @@ pub trait Disk: Send + Sync {
 
     /// Creates a folder with mode 0700.
     fn make_folder(&self, parent: &Folder, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::mkdirat(parent, name, Mode::RWXU)?)
+        rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Ok(made) = rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            inherit_owner(parent, made);
+        }
+        Ok(())
     }
 
     /// Removes a file's name.
@@ -77,6 +84,19 @@ pub trait Disk: Send + Sync {
 pub struct RealDisk;
 
 impl Disk for RealDisk {}
+
+/// What root makes in another's repository is the other's, as everything there: a restore by `sudo` must not leave records that the next backup
+/// cannot read. Where that is not allowed (a network folder that squashes root) it stays as it is.
+fn inherit_owner(folder: &Folder, made: impl AsFd) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok(stat) = rustix::fs::fstat(folder)
+        && stat.st_uid != 0
+    {
+        let _ = rustix::fs::fchown(made, Some(rustix::fs::Uid::from_raw(stat.st_uid)), Some(rustix::fs::Gid::from_raw(stat.st_gid)));
+    }
+}
 
 /// `sync_file_range(2)`. It only shortens the fsync at the end, so a filesystem that cannot do it is no error.
 fn write_back(file: &File, offset: u64, length: u64, flags: libc::c_uint) -> io::Result<()> {
