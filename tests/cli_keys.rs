@@ -201,6 +201,30 @@ fn opens(home: &Home, recovery: &str, set: &str) -> i32 {
 }
 
 #[test]
+fn f80_an_identity_that_live_sets_need_is_missed_when_it_is_taken_away() {
+    let home = files();
+    assert_eq!(with_passphrase(&home, &ROTATE).code, 0);
+    home.ok(&["backup", "now", "--verify", "read-back"]);
+    let whole = text(&home, "drctl-keys/identity.txt");
+    assert!(!home.run(&["doctor"]).out.contains("cannot be opened"));
+    // Somebody tidies up: the newest identity is the first one.
+    let mut kept = false;
+    let newest: Vec<&str> = whole.lines().filter(|l| !l.starts_with("AGE-SECRET-KEY") || !std::mem::replace(&mut kept, true)).collect();
+    home.write("drctl-keys/identity.txt", &(newest.join("\n") + "\n"));
+    home.ok(&["backup", "now"]);
+    let doctor = home.run(&["doctor"]);
+    assert!(
+        doctor.code == 1 && doctor.out.contains("1 of 3 sets cannot be opened") && doctor.out.contains("put it back"),
+        "{}",
+        doctor.all()
+    );
+    assert!(home.ok(&["status"]).out.contains("ALARM: shop: 1 of 3 sets cannot be opened"));
+    home.write("drctl-keys/identity.txt", &whole);
+    assert!(!home.run(&["doctor"]).out.contains("cannot be opened"));
+    assert!(!home.ok(&["status"]).out.contains("ALARM"));
+}
+
+#[test]
 fn f79_sets_of_before_and_after_a_rotated_identity_open_on_the_host_and_from_paper() {
     let home = files();
     let first = home.newest();

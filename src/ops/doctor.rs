@@ -14,7 +14,7 @@ use crate::model::JobName;
 use crate::model::record::Grade;
 use crate::ops::look;
 use crate::ops::words::duration;
-use crate::ops::{Setup, confirm};
+use crate::ops::{Setup, confirm, keys};
 use crate::source::{RunContext, Source};
 
 /// A store's clock further off than this is a problem: leases, holds and retention go by it (FAULTS I8).
@@ -184,6 +184,9 @@ pub async fn job(setup: &Setup, job: &JobName, log: &Result<JobLog>, groups: Opt
             format!("key {} of this host was revoked", key.number),
             "use the key that replaced it: signing_key: in drctl.yaml",
         ));
+    }
+    if let Some(words) = keys::closed_sets(setup, log) {
+        found.push(Finding::problem("keys", &name, words, keys::PUT_BACK));
     }
     let stands = look::job_status(log, groups, now, None);
     match &stands.newest_good {

@@ -39,6 +39,12 @@ pub fn restore_guide(manifest: &Manifest, repository: &str, root_key: &str) -> S
             if all.len() == 1 { (*first).to_owned() } else { "one of them".to_owned() },
         );
     }
+    let _ = write!(
+        out,
+        "Out of a bucket it comes first, with the signed records, into an empty folder: `aws s3 sync s3://BUCKET/PREFIX . --exclude '*/sets/*'\n\
+         --include '{prefix}/*'` (and `--endpoint-url URL` where it is not AWS), then `cd {prefix}`.\n\n",
+        prefix = set.prefix().trim_end_matches('/'),
+    );
     out.push_str("Type the lines below in this folder, in `bash`. So that no broken pipe goes unseen, begin with:\n\n");
     out.push_str("```sh\nset -o pipefail\n```\n\n## Check first\n\nEvery line must end in OK:\n\n```sh\ncat > sums <<'END'\n");
     for object in manifest.artifacts.iter().chain([&manifest.details]).flat_map(Artifact::every_object) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::catalog::keys::KeyFile;
-use crate::catalog::{MinisignKey, PublicKey, Repository, Role, RoleKey, Roles, Signer as _};
+use crate::catalog::{JobLog, MinisignKey, PublicKey, Repository, Role, RoleKey, Roles, SetEntry, Signer as _};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::JobName;
 use crate::ops::Setup;
@@ -41,6 +41,21 @@ pub async fn at_hand(repository: &Repository, signers: Vec<MinisignKey>) -> Resu
     }
     Ok((keys, roles))
 }
+
+/// Live sets of a log that this host's identities do not open, in words; nothing on a host that has none.
+pub fn closed_sets(setup: &Setup, log: &JobLog) -> Option<String> {
+    if setup.identities.recipients().is_empty() {
+        return None;
+    }
+    let closed = |entry: &&SetEntry| !entry.manifest.artifacts.iter().all(|artifact| setup.identities.can_open(&artifact.encryption));
+    let (all, closed) = (log.state().live().count(), log.state().live().filter(closed).count());
+    let sets = if all == 1 { "set" } else { "sets" };
+    (closed > 0).then(|| format!("{closed} of {all} {sets} cannot be opened by the identities on this host"))
+}
+
+/// What brings them back.
+pub const PUT_BACK: &str =
+    "an identity that live sets need was taken away: put it back into the file under identity:, a line more; the recovery file holds it";
 
 /// One key as `key list` shows it.
 #[derive(Clone, Debug, Serialize)]

@@ -279,13 +279,17 @@ fn find_in<'e, T: StdError + 'static>(error: &'e (dyn StdError + Send + Sync + '
     find(plain)
 }
 
+const LAYERS: [&str; 4] = ["dispatch failure", "io error", "client error (Connect)", "unhandled error"];
+
 /// The words of a chain, each once.
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(here) = next.filter(|_| words.len() < 8) {
         let text = shorten(&here.to_string());
-        if !words.iter().any(|w| w.contains(&text)) {
+        // Names of layers, which tell nobody anything as long as something follows.
+        let layer = here.source().is_some() && LAYERS.iter().any(|layer| text == *layer);
+        if !layer && !words.iter().any(|w| w.contains(&text)) {
             words.push(text);
         }
         next = here.source();

@@ -104,7 +104,7 @@ impl Inner {
                 continue;
             }
             match self.overwrite(algorithm, &bytes, &fresh()).await {
-                Err(failed) if failed.class == Class::Garbled || refused(&failed) => return Ok(name),
+                Err(failed) if refused(&failed) => return Ok(name),
                 Err(failed) => return Err(failed.error),
                 Ok(()) => {}
             }
@@ -120,7 +120,11 @@ impl Inner {
             let request = self.client.put_object().bucket(&self.place.bucket).key(self.full(SCRATCH_KEY));
             let request = request.body(ByteStream::from(bytes.clone())).content_length(bytes.len() as i64);
             let request = request.set_checksum_crc64_nvme(checksum.crc64_nvme()).set_checksum_crc32_c(checksum.crc32c());
-            request.send().await.map(|_| ()).map_err(|e| failure(e, &doing))
+            request.send().await.map(|_| ()).map_err(|e| match failure(e, &doing) {
+                // Meant to be refused, and not tried again.
+                Failure { class: Class::Garbled, error } if summed != bytes => Failure::new(Class::Final, error),
+                failed => failed,
+            })
         };
         self.again(&doing, self.settings.stall, &Unheard::default(), step).await
     }

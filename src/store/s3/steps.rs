@@ -115,7 +115,11 @@ impl Inner {
             let due = pause.filter(|p| tries < self.settings.retry.tries && began.elapsed() + *p <= self.settings.retry.total);
             let Some(pause) = due else { return Err(last(failed, doing, tries)) };
             tries += 1;
-            self.settings.bus.emit(Event::Retry { what: doing.text(), error: failed.error.to_string(), attempt: tries });
+            let what = doing.text();
+            let error = failed.error.to_string();
+            // Most errors begin with what was being done.
+            let error = error.strip_prefix(&what).map_or(error.as_str(), |rest| rest.trim_start_matches(": ")).to_owned();
+            self.settings.bus.emit(Event::Retry { what, error, attempt: tries });
             tokio::time::sleep(pause).await;
         }
     }
