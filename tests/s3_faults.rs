@@ -87,7 +87,7 @@ async fn put(store: &S3Store, key: &str, bytes: &Bytes) -> Result<()> {
         for at in (0..bytes.len()).step_by(1 << 20) {
             sender.send(Piece::Data(bytes.slice(at..bytes.len().min(at + (1 << 20))))).await?;
         }
-        sender.send(Piece::End { bytes: bytes.len() as u64, sha256: Sha256::of(bytes) }).await
+        sender.send(Piece::End { bytes: bytes.len() as u64, sha256: Sha256::of(bytes), crc64_nvme: None }).await
     };
     let (stored, _) = tokio::join!(store.put(key, body), feed);
     stored

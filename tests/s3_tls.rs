@@ -60,7 +60,7 @@ async fn f37_a_certificate_of_ones_own_is_trusted_by_its_file_and_refused_withou
     let (sender, body) = Body::channel(4);
     let feed = async {
         sender.send(Piece::Data(bytes.clone())).await.unwrap();
-        sender.send(Piece::End { bytes: bytes.len() as u64, sha256: Sha256::of(&bytes) }).await.unwrap();
+        sender.send(Piece::End { bytes: bytes.len() as u64, sha256: Sha256::of(&bytes), crc64_nvme: None }).await.unwrap();
     };
     let (stored, ()) = tokio::join!(store.put("large", body), feed);
     stored.unwrap();

@@ -167,7 +167,7 @@ async fn place_long(first: &dyn Store, copy: &DynStore, key: &str, sha256: Sha25
             sender.send(Piece::Data(first.get_range(key, offset, length).await?)).await?;
             offset += length;
         }
-        sender.send(Piece::End { bytes, sha256 }).await
+        sender.send(Piece::End { bytes, sha256, crc64_nvme: None }).await
     };
     let (stored, fed) = tokio::join!(copy.put(key, body), feed);
     stored.map_err(|e| fed.err().map_or(e, |fed| fed)).map(|()| true)

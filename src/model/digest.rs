@@ -40,6 +40,28 @@ impl Hasher {
     }
 }
 
+/// CRC-64/NVME over bytes that come in pieces: the checksum that S3 keeps of a whole object. No proof against intent, only against accidents.
+#[derive(Clone)]
+pub struct Crc64Nvme(crc_fast::Digest);
+
+impl Default for Crc64Nvme {
+    fn default() -> Self {
+        Crc64Nvme(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme))
+    }
+}
+
+impl Crc64Nvme {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all pieces.
+    pub fn finish(&self) -> u64 {
+        self.0.finalize()
+    }
+}
+
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::error::{Context, Error, Result};
-use crate::model::digest::Hasher;
+use crate::model::digest::{Crc64Nvme, Hasher};
 use crate::model::{Object, Sha256};
 use crate::pipeline::first::FirstError;
 use crate::store::{Body, BodySender, DynStore, Piece};
@@ -128,6 +128,7 @@ pub struct ObjectSplitter {
 struct Open {
     file: String,
     hasher: Hasher,
+    crc: Crc64Nvme,
     bytes: u64,
     uploads: Vec<Upload>,
 }
@@ -165,14 +166,14 @@ impl ObjectSplitter {
         let key = format!("{}{file}", self.prefix);
         let mut uploads = Vec::new();
         for (at, sink) in self.sinks.iter().enumerate().filter(|(_, sink)| sink.given_up().is_none()) {
-            let (sender, body) = Body::channel(PIECES_WAITING);
+            let (sender, body) = Body::summed_channel(PIECES_WAITING);
             let (store, key, created) = (sink.store.clone(), key.clone(), self.created.clone());
             // Noted before it is asked for: a put whose answer is lost may have happened.
             created.note(at, &key);
             let put = self.runtime.spawn(async move { store.put(&key, body).await });
             uploads.push(Upload { at, body: sender, put });
         }
-        Open { file, hasher: Sha256::hasher(), bytes: 0, uploads }
+        Open { file, hasher: Sha256::hasher(), crc: Crc64Nvme::default(), bytes: 0, uploads }
     }
 
     /// Hands the collected piece over, ending the object when it is full.
@@ -186,6 +187,7 @@ impl ObjectSplitter {
             let take = (self.piece.len() as u64).min(room) as usize;
             let piece = self.piece.split_to(take).freeze();
             open.hasher.update(&piece);
+            open.crc.update(&piece);
             open.bytes += piece.len() as u64;
             self.stored.fetch_add(piece.len() as u64, Ordering::Relaxed);
             self.send(&mut open, Piece::Data(piece))?;
@@ -240,7 +242,7 @@ impl ObjectSplitter {
 
     fn complete(&mut self, mut open: Open) -> Result<()> {
         let sha256 = open.hasher.clone().finish();
-        let end = Piece::End { bytes: open.bytes, sha256 };
+        let end = Piece::End { bytes: open.bytes, sha256, crc64_nvme: Some(open.crc.finish()) };
         self.send(&mut open, end)?;
         // Every store is waited for, also when one failed: nobody may clean up below a put that still runs.
         let mut outcome = Ok(());

@@ -59,7 +59,7 @@ impl Store for CountingStore {
                         kept.extend_from_slice(&data);
                     }
                 }
-                Piece::End { bytes, sha256 } if bytes == length && hasher.clone().finish() == sha256 => break sha256,
+                Piece::End { bytes, sha256, .. } if bytes == length && hasher.clone().finish() == sha256 => break sha256,
                 Piece::End { .. } => {
                     return Err(Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent")));
                 }

@@ -183,7 +183,7 @@ async fn spoil(mut body: Body, sender: crate::store::BodySender, fault: Fault, k
     loop {
         let bytes = match body.next().await? {
             Piece::Data(bytes) => bytes,
-            Piece::End { .. } => return sender.send(Piece::End { bytes: kept, sha256: hasher.finish() }).await,
+            Piece::End { .. } => return sender.send(Piece::End { bytes: kept, sha256: hasher.finish(), crc64_nvme: None }).await,
         };
         let here = seen;
         seen += bytes.len() as u64;

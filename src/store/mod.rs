@@ -93,11 +93,16 @@ pub enum Piece {
         bytes: u64,
         /// SHA-256 of all data.
         sha256: Sha256,
+        /// CRC-64/NVME of all data, from who has it: always in a body of [`Body::summed_channel`].
+        crc64_nvme: Option<u64>,
     },
 }
 
 /// Bytes on their way into a store. A channel that closes before [`Piece::End`] is an abort, never an end.
-pub struct Body(mpsc::Receiver<Piece>);
+pub struct Body {
+    pieces: mpsc::Receiver<Piece>,
+    summed: bool,
+}
 
 /// The other end of a [`Body`].
 #[derive(Clone)]
@@ -106,14 +111,25 @@ pub struct BodySender(mpsc::Sender<Piece>);
 impl Body {
     /// A channel that holds at most `depth` pieces.
     pub fn channel(depth: usize) -> (BodySender, Body) {
-        let (sender, receiver) = mpsc::channel(depth);
-        (BodySender(sender), Body(receiver))
+        let (sender, pieces) = mpsc::channel(depth);
+        (BodySender(sender), Body { pieces, summed: false })
+    }
+
+    /// The same, with the promise that the end tells the CRC-64: a store that computes one anyway need not hash the bytes as well.
+    pub fn summed_channel(depth: usize) -> (BodySender, Body) {
+        let (sender, body) = Body::channel(depth);
+        (sender, Body { summed: true, ..body })
+    }
+
+    /// Whether its end tells the CRC-64.
+    pub fn is_summed(&self) -> bool {
+        self.summed
     }
 
     /// A body of bytes at hand.
     pub fn of(bytes: Bytes) -> Body {
         let (sender, body) = Body::channel(2);
-        let end = Piece::End { bytes: bytes.len() as u64, sha256: Sha256::of(&bytes) };
+        let end = Piece::End { bytes: bytes.len() as u64, sha256: Sha256::of(&bytes), crc64_nvme: None };
         // Both fit: the channel holds two.
         let _ = sender.0.try_send(Piece::Data(bytes));
         let _ = sender.0.try_send(end);
@@ -122,12 +138,12 @@ impl Body {
 
     /// The next piece; an abort is an error, after which the store must discard what it has.
     pub async fn next(&mut self) -> Result<Piece> {
-        self.0.recv().await.ok_or_else(aborted)
+        self.pieces.recv().await.ok_or_else(aborted)
     }
 
     /// Like [`Body::next`], for a store that works on a blocking thread.
     pub fn blocking_next(&mut self) -> Result<Piece> {
-        self.0.blocking_recv().ok_or_else(aborted)
+        self.pieces.blocking_recv().ok_or_else(aborted)
     }
 }
 

@@ -157,7 +157,7 @@ impl Store for RetryStore {
                     held += bytes.len();
                     kept.push(bytes);
                 }
-                Piece::End { bytes, sha256 } => {
+                Piece::End { bytes, sha256, .. } => {
                     let mut whole = BytesMut::with_capacity(held);
                     kept.iter().for_each(|k| whole.extend_from_slice(k));
                     // Checked here, because the store below is told length and hash of what we hold.

@@ -254,7 +254,7 @@ async fn a_filesystem_without_hard_links_still_creates_only() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     whole::create(store.as_ref(), "a/b", Bytes::from_static(b"first")).await.unwrap();
-    sender.send(Piece::End { bytes: 4, sha256: Sha256::of(b"late") }).await.unwrap();
+    sender.send(Piece::End { bytes: 4, sha256: Sha256::of(b"late"), crc64_nvme: None }).await.unwrap();
     assert_eq!(slow.await.unwrap().unwrap_err().kind(), Kind::Exists);
     assert_eq!(whole::read(store.as_ref(), "a/b").await.unwrap(), "first");
     assert_eq!(temporary_files(root.path()), 0);
@@ -273,7 +273,7 @@ async fn a_long_stream_is_written_back_as_it_grows() {
             hasher.update(&piece);
             sender.send(Piece::Data(piece.clone())).await.unwrap();
         }
-        sender.send(Piece::End { bytes: 300 << 20, sha256: hasher.finish() }).await.unwrap();
+        sender.send(Piece::End { bytes: 300 << 20, sha256: hasher.finish(), crc64_nvme: None }).await.unwrap();
     });
     store.put("long", body).await.unwrap();
     feed.await.unwrap();
@@ -378,6 +378,6 @@ async fn a_slow_disk_makes_the_sender_wait() {
     }
     assert_eq!(accepted, 3);
     drop(go);
-    sender.send(Piece::End { bytes: 3, sha256: Sha256::of(b"xxx") }).await.unwrap();
+    sender.send(Piece::End { bytes: 3, sha256: Sha256::of(b"xxx"), crc64_nvme: None }).await.unwrap();
     put.await.unwrap().unwrap();
 }

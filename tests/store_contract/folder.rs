@@ -65,7 +65,7 @@ async fn put_mebibytes(store: &LocalStore, key: &str, mebibytes: usize) -> drctl
                 return;
             }
         }
-        let _ = sender.send(Piece::End { bytes: (mebibytes as u64) << 20, sha256: hasher.finish() }).await;
+        let _ = sender.send(Piece::End { bytes: (mebibytes as u64) << 20, sha256: hasher.finish(), crc64_nvme: None }).await;
     };
     tokio::join!(store.put(key, body), feed).0
 }
@@ -336,7 +336,7 @@ async fn cleaning_takes_what_the_dead_left_and_nothing_else() {
     wanted.sort();
     assert_eq!(left, wanted);
 
-    sender.send(Piece::End { bytes: 3, sha256: Sha256::of(b"abc") }).await.unwrap();
+    sender.send(Piece::End { bytes: 3, sha256: Sha256::of(b"abc"), crc64_nvme: None }).await.unwrap();
     living.await.unwrap().unwrap();
 }
 

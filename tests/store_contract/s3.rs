@@ -34,6 +34,7 @@ over_s3!(
     crc64nvme,
     "drctl",
     Algorithm::Crc64Nvme,
+    a_wrong_checksum_or_length_at_the_end_leaves_nothing,
     create_only,
     sixteen_creators_one_winner,
     an_aborted_body_leaves_nothing,

@@ -127,7 +127,7 @@ async fn a_long_stream_passes_through_and_is_not_tried_again() {
                     return;
                 }
             }
-            let _ = sender.send(Piece::End { bytes: 4 * SMALL_BYTES as u64, sha256: hasher.finish() }).await;
+            let _ = sender.send(Piece::End { bytes: 4 * SMALL_BYTES as u64, sha256: hasher.finish(), crc64_nvme: None }).await;
         });
         let outcome = store.put(key, body).await;
         feed.await.unwrap();
@@ -196,6 +196,6 @@ async fn the_counting_store_checks_and_counts() {
     assert_eq!(store.objects(), [("large".to_owned(), 5000), ("small".to_owned(), 4)]);
     let (sender, body) = Body::channel(2);
     sender.send(Piece::Data(Bytes::from(vec![1u8; 5000]))).await.unwrap();
-    sender.send(Piece::End { bytes: 5000, sha256: Sha256::of(b"") }).await.unwrap();
+    sender.send(Piece::End { bytes: 5000, sha256: Sha256::of(b""), crc64_nvme: None }).await.unwrap();
     assert_eq!(store.put("wrong", body).await.unwrap_err().kind(), Kind::Corrupt);
 }

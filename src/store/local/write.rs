@@ -57,7 +57,7 @@ fn receive(store: &Inner, key: &str, temp: &mut Temp, body: &mut Body, cancelled
                 hasher.update(&bytes);
                 written += bytes.len() as u64;
             }
-            Piece::End { bytes, sha256 } => {
+            Piece::End { bytes, sha256, .. } => {
                 if written != bytes || hasher.finish() != sha256 {
                     return Err(Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent")));
                 }

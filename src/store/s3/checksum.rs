@@ -24,6 +24,12 @@ impl Algorithm {
         }
     }
 
+    /// A CRC-64/NVME that is known already.
+    pub fn known(crc64_nvme: u64) -> Checksum {
+        let text = base64(&crc64_nvme.to_be_bytes());
+        Checksum { algorithm: Algorithm::Crc64Nvme, text: Some(text) }
+    }
+
     /// The checksum of some bytes.
     pub fn of(self, bytes: &[u8]) -> Checksum {
         Checksum { algorithm: self, text: self.raw(bytes).map(|raw| base64(&raw)) }
