@@ -24,6 +24,9 @@ step() {
   esac
 }
 
+# Many tests wait, for servers, time limits and pauses: more of them at once than there are cores.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
+
 tests() {
   # stdout and stderr together: what a test says it skipped stands on stderr.
   cargo test --no-fail-fast "$@" 2>&1 | tee -a "$log"
