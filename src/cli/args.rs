@@ -26,29 +26,32 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+/// Apart from the options of the verb itself.
+const GLOBAL: &str = "Options of every command";
+
 /// Options of every verb.
 #[derive(Args, Debug, Clone)]
 pub struct Global {
     /// Configuration file [default: ./drctl.yaml, then the user's, then /etc/drctl/drctl.yaml]
-    #[arg(short, long, global = true, env = "DRCTL_CONFIG", value_name = "FILE", hide_env = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, env = "DRCTL_CONFIG", value_name = "FILE", hide_env = true)]
     pub config: Option<PathBuf>,
     /// Print the result as JSON on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     /// Say less: results and errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// No colours, whatever the terminal
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub no_color: bool,
     /// Work on this repository without a configuration (for reading verbs; with --recovery)
-    #[arg(long, global = true, value_name = "FOLDER|URL", hide_short_help = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FOLDER|URL", hide_short_help = true)]
     pub repo: Option<PathBuf>,
     /// Recovery file that opens the repository; its passphrase is asked for, or taken from DRCTL_PASSPHRASE_FILE
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE", hide_short_help = true)]
     pub recovery: Option<PathBuf>,
 }
 
@@ -81,7 +84,7 @@ pub enum Verb {
     Unlock(UnlockArgs),
     /// Say who may write, and which store holds the log, when a host or a disk is gone
     Repository(RepositoryArgs),
-    /// Print what a database must allow drctl to do, ready to be pasted
+    /// Print what a database or a bucket must allow drctl to do, ready to be pasted
     Grants(GrantsArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),

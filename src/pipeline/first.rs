@@ -21,9 +21,14 @@ impl FirstError {
         FirstError { error: Mutex::default(), failed }
     }
 
-    /// Keeps `error` if it is the first.
+    /// Keeps `error` if it is the first that is more than a neighbour's end.
     pub fn set(&self, error: Error) {
-        self.error.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(error);
+        let mut kept = self.error.lock().unwrap_or_else(|p| p.into_inner());
+        *kept = Some(match kept.take() {
+            None => error,
+            Some(first) => Error::first_of(first, error),
+        });
+        drop(kept);
         self.failed.cancel();
     }
 
@@ -65,5 +70,21 @@ impl<T> Drop for Line<T> {
         if !self.well {
             let _ = self.to.send(None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn f10_why_a_stage_is_gone_counts_and_not_who_noticed_first() {
+        let first = FirstError::default();
+        first.set(Error::new(Kind::Stopped, "a neighbour is gone"));
+        first.set(Error::failed("it panicked"));
+        first.set(Error::failed("and this came of it"));
+        first.set(Error::new(Kind::Stopped, "gone too"));
+        assert_eq!(first.take().unwrap().to_string(), "it panicked");
     }
 }

@@ -256,8 +256,8 @@ impl Cutter {
     }
 
     fn send(&mut self, frames: Vec<Bytes>) -> Result<()> {
-        // A later stage that is gone has told why: the error made here is then not the first.
-        let gone = || Error::failed("a later stage of the pipeline stopped");
+        // A later stage that is gone tells why; one that panicked does so after this.
+        let gone = || Error::new(Kind::Stopped, "a later stage of the pipeline stopped");
         self.tokens.recv().map_err(|_| gone())?;
         self.to_workers.send(Batch { number: self.batches, frames }).map_err(|_| gone())?;
         self.batches += 1;
