@@ -31,9 +31,13 @@ end() {
   if [ -n "$daemon" ]; then
     kill "$daemon" 2> /dev/null || true
     wait "$daemon" 2> /dev/null || true
-    umount "$work/exec/netns/default" 2> /dev/null || true
+    # It mounts folders of its own, which ones depends on the machine; the innermost come first.
+    awk -v below="$work/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r mounted; do
+      umount "$mounted" 2> /dev/null || true
+    done
   fi
-  rm -rf --one-file-system "$work"
+  # What stays costs room and nothing else.
+  rm -rf --one-file-system "$work" || say "could not be removed: $work"
 }
 trap end EXIT
 cannot() {
