@@ -40,13 +40,7 @@ fn prepare(home: &Home, url: &str) -> Vec<u8> {
         .collect();
     home.write("data/a.txt", "hello");
     std::fs::write(home.path("data/large"), &bytes).unwrap();
-    home.write("passphrase", "correct horse battery staple");
-    home.ok(&["init", "--job", "shop", "--store", url, "--passphrase-file", "passphrase"]);
-    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
-    let head: Vec<&str> = config.lines().take_while(|line| !line.starts_with("jobs:")).collect();
-    let jobs = "jobs:\n  - job: shop\n    sources:\n      - files: { name: data, paths: [data] }\n";
-    home.write("drctl.yaml", &format!("{}\n{jobs}", head.join("\n")));
-    home.ok(&["config", "check"]);
+    home.init_with(&["--store", url], "jobs:\n  - job: shop\n    sources:\n      - files: { name: data, paths: [data] }\n");
     bytes
 }
 

@@ -47,12 +47,7 @@ fn prepare(port: u16) -> Home {
         home.env(name, value);
     }
     let url = format!("s3://{BUCKET}/many?endpoint=http%3A%2F%2F127.0.0.1%3A{port}&region=us-east-1&provider=versitygw");
-    home.write("passphrase", "correct horse battery staple");
-    home.ok(&["init", "--job", "shop", "--store", &url, "--passphrase-file", "passphrase"]);
-    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
-    let head: Vec<&str> = config.lines().take_while(|line| !line.starts_with("jobs:")).collect();
-    let jobs = "jobs:\n  - job: shop\n    sources:\n      - files: { name: data, paths: [data] }\n";
-    home.write("drctl.yaml", &format!("{}\n{jobs}", head.join("\n")));
+    home.init_with(&["--store", &url], "jobs:\n  - job: shop\n    sources:\n      - files: { name: data, paths: [data] }\n");
     home
 }
 

@@ -34,14 +34,11 @@ fn program_recovery_file_and_bucket_bring_files_and_database_back() {
     let checksum = "select md5(string_agg(what, ',' order by i)) from orders";
     let whole = server.sql("shop", checksum);
     host.write("data/a.txt", "alpha");
-    host.ok(&["init", "--job", "shop", "--store", &url, "--passphrase-file", "passphrase"]);
-    let config = std::fs::read_to_string(host.path("drctl.yaml")).unwrap();
-    let head: Vec<&str> = config.lines().take_while(|line| !line.starts_with("jobs:")).collect();
     let jobs = format!(
         "jobs:\n  - job: shop\n    sources:\n      - files: {{ name: data, paths: [data] }}\n      - postgres: {{ host: 127.0.0.1, port: {}, user: postgres, database: shop, password: {{ env: PGPASSWORD }} }}\n",
         server.port
     );
-    host.write("drctl.yaml", &format!("{}\n{jobs}", head.join("\n")));
+    host.init_with(&["--store", &url], &jobs);
     host.ok(&["backup", "now"]);
     let recovery = std::fs::read_to_string(host.path("drctl-recovery.txt")).unwrap();
     drop((host, server));

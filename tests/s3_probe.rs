@@ -178,12 +178,7 @@ fn home_at(port: u16) -> (Home, String) {
 
 fn prepare(home: &Home, url: &str) {
     home.write("data/a.txt", "hello");
-    home.write("passphrase", "correct horse battery staple");
-    home.ok(&["init", "--job", "shop", "--store", url, "--passphrase-file", "passphrase"]);
-    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
-    let head: Vec<&str> = config.lines().take_while(|line| !line.starts_with("jobs:")).collect();
-    let jobs = "jobs:\n  - job: shop\n    sources:\n      - files: { name: data, paths: [data] }\n";
-    home.write("drctl.yaml", &format!("{}\n{jobs}", head.join("\n")));
+    home.init_with(&["--store", url], "jobs:\n  - job: shop\n    sources:\n      - files: { name: data, paths: [data] }\n");
 }
 
 fn store_name(home: &Home) -> String {

@@ -53,16 +53,7 @@ pub fn roles_name(roles: &Roles) -> String {
     if *roles == all_in_one() {
         return "all-in-one".to_owned();
     }
-    roles.iter().map(|role| name(*role)).collect::<Vec<_>>().join(" and ")
-}
-
-fn name(role: Role) -> &'static str {
-    match role {
-        Role::Writer => "writer",
-        Role::Prover => "prover",
-        Role::Pruner => "pruner",
-        Role::Restorer => "restorer",
-    }
+    roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(" and ")
 }
 
 /// Whether a policy can keep this provider's users from overwriting what stands there. AWS knows the condition keys `s3:if-none-match` and
@@ -148,7 +139,7 @@ impl Writer<'_> {
     fn add(&mut self, what: &str, effect: &'static str, action: Vec<&'static str>, resource: &[String], condition: Option<Value>) {
         let capital = |name: &str| name[..1].to_uppercase() + &name[1..];
         let who: String =
-            if *self.roles == all_in_one() { "AllInOne".into() } else { self.roles.iter().map(|role| capital(name(*role))).collect() };
+            if *self.roles == all_in_one() { "AllInOne".into() } else { self.roles.iter().map(|role| capital(role.name())).collect() };
         self.statements.push(Statement {
             sid: format!("Drctl{who}{what}"),
             effect,

@@ -176,6 +176,18 @@ pub enum Role {
     Restorer,
 }
 
+impl Role {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Writer => "writer",
+            Role::Prover => "prover",
+            Role::Pruner => "pruner",
+            Role::Restorer => "restorer",
+        }
+    }
+}
+
 /// A set of roles.
 pub type Roles = BTreeSet<Role>;
 

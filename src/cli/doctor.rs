@@ -90,11 +90,7 @@ async fn stores(setup: &Setup, config: &Config, logs: &[Result<JobLog>], found: 
             Ok(there) => found.push(doctor::clock(&sink.name, setup.clock.now(), there)),
             Err(error) => found.push(Finding::error("store", &sink.name, &error)),
         }
-        for bucket in setup.buckets.iter().filter(|bucket| bucket.name == sink.name) {
-            if let Some(known) = conformance::known(setup.state.as_deref(), &bucket.url) {
-                found.extend(conformance::findings(&sink.name, &known, setup));
-            }
-        }
+        found.extend(conformance::findings(&sink.name, setup));
         // How much a bucket takes nobody knows beforehand.
         let StorePlace::Local { path } = &place.place else { continue };
         match local::available_bytes(path) {

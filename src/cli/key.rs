@@ -135,7 +135,7 @@ pub(super) fn roles(args: &[RoleArg]) -> Roles {
 }
 
 pub(super) fn role_names(roles: &Roles) -> String {
-    roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
+    roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn list_text(lines: &[KeyLine]) -> String {

@@ -119,14 +119,7 @@ impl Opened {
         setup.buckets = buckets;
         setup.job_stores = config.jobs.iter().map(|job| (job.name.clone(), job.stores.clone())).collect();
         if may_write {
-            let mut signers = vec![MinisignKey::load(&wanted.signing_key)?];
-            let next = keys::next_of(&wanted.signing_key);
-            if next.exists() {
-                // `key rotate` did not come to its end: each log takes the one that is valid there.
-                shell.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
-                signers.push(MinisignKey::load(&next)?);
-            }
-            (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers).await?;
+            (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers(shell, &wanted.signing_key)?).await?;
         }
         setup.identities = match &wanted.identity {
             Some(path) => Identities::parse(&read_secret_file(path)?, &path.display().to_string())?,
@@ -170,8 +163,7 @@ impl Opened {
         // No cache: it is of the first store's log.
         let repository = store.repository(environment(state.clone(), None), &trust).await.context(|| format!("store '{name}'"))?;
         let mut setup = Setup::new(repository, vec![store.sink], Sealing::None);
-        let signers = vec![MinisignKey::load(&wanted.signing_key)?];
-        (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers).await?;
+        (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers(shell, &wanted.signing_key)?).await?;
         Ok(Opened { setup: finish(setup, shell, state), config: Some(config) })
     }
 
@@ -366,6 +358,18 @@ fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Set
 fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
     Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
+}
+
+/// The secrets that this host signs with.
+fn signers(shell: &Shell, path: &Path) -> Result<Vec<MinisignKey>> {
+    let mut signers = vec![MinisignKey::load(path)?];
+    let next = keys::next_of(path);
+    if next.exists() {
+        // `key rotate` did not come to its end: each log takes the one that is valid there.
+        shell.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
+        signers.push(MinisignKey::load(&next)?);
+    }
+    Ok(signers)
 }
 
 /// Where `--repo` and `--store` point: a folder, or a bucket by its URL.

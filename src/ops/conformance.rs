@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Role;
 use crate::error::{Error, Kind, Result};
 use crate::ops::Setup;
-use crate::ops::doctor::{Finding, Level};
+use crate::ops::doctor::Finding;
 use crate::state::StateFile;
 use crate::store::profile::{Answer, Change, Checksum, Lock, StoreProfile};
 use crate::store::s3::{Algorithm, S3Store};
@@ -24,6 +24,10 @@ pub struct Bucket {
     pub name: String,
     /// [`S3Store::url`]: what it is remembered by.
     pub url: String,
+}
+
+fn if_meant(store: &str) -> String {
+    format!("who changed the bucket? If it is meant: drctl backup now --accept-changed-store {store}")
 }
 
 /// What is remembered of a bucket.
@@ -50,8 +54,7 @@ impl Known {
         let worse: Vec<String> = self.changes().into_iter().filter(|change| change.worse).map(|change| change.words).collect();
         (!worse.is_empty()).then(|| {
             let since = self.accepted_at.strftime("%Y-%m-%d");
-            Error::failed(format!("store '{store}' is less safe than it was on {since}: {}", worse.join("; ")))
-                .hint(format!("who changed the bucket? If it is meant: drctl backup now --accept-changed-store {store}"))
+            Error::failed(format!("store '{store}' is less safe than it was on {since}: {}", worse.join("; "))).hint(if_meant(store))
         })
     }
 
@@ -127,17 +130,19 @@ pub fn accept(state: Option<&StateFile>, url: &str) -> Result<bool> {
     Ok(true)
 }
 
+/// The buckets of which something is remembered, by name.
+fn tried(setup: &Setup) -> impl Iterator<Item = (&str, Known)> {
+    setup.buckets.iter().filter_map(|bucket| Some((bucket.name.as_str(), known(setup.state.as_deref(), &bucket.url)?)))
+}
+
 /// Buckets that are less safe than they were.
 pub fn alarms(setup: &Setup) -> Vec<Error> {
-    let state = setup.state.as_deref();
-    setup.buckets.iter().filter_map(|bucket| known(state, &bucket.url)?.alarm(&bucket.name)).collect()
+    tried(setup).filter_map(|(name, known)| known.alarm(name)).collect()
 }
 
 /// What a thief of this host could do to the buckets, as far as they were tried; for `status`.
 pub fn exposure(setup: &Setup) -> Option<String> {
-    let state = setup.state.as_deref();
-    let open = |bucket: &&Bucket| known(state, &bucket.url).is_some_and(|known| known.tried.can_lose_all());
-    let names: Vec<&str> = setup.buckets.iter().filter(open).map(|bucket| bucket.name.as_str()).collect();
+    let names: Vec<&str> = tried(setup).filter(|(_, known)| known.tried.can_lose_all()).map(|(name, _)| name).collect();
     (!names.is_empty()).then(|| {
         format!(
             "with this host's keys every set in {} can be destroyed for good: drctl grants s3, or a lock on the bucket",
@@ -146,14 +151,17 @@ pub fn exposure(setup: &Setup) -> Option<String> {
     })
 }
 
-/// What `doctor` says of a bucket.
-pub fn findings(name: &str, known: &Known, setup: &Setup) -> Vec<Finding> {
+/// What `doctor` says of store `name`; nothing of a folder, or of what was never tried.
+pub fn findings(name: &str, setup: &Setup) -> Vec<Finding> {
+    tried(setup).find(|(bucket, _)| *bucket == name).map_or_else(Vec::new, |(_, known)| judge(name, &known, setup))
+}
+
+fn judge(name: &str, known: &Known, setup: &Setup) -> Vec<Finding> {
     let tried = &known.tried;
     let mut found = vec![Finding::ok("store", name, words(tried))];
     for change in known.changes() {
-        let fix = format!("who changed the bucket? If it is meant: drctl backup now --accept-changed-store {name}");
-        let finding = Finding::problem("store", name, change.words, fix);
-        found.push(if change.worse { finding } else { Finding { level: Level::Warning, ..finding } });
+        let of = if change.worse { Finding::problem } else { Finding::warning };
+        found.push(of("store", name, change.words, if_meant(name)));
     }
     if tried.ranges == Answer::No {
         found.push(Finding::problem(

@@ -175,10 +175,7 @@ pub fn exposure(roles: &Roles, can_open: bool) -> String {
     if roles.contains(&Role::Pruner) {
         can.push("have old ones deleted");
     }
-    let names: Vec<&str> = [(Role::Writer, "writer"), (Role::Prover, "prover"), (Role::Pruner, "pruner"), (Role::Restorer, "restorer")]
-        .into_iter()
-        .filter_map(|(role, name)| roles.contains(&role).then_some(name))
-        .collect();
+    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
     let kind = match (names.as_slice(), can_open) {
         (_, true) if *roles == all => "all-in-one".to_owned(),
         (["writer"], false) => "sealed writer".to_owned(),

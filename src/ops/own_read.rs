@@ -14,9 +14,8 @@ use crate::catalog::{JobLog, Role};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::{Grade, Proof};
 use crate::model::{Manifest, Timestamp};
-use crate::observe::Event;
 use crate::ops::Setup;
-use crate::ops::verify::{VerifyReport, look, record};
+use crate::ops::verify::{VerifyReport, look, record, tell_end};
 use crate::pipeline::seal::{Identities, Sealing};
 
 /// What came of reading the run's own set.
@@ -95,13 +94,6 @@ pub async fn tell(setup: &Setup, log: &mut JobLog, reading: Reading) -> Result<V
         let VerifyReport { set, grade, passed, findings, store, .. } = report.clone();
         report.record = record(setup, log, Proof { set, grade, passed, findings, started_at, finished_at, store }).await?;
     }
-    setup.bus.emit(Event::RunFinished {
-        verb: "verify".into(),
-        job: report.set.job().to_string(),
-        set: Some(report.set.to_string()),
-        exit_code: 0,
-        elapsed_seconds: report.elapsed_seconds,
-        at: setup.clock.now(),
-    });
+    tell_end(setup, &report);
     Ok(report)
 }

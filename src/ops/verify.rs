@@ -104,15 +104,20 @@ pub async fn verify(setup: &Setup, log: &mut JobLog, set: &SetId, grade: Grade) 
         report.record = record(setup, log, proof).await?;
     }
     report.elapsed_seconds = started.elapsed().as_secs_f64();
+    tell_end(setup, &report);
+    Ok(report)
+}
+
+/// Tells everybody who listens what came of it.
+pub(super) fn tell_end(setup: &Setup, report: &VerifyReport) {
     setup.bus.emit(Event::RunFinished {
         verb: "verify".into(),
-        job: set.job().to_string(),
-        set: Some(set.to_string()),
+        job: report.set.job().to_string(),
+        set: Some(report.set.to_string()),
         exit_code: if report.passed { 0 } else { Kind::Verify.exit_code() },
         elapsed_seconds: report.elapsed_seconds,
         at: setup.clock.now(),
     });
-    Ok(report)
 }
 
 /// Appends a proof, here and in the copies, and gives its number. Where this host may not, or the store takes no bytes, it says so.

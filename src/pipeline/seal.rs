@@ -98,7 +98,11 @@ impl<W: Write> Write for SealWriter<W> {
 
 /// The secret keys at hand; none is a valid state (a sealed writer has none).
 #[derive(Clone, Default)]
-pub struct Identities(Vec<age::x25519::Identity>);
+pub struct Identities {
+    secret: Vec<age::x25519::Identity>,
+    /// Their public keys in words: every artifact of every set is held against them, and each is a multiplication on the curve.
+    public: Vec<String>,
+}
 
 impl Identities {
     /// Reads an identity file: a line `AGE-SECRET-KEY-1…` each, empty lines and `#` comments between. `origin` names it in errors.
@@ -120,7 +124,8 @@ impl Identities {
             return Err(Error::new(Kind::Config, format!("{origin} holds no age identity"))
                 .hint("the file holds lines that begin with AGE-SECRET-KEY-1; look for a copy in the recovery file"));
         }
-        Ok(Identities(identities))
+        let public = identities.iter().map(|identity| identity.to_public().to_string()).collect();
+        Ok(Identities { secret: identities, public })
     }
 
     /// Makes a new identity: its secret line and its recipient.
@@ -132,14 +137,14 @@ impl Identities {
 
     /// The public keys of these identities.
     pub fn recipients(&self) -> Vec<Recipient> {
-        self.0.iter().map(|i| Recipient(i.to_public())).collect()
+        self.secret.iter().map(|i| Recipient(i.to_public())).collect()
     }
 
     /// Whether one of them is among the recipients of a seal.
     pub fn can_open(&self, encryption: &Encryption) -> bool {
         match encryption {
             Encryption::None => true,
-            Encryption::Age { recipients } => self.recipients().iter().any(|r| recipients.contains(&r.to_string())),
+            Encryption::Age { recipients } => self.public.iter().any(|own| recipients.contains(own)),
         }
     }
 
@@ -152,10 +157,10 @@ impl Identities {
             age::DecryptError::Io(e) => store_error(e, || format!("{what} does not begin as an age file")),
             e => Error::corrupt(format!("{what} does not begin as an age file")).because(e),
         })?;
-        let identities = self.0.iter().map(|i| i as &dyn age::Identity);
+        let identities = self.secret.iter().map(|i| i as &dyn age::Identity);
         match decryptor.decrypt(identities) {
             Ok(reader) => Ok(OpenReader::Age(Box::new(reader))),
-            Err(age::DecryptError::NoMatchingKeys) => Err(wrong_key(what, recipients, self.0.is_empty())),
+            Err(age::DecryptError::NoMatchingKeys) => Err(wrong_key(what, recipients, self.secret.is_empty())),
             Err(age::DecryptError::Io(e)) => Err(store_error(e, || format!("{what} ends behind its age header"))),
             Err(e) => Err(Error::corrupt(format!("{what}: its age header is damaged")).because(e)),
         }

@@ -61,7 +61,7 @@ impl Store for CountingStore {
                 }
                 Piece::End { bytes, sha256, .. } if bytes == length && hasher.clone().finish() == sha256 => break sha256,
                 Piece::End { .. } => {
-                    return Err(Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent")));
+                    return Err(crate::store::wrong_end(key));
                 }
             }
         };

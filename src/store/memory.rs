@@ -60,7 +60,7 @@ impl Store for MemoryStore {
                 Piece::Data(bytes) => data.extend_from_slice(&bytes),
                 Piece::End { bytes, sha256, .. } => {
                     if data.len() as u64 != bytes || Sha256::of(&data) != sha256 {
-                        return Err(Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent")));
+                        return Err(crate::store::wrong_end(key));
                     }
                     break;
                 }

@@ -147,6 +147,11 @@ impl Body {
     }
 }
 
+/// A body whose end tells another length or hash than what came.
+pub(crate) fn wrong_end(key: &str) -> Error {
+    Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent"))
+}
+
 fn aborted() -> Error {
     Error::new(Kind::Failed, "the upload was given up before its end")
 }

@@ -162,7 +162,7 @@ impl Store for RetryStore {
                     kept.iter().for_each(|k| whole.extend_from_slice(k));
                     // Checked here, because the store below is told length and hash of what we hold.
                     if whole.len() as u64 != bytes || Sha256::of(&whole) != sha256 {
-                        return Err(Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent")));
+                        return Err(crate::store::wrong_end(key));
                     }
                     return self.put_small(key, whole.freeze()).await;
                 }

@@ -95,8 +95,13 @@ impl Home {
 
     /// `drctl init` with a passphrase file, then jobs appended as YAML; `jobs` begins with `jobs:`.
     pub fn init(&self, jobs: &str) {
+        self.init_with(&[], jobs);
+    }
+
+    /// The same with further arguments, such as `--store URL`.
+    pub fn init_with(&self, more: &[&str], jobs: &str) {
         self.write("passphrase", "correct horse battery staple");
-        self.ok(&["init", "--job", "shop", "--passphrase-file", "passphrase"]);
+        self.ok(&[&["init", "--job", "shop", "--passphrase-file", "passphrase"], more].concat());
         let config = std::fs::read_to_string(self.path("drctl.yaml")).unwrap();
         let head: Vec<&str> = config.lines().take_while(|line| !line.starts_with("jobs:")).collect();
         self.write("drctl.yaml", &format!("{}\n{jobs}", head.join("\n")));

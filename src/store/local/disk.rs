@@ -4,9 +4,9 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
 
 use crate::store::local::folder::Folder;
 
@@ -16,7 +16,9 @@ pub trait Disk: Send + Sync {
     fn create(&self, folder: &Folder, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
-        inherit_owner(folder, &file);
+        if let Some(owner) = owner_to_give(folder) {
+            let _ = rustix::fs::fchown(&file, Some(owner.0), Some(owner.1));
+        }
         Ok(File::from(file))
     }
 
@@ -67,8 +69,10 @@ pub trait Disk: Send + Sync {
     fn make_folder(&self, parent: &Folder, name: &str) -> io::Result<()> {
         rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if let Ok(made) = rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            inherit_owner(parent, made);
+        if let Some(owner) = owner_to_give(parent)
+            && let Ok(made) = rustix::fs::openat(parent, name, flags, Mode::empty())
+        {
+            let _ = rustix::fs::fchown(made, Some(owner.0), Some(owner.1));
         }
         Ok(())
     }
@@ -87,15 +91,12 @@ impl Disk for RealDisk {}
 
 /// What root makes in another's repository is the other's, as everything there: a restore by `sudo` must not leave records that the next backup
 /// cannot read. Where that is not allowed (a network folder that squashes root) it stays as it is.
-fn inherit_owner(folder: &Folder, made: impl AsFd) {
+fn owner_to_give(folder: &Folder) -> Option<(Uid, Gid)> {
     if !rustix::process::geteuid().is_root() {
-        return;
+        return None;
     }
-    if let Ok(stat) = rustix::fs::fstat(folder)
-        && stat.st_uid != 0
-    {
-        let _ = rustix::fs::fchown(made, Some(rustix::fs::Uid::from_raw(stat.st_uid)), Some(rustix::fs::Gid::from_raw(stat.st_gid)));
-    }
+    let stat = rustix::fs::fstat(folder).ok()?;
+    (stat.st_uid != 0).then(|| (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)))
 }
 
 /// `sync_file_range(2)`. It only shortens the fsync at the end, so a filesystem that cannot do it is no error.

@@ -59,7 +59,7 @@ fn receive(store: &Inner, key: &str, temp: &mut Temp, body: &mut Body, cancelled
             }
             Piece::End { bytes, sha256, .. } => {
                 if written != bytes || hasher.finish() != sha256 {
-                    return Err(Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent")));
+                    return Err(crate::store::wrong_end(key));
                 }
                 return Ok(());
             }

@@ -82,6 +82,7 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct S3Store(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     place: S3Place,
     /// [`S3Place::short`].
@@ -92,7 +93,7 @@ struct Inner {
     clock: clock::SignClock,
     profile: provider::Profile,
     safe_line: bool,
-    pace: steps::Pace,
+    pace: Arc<steps::Pace>,
     shelf: buffers::Shelf,
 }
 
@@ -105,7 +106,7 @@ impl S3Store {
         Ok(S3Store(Arc::new(Inner {
             place: place.clone(),
             short: place.short(),
-            pace: steps::Pace::new(settings.parts_at_once.max(1)),
+            pace: Arc::new(steps::Pace::new(settings.parts_at_once.max(1))),
             shelf: buffers::Shelf::default(),
             settings,
             client: ready.client,
@@ -145,18 +146,7 @@ impl S3Store {
 
 impl Inner {
     fn with_checksum(&self, checksum: Algorithm) -> Arc<Inner> {
-        Arc::new(Inner {
-            place: self.place.clone(),
-            short: self.short.clone(),
-            settings: self.settings.clone(),
-            client: self.client.clone(),
-            keys: self.keys.clone(),
-            clock: self.clock.clone(),
-            profile: provider::Profile { checksum, ..self.profile },
-            safe_line: self.safe_line,
-            pace: steps::Pace::new(self.settings.parts_at_once.max(1)),
-            shelf: self.shelf.clone(),
-        })
+        Arc::new(Inner { profile: provider::Profile { checksum, ..self.profile }, ..self.clone() })
     }
 
     /// A key as the bucket knows it.

@@ -17,12 +17,12 @@ use bytes::Bytes;
 
 use crate::error::{Kind, Result};
 use crate::store::Body;
-use crate::store::probe::PROBE_KEY;
+use crate::store::probe::{PROBE_KEY, honours_create_only};
 use crate::store::profile::{Answer, Checksum, Lock, StoreProfile};
-use crate::store::s3::Inner;
 use crate::store::s3::checksum::Algorithm;
 use crate::store::s3::fail::{Class, Doing, Failure, failure};
 use crate::store::s3::steps::Unheard;
+use crate::store::s3::{Inner, S3Store};
 
 /// The one key that is overwritten.
 const SCRATCH_KEY: &str = "probe/scratch";
@@ -42,21 +42,9 @@ fn refused(failed: &Failure) -> bool {
 }
 
 impl Inner {
-    /// Creates the probe's key twice with different bytes: the second must find it taken. What stands there from earlier is as good.
-    pub async fn creates_only(self: &Arc<Self>) -> Result<bool> {
-        for _ in 0..2 {
-            match self.create(PROBE_KEY, Body::of(fresh())).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == Kind::Exists => return Ok(true),
-                Err(error) => return Err(error.context("probe the store")),
-            }
-        }
-        Ok(false)
-    }
-
     /// Tries everything. An error means that nothing could be learnt: the store is not there, or takes nothing from these keys.
     pub async fn try_out(self: &Arc<Self>) -> Result<StoreProfile> {
-        let create_only = self.creates_only().await?.into();
+        let create_only = honours_create_only(&S3Store(Arc::clone(self))).await?.into();
         let versioning = self.versioning().await?;
         let mut found = StoreProfile {
             create_only,

@@ -24,7 +24,7 @@ use crate::store::s3::checksum::{Algorithm, Checksum, Whole};
 use crate::store::s3::fail::{Class, Doing, Failure, failure};
 use crate::store::s3::steps::Unheard;
 use crate::store::s3::sweep::OpenUpload;
-use crate::store::{Body, Piece};
+use crate::store::{Body, Piece, wrong_end};
 
 /// Length of every part but the last: equal parts of this size keep every look-alike content (DESIGN §4).
 pub const PART_BYTES: usize = 8 << 20;
@@ -63,24 +63,13 @@ impl Seen {
         }
     }
 
-    /// A body's end against what came of it; `checksum` is that of all that goes to the store.
-    fn check(self, key: &str, seen: u64, end: &End, checksum: &Checksum) -> Result<()> {
-        let same = match self {
-            Seen::Hash(hasher) => hasher.finish() == end.sha256,
-            Seen::Checksum => end.crc64_nvme.is_some_and(|told| Algorithm::known(told).text() == checksum.text()),
-        };
-        if same && seen == end.bytes {
-            return Ok(());
+    /// Whether that is what the end tells; `checksum` is that of all that goes to the store.
+    fn is(self, sha256: Sha256, crc64_nvme: Option<u64>, checksum: &Checksum) -> bool {
+        match self {
+            Seen::Hash(hasher) => hasher.finish() == sha256,
+            Seen::Checksum => crc64_nvme.is_some_and(|told| Algorithm::known(told).text() == checksum.text()),
         }
-        Err(Error::corrupt(format!("{key}: the bytes that arrived are not the bytes that were sent")))
     }
-}
-
-/// [`Piece::End`].
-struct End {
-    bytes: u64,
-    sha256: Sha256,
-    crc64_nvme: Option<u64>,
 }
 
 impl Inner {
@@ -117,7 +106,9 @@ impl Inner {
                 Piece::End { bytes, sha256, crc64_nvme } => {
                     let whole = part.map_or_else(|| small.freeze(), Buffer::freeze);
                     let checksum = self.profile.checksum.of(&whole);
-                    content.check(key, seen, &End { bytes, sha256, crc64_nvme }, &checksum)?;
+                    if seen != bytes || !content.is(sha256, crc64_nvme, &checksum) {
+                        return Err(wrong_end(key));
+                    }
                     return self.put_one(key, whole, sha256, checksum).await;
                 }
             }
@@ -324,7 +315,9 @@ impl Upload {
                         self.send(last.freeze()).await?;
                     }
                     let checksum = self.whole.multipart();
-                    filling.content.check(&self.key, filling.seen, &End { bytes, sha256, crc64_nvme }, &checksum)?;
+                    if filling.seen != bytes || !filling.content.is(sha256, crc64_nvme, &checksum) {
+                        return Err(wrong_end(&self.key));
+                    }
                     while !self.sending.is_empty() {
                         self.one_sent().await?;
                     }

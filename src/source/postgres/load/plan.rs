@@ -238,7 +238,7 @@ impl Planner<'_> {
     }
 
     async fn live(&self, name: &str) -> Result<Live> {
-        let query = "select (select count(*) from pg_stat_activity where datname = $1),
+        let query = "select (select count(*) from pg_stat_activity where datname = $1 and usesysid is not null),
             (select coalesce(array_agg(slot_name::text), '{}') from pg_replication_slots where database = $1),
             (select coalesce(array_agg(subname::text order by 1), '{}') from pg_subscription
                where subdbid = (select oid from pg_database where datname = $1))";

@@ -101,12 +101,13 @@ pub(super) fn rename_sql(from: &str, to: &str) -> String {
     format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to))
 }
 
-/// Ends the connections of a database and waits until they are gone.
+/// Ends the connections of a database and waits until they are gone. An autovacuum worker is nobody's connection (it has no user): only a
+/// superuser may end it by name, and what needs the database empty ends it by itself.
 pub(super) async fn empty(connection: &Connection, name: &str) -> Result<()> {
     let what = format!("end the connections to database {name}");
     let query = "select count(*), count(*) filter (where not pg_terminate_backend(pid)),
           (select count(*) from pg_prepared_xacts where database = $1)
-        from pg_stat_activity where datname = $1 and pid <> pg_backend_pid()";
+        from pg_stat_activity where datname = $1 and pid <> pg_backend_pid() and usesysid is not null";
     let since = Instant::now();
     loop {
         let row = connection.query_one(query, &[&name]).await.map_err(|e| pg_error(what.as_str(), &e))?;
