@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::cli::Shell;
 use crate::cli::args::{BackupArgs, GradeArg};
-use crate::cli::open::Opened;
 use crate::cli::output::{bytes, count, counted, duration, took};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 use crate::model::record::Grade;
+use crate::open::Opened;
 use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
 use crate::ops::conformance;
@@ -30,7 +30,7 @@ struct Ran {
 
 /// Runs one job, or all, one after the other. The first error decides the exit code; jobs after it still run.
 pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
-    let opened = Opened::for_writing(shell).await?;
+    let opened = Opened::for_writing(&shell.around()).await?;
     let mut names = args.jobs.clone();
     if names.first().is_some_and(|word| word == "now") {
         names.remove(0);
@@ -290,9 +290,4 @@ fn totals(report: &BackupReport) -> String {
     let sum = |name: &str| report.artifacts.iter().filter_map(|a| a.totals.get(name)).sum::<u64>();
     let counts = counted(["tables", "rows", "files"].map(|name| (name, sum(name))).into_iter().filter(|(_, sum)| *sum > 0));
     if counts.is_empty() { counts } else { format!(" ({counts})") }
-}
-
-/// Asked for by a caller that has no job at all.
-pub fn no_such_job(name: &str, known: &[String]) -> Error {
-    Error::new(Kind::Usage, format!("there is no job '{name}' in the configuration")).hint(format!("its jobs are: {}", known.join(", ")))
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cli::Shell;
 use crate::cli::args::CatArgs;
-use crate::cli::open::Opened;
 use crate::error::{Error, Kind, Result};
 use crate::model::ArtifactFormat;
+use crate::open::Opened;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::copies::check_is_here;
 use crate::ops::details::Details;
@@ -45,7 +45,7 @@ impl Write for Stdout {
 
 /// Writes an artifact, or one file of it, to standard output.
 pub async fn run(shell: &Shell, args: CatArgs) -> Result<u8> {
-    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
+    let opened = Opened::for_reading_from(&shell.around(), args.from_store.store.as_deref()).await?;
     let setup = &opened.setup;
     let wanted = Wanted::word(&args.set);
     let mut log = setup.log(&opened.job_of(&wanted, args.job.as_deref()).await?).await?;

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use crate::cli::Shell;
 use crate::cli::args::DiffArgs;
-use crate::cli::open::Opened;
 use crate::cli::output::{bytes, number};
 use crate::error::Result;
+use crate::open::Opened;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::diff::{Change, DiffReport, diff};
 
 /// Says what changed between two sets.
 pub async fn run(shell: &Shell, args: DiffArgs) -> Result<u8> {
-    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
+    let opened = Opened::for_reading_from(&shell.around(), args.from_store.store.as_deref()).await?;
     let (from, to) = (Wanted::word(&args.from), Wanted::word(&args.to));
     let (now, job) = (opened.setup.clock.now(), opened.job_of(&from, args.job.as_deref()).await?);
     let log = opened.setup.log(&job).await?;

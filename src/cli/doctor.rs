@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::catalog::{JobLog, Role};
 use crate::cli::Shell;
-use crate::cli::open::{Opened, load_options};
 use crate::config::load::load;
 use crate::config::typed::{Config, StorePlace};
 use crate::error::{Kind, Result};
+use crate::open::{Opened, load_options};
 use crate::ops::conformance;
 use crate::ops::doctor::{self, DoctorReport, Finding, Level};
 use crate::ops::restore::Loaders as _;
@@ -38,10 +38,7 @@ async fn examine(shell: &Shell, found: &mut Vec<Finding>) {
     // What is odd in it is a warning of its own when everything opens below; here it must show even when nothing does.
     found.extend(config.warnings.iter().map(|w| Finding { level: Level::Warning, ..Finding::ok("configuration", "", w.to_string()) }));
     found.push(
-        match crate::state::StateFile::open(
-            &config.state.join(crate::cli::open::STATE_FILE),
-            std::sync::Arc::new(crate::model::SystemClock),
-        ) {
+        match crate::state::StateFile::open(&config.state.join(crate::open::STATE_FILE), std::sync::Arc::new(crate::model::SystemClock)) {
             Ok(state) => Finding::ok("state", "", state.path().display().to_string()),
             Err(error) => Finding {
                 // A backup runs without it; undo and alarms do not.
@@ -50,10 +47,10 @@ async fn examine(shell: &Shell, found: &mut Vec<Finding>) {
             },
         },
     );
-    let opened = match Opened::for_writing(&shell.silent()).await {
+    let opened = match Opened::for_writing(&shell.silent().around()).await {
         Ok(opened) => opened,
         Err(error) => {
-            let read = if error.kind() == Kind::Denied { Opened::for_reading(&shell.silent()).await.ok() } else { None };
+            let read = if error.kind() == Kind::Denied { Opened::for_reading(&shell.silent().around()).await.ok() } else { None };
             match read {
                 // A prover's or pruner's store keys write records only.
                 Some(opened) if !opened.setup.roles.is_empty() && !opened.setup.roles.contains(&Role::Writer) => {
@@ -105,7 +102,7 @@ async fn sources(shell: &Shell, setup: Option<&Setup>, config: &Config, found: &
     for job in &config.jobs {
         for source in &job.sources {
             let subject = format!("{}: {}", job.name, source.name);
-            let built = match crate::cli::sources::source(source) {
+            let built = match crate::open::sources::source(source) {
                 Ok(built) => built,
                 Err(error) => {
                     found.push(Finding::error("source", subject, &error));

@@ -135,7 +135,7 @@ fn places(global: &Global, store: Option<&str>) -> Result<Vec<(Option<String>, S
     let config = load(&options)?;
     let stores = &config.repository.stores;
     if let Some(name) = store {
-        super::stores::named_store(stores, name)?;
+        crate::open::stores::named_store(stores, name)?;
     }
     let mut found = Vec::new();
     for wanted in stores.iter().filter(|known| store.is_none_or(|name| known.name == name)) {

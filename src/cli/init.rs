@@ -17,7 +17,7 @@ use crate::catalog::repository::REPOSITORY_KEY;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{RecoveryFile, Repository};
 use crate::cli::args::InitArgs;
-use crate::cli::{Shell, init_from, open, sources, stores};
+use crate::cli::{Shell, init_from};
 use crate::config::discover::{Finding, Found, Look, discover};
 use crate::config::environment::Environment;
 use crate::config::load::load;
@@ -27,6 +27,7 @@ use crate::config::template::{self, Template};
 use crate::config::typed::StorePlace;
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::{JobName, Secret};
+use crate::open::{self, sources, stores};
 use crate::pipeline::seal::Identities;
 use crate::store::local::LocalStore;
 use crate::store::profile::Answer;
@@ -157,7 +158,7 @@ async fn make(
         }
         StorePlace::S3(place) => {
             shell.bus.step(format!("trying {place}"));
-            let store = stores::open_s3(shell, place, None).await?;
+            let store = stores::open_s3(&shell.around(), place, None).await?;
             // Told apart from a failure in the middle: nothing of a repository was made yet.
             store.server_date().await?;
             let found = store.try_out().await?;

@@ -9,10 +9,10 @@ use crate::catalog::keys::{KeyFile, all_in_one};
 use crate::catalog::recovery::RecoverySecrets;
 use crate::catalog::{RecoveryFile, Repository, Role, Roles};
 use crate::cli::args::{KeyArgs, KeyVerb, RoleArg};
-use crate::cli::open::{Opened, recovery_file};
 use crate::cli::output::table;
 use crate::cli::{Shell, rotate_identity};
 use crate::error::{Error, Kind, Result};
+use crate::open::{Opened, recovery_file};
 use crate::ops::confirm::confirm;
 use crate::ops::keys::{self, KeyLine, Wanted};
 
@@ -20,7 +20,7 @@ use crate::ops::keys::{self, KeyLine, Wanted};
 pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
     match args.verb {
         KeyVerb::Confirm { file } => {
-            let opened = Opened::for_reading(shell).await?;
+            let opened = Opened::for_reading(&shell.around()).await?;
             let (file, secrets) = recovery_file(&file).await?;
             let confirmed = confirm(&opened.setup, &file, &secrets).await?;
             shell.out.result("key", &confirmed, |confirmed| {
@@ -32,11 +32,11 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
             });
         }
         KeyVerb::List => {
-            let opened = Opened::for_reading(shell).await?;
+            let opened = Opened::for_reading(&shell.around()).await?;
             shell.out.result("key", &keys::list(&opened.setup).await?, |lines| list_text(lines));
         }
         KeyVerb::Add { role, holder, out, by, revoke } => {
-            let opened = Opened::for_reading(shell).await?;
+            let opened = Opened::for_reading(&shell.around()).await?;
             let secrets = root(&opened, &by).await?;
             check_revoked(&opened.setup.repository, &revoke).await?;
             let wanted = Wanted { roles: roles(&role), holder, revokes: revoke };
@@ -54,7 +54,7 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
         }
         KeyVerb::Rotate { identity: true, by, out, .. } => return rotate_identity::run(shell, &by, out.as_deref()).await,
         KeyVerb::Rotate { role, by, revoke, .. } => {
-            let opened = Opened::for_writing(shell).await?;
+            let opened = Opened::for_writing(&shell.around()).await?;
             let secrets = root(&opened, &by).await?;
             let path = opened.config.as_ref().map(|config| config.repository.signing_key.clone());
             let path = path.ok_or_else(|| Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"))?;

@@ -5,14 +5,14 @@ use jiff::tz::TimeZone;
 
 use crate::cli::Shell;
 use crate::cli::args::ListArgs;
-use crate::cli::open::Opened;
 use crate::cli::output::{age, bytes, duration, table, when};
 use crate::error::Result;
+use crate::open::Opened;
 use crate::ops::look::{self, ListReport, SetLine};
 
 /// Lists the sets of one job or all.
 pub async fn run(shell: &Shell, args: ListArgs) -> Result<u8> {
-    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
+    let opened = Opened::for_reading_from(&shell.around(), args.from_store.store.as_deref()).await?;
     let jobs = opened.jobs(args.job.as_deref()).await?;
     let report = look::list(&opened.setup, &jobs).await?;
     let (now, zone) = (opened.setup.clock.now(), opened.zone(jobs.first()));

@@ -12,16 +12,13 @@ mod init;
 mod init_from;
 mod key;
 mod list;
-mod open;
 pub mod output;
 mod progress;
 mod repository;
 mod restore;
 mod rotate_identity;
 mod show;
-mod sources;
 mod status;
-mod stores;
 mod unlock;
 mod verify;
 
@@ -39,6 +36,7 @@ use crate::cli::progress::{JsonLines, Progress};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::SystemClock;
 use crate::observe::Bus;
+use crate::open::{self, Surroundings};
 use crate::source::RunContext;
 
 /// What every verb gets.
@@ -59,6 +57,13 @@ impl Shell {
     /// The same without a word on the terminal: for a verb that tells of everything itself.
     fn silent(&self) -> Shell {
         Shell { global: self.global.clone(), bus: Bus::new(), cancel: self.cancel.clone(), ..*self }
+    }
+
+    /// What opening a repository needs.
+    fn around(&self) -> Surroundings {
+        let Global { config, repo, recovery, .. } = &self.global;
+        let around = Surroundings::new(self.verb, config.clone(), self.bus.clone(), self.cancel.clone());
+        Surroundings { repo: repo.clone(), recovery: recovery.clone(), ..around }
     }
 
     /// What a source gets when there is no repository to go with it.

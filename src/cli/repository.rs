@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::cli::Shell;
 use crate::cli::args::{RepositoryArgs, RepositoryVerb};
 use crate::cli::key::root;
-use crate::cli::open::Opened;
 use crate::cli::output::{confirm, count, is_interactive};
-use crate::cli::stores::{host, named_store};
 use crate::error::{Error, Kind, Result};
+use crate::open::Opened;
+use crate::open::stores::{host, named_store};
 use crate::ops::adopt::{self, CopyOfLog, Moved};
 
 /// Takes the place of a host or a store that is gone.
@@ -36,7 +36,7 @@ fn agreed(question: &str, yes: bool, line: &str) -> Result<()> {
 }
 
 async fn adopt_host(shell: &Shell, recovery: &Path, yes: bool) -> Result<u8> {
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading(&shell.around()).await?;
     let setup = &opened.setup;
     let secrets = root(&opened, recovery).await?;
     let here = host();
@@ -79,7 +79,7 @@ struct Promoted {
 
 async fn adopt_store(shell: &Shell, name: &str, yes: bool) -> Result<u8> {
     let line = format!("drctl repository adopt --store {name}");
-    let promoted = match Opened::for_reading(shell).await {
+    let promoted = match Opened::for_reading(&shell.around()).await {
         Ok(opened) => {
             let stores = opened.config.as_ref().map(|config| config.repository.stores.as_slice()).unwrap_or_default();
             let at = named_store(stores, name)?;
@@ -90,7 +90,7 @@ async fn adopt_store(shell: &Shell, name: &str, yes: bool) -> Result<u8> {
             Promoted { store: name.to_owned(), jobs, level: true }
         }
         Err(error) if error.kind() == Kind::Unreachable => {
-            let opened = Opened::on_copy(shell, name).await?;
+            let opened = Opened::on_copy(&shell.around(), name).await?;
             let jobs = adopt::weigh(&opened.setup, name).await?;
             let question = format!(
                 "The first store is not there ({error}).\n{}If it comes back, it must not be written to again: its log and that of '{name}' go apart here",

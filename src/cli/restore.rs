@@ -7,10 +7,10 @@ use jiff::tz::TimeZone;
 use crate::cli::Shell;
 use crate::cli::args::RestoreArgs;
 use crate::cli::backup::{own_sources, with_sources};
-use crate::cli::open::Opened;
 use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
 use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
+use crate::open::Opened;
 use crate::ops::backup::backup;
 use crate::ops::choose::Wanted;
 use crate::ops::details::Details;
@@ -22,7 +22,7 @@ use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id};
 
 /// Plans and, when agreed to, restores. Without a terminal and without `--yes`: prints plan and command line, exit 4.
 pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
-    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
+    let opened = Opened::for_reading_from(&shell.around(), args.from_store.store.as_deref()).await?;
     if let Some(id) = &args.undo {
         return settle(shell, &opened, &args, Way::Undo, id).await;
     }

@@ -10,13 +10,13 @@ use serde::Serialize;
 use crate::catalog::RecoveryFile;
 use crate::catalog::recovery::RecoverySecrets;
 use crate::cli::files::{create_whole, exchange};
-use crate::cli::open::{self, Opened, recovery_file_with};
 use crate::cli::{Shell, key};
 use crate::config::load::load;
 use crate::config::secret::read_secret_file;
 use crate::config::typed::Config;
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::Secret;
+use crate::open::{self, Opened, recovery_file_with};
 use crate::pipeline::seal::Identities;
 
 /// What was done, and what is left to do.
@@ -38,7 +38,7 @@ struct Rotated {
 
 /// Rotates the identity of the recovery file `by`; `out` is where the new one goes.
 pub async fn run(shell: &Shell, by: &Path, out: Option<&Path>) -> Result<u8> {
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading(&shell.around()).await?;
     let Some(config) = &opened.config else {
         return Err(Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"));
     };

@@ -8,15 +8,15 @@ use jiff::tz::TimeZone;
 use crate::cli::Shell;
 use crate::cli::args::ShowArgs;
 use crate::cli::list::proof;
-use crate::cli::open::Opened;
 use crate::cli::output::{bytes, counted, duration, number, when};
 use crate::error::{Kind, Result};
+use crate::open::Opened;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::look::{self, ShowReport};
 
 /// Shows one set. With `--rescue` exit 5 when something of it is damaged.
 pub async fn run(shell: &Shell, args: ShowArgs) -> Result<u8> {
-    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
+    let opened = Opened::for_reading_from(&shell.around(), args.from_store.store.as_deref()).await?;
     let wanted = Wanted::word(&args.set);
     let log = opened.setup.log(&opened.job_of(&wanted, args.job.as_deref()).await?).await?;
     let zone = opened.zone(Some(log.job()));

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use crate::cli::Shell;
 use crate::cli::args::StatusArgs;
 use crate::cli::list::proof;
-use crate::cli::open::Opened;
 use crate::cli::output::{bytes, count, duration};
 use crate::error::{Error, Kind, Result};
+use crate::open::Opened;
 use crate::ops::copies::CopyStatus;
 use crate::ops::look::{self, StandingRestore, StatusReport};
 use crate::ops::restore::aftermath;
@@ -15,7 +15,7 @@ use crate::ops::restore::aftermath;
 /// Shows where every job stands. Exit 9 when one is older than `--max-age`.
 pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let max_age = args.max_age.as_deref().map(max_age).transpose()?;
-    let opened = Opened::for_reading(shell).await?;
+    let opened = Opened::for_reading(&shell.around()).await?;
     let jobs = opened.jobs(args.job.as_deref()).await?;
     let standing = aftermath::standing(&opened.setup, &opened).await?;
     let restores = standing.into_iter().map(|(restore, kept)| StandingRestore { restore, kept }).collect();

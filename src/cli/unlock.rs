@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::catalog::lease::{self, Holder, Standing};
 use crate::cli::Shell;
 use crate::cli::args::UnlockArgs;
-use crate::cli::open::Opened;
 use crate::cli::output::{confirm, is_interactive};
 use crate::error::{Error, Kind, Result};
+use crate::open::Opened;
 use crate::state::process_is_alive;
 
 #[derive(Serialize)]
@@ -26,7 +26,7 @@ fn another_lives(pid: u32) -> bool {
 
 /// Frees a job's lease after a question. A holder that lives on this host keeps it.
 pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
-    let opened = Opened::for_writing(shell).await?;
+    let opened = Opened::for_writing(&shell.around()).await?;
     let setup = &opened.setup;
     let job = opened.jobs(Some(&args.job)).await?.remove(0);
     let was = match lease::standing(&setup.repository, &job, &setup.host).await? {

@@ -2,11 +2,11 @@
 
 use crate::cli::Shell;
 use crate::cli::args::{GradeArg, VerifyArgs};
-use crate::cli::open::Opened;
 use crate::cli::output::{bytes, number, took};
 use crate::error::{Kind, Result};
 use crate::model::SetId;
 use crate::model::record::Grade;
+use crate::open::Opened;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::verify::{VerifyReport, verify};
 
@@ -21,7 +21,7 @@ impl From<GradeArg> for Grade {
 
 /// Verifies one set, or all. Exit 5 when one fails.
 pub async fn run(shell: &Shell, args: VerifyArgs) -> Result<u8> {
-    let opened = Opened::for_reading_from(shell, &args.from_store).await?;
+    let opened = Opened::for_reading_from(&shell.around(), args.from_store.store.as_deref()).await?;
     let wanted = Wanted::word(args.set.as_deref().unwrap_or("latest"));
     let jobs = if args.all { opened.jobs(args.job.as_deref()).await? } else { vec![opened.job_of(&wanted, args.job.as_deref()).await?] };
     let mut reports = Vec::new();

@@ -1,24 +1,24 @@
-//! From the configuration, or from `--repo`, to everything a verb works with.
+//! From the configuration, or from `--repo`, to everything that the command line, the agent and its pages work with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::env::{Env, HighWater};
 use crate::catalog::recovery::RecoverySecrets;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{MinisignKey, PublicKey, RecoveryFile, Repository, Trust, cache::Cache};
-use crate::cli::args::FromStore;
-use crate::cli::stores::{OpenStore, State, host, instead, named_store, open_place};
-use crate::cli::{Shell, backup::no_such_job, sources};
 use crate::config::environment::Environment;
 use crate::config::load::{LoadOptions, load};
 use crate::config::s3::{S3Place, is_s3_url};
 use crate::config::secret::read_secret_file;
 use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Context, Error, Kind, Result};
-use crate::model::{Codec, JobName, Secret, SetId, Sha256, SystemClock, Timestamp};
+use crate::model::{Clock, Codec, JobName, Secret, SetId, Sha256, SystemClock, Timestamp};
+use crate::observe::Bus;
+use crate::open::stores::{OpenStore, State, host, instead, named_store, open_place};
 use crate::ops::choose::{self, Wanted};
 use crate::ops::restore::Loaders;
 use crate::ops::{JobSpec, Setup, SourceSpec, keys};
@@ -27,8 +27,37 @@ use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
 
+pub mod sources;
+pub mod stores;
+
+/// What opening needs from whoever asks for it.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The verb, for hints that repeat it.
+    pub verb: &'static str,
+    /// The configuration file, where one was named.
+    pub config: Option<PathBuf>,
+    /// The repository to read without a configuration.
+    pub repo: Option<PathBuf>,
+    /// The recovery file that vouches for it.
+    pub recovery: Option<PathBuf>,
+    /// Where events go.
+    pub bus: Bus,
+    /// Set when all is to stop.
+    pub cancel: CancellationToken,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Surroundings {
+    /// For a verb that needs a configuration, by the system's clock.
+    pub fn new(verb: &'static str, config: Option<PathBuf>, bus: Bus, cancel: CancellationToken) -> Self {
+        Surroundings { verb, config, repo: None, recovery: None, bus, cancel, clock: Arc::new(SystemClock) }
+    }
+}
+
 /// Name of the state file in the state folder.
-pub(super) const STATE_FILE: &str = "state.sqlite";
+pub const STATE_FILE: &str = "state.sqlite";
 
 /// Among so many newest runs `status` looks for interrupted ones.
 const INTERRUPTED_AMONG: u32 = 20;
@@ -42,52 +71,63 @@ pub struct Opened {
 }
 
 /// The options that every verb hands to the configuration.
-pub fn load_options(shell_config: Option<&Path>) -> LoadOptions {
+pub fn load_options(config: Option<&Path>) -> LoadOptions {
     let mut options = LoadOptions::new(Environment::system());
-    options.config = shell_config.map(Path::to_owned);
+    options.config = config.map(Path::to_owned);
     options
 }
 
 impl Opened {
     /// For verbs that make sets: the configuration, the signing key and the repository must be there.
-    pub async fn for_writing(shell: &Shell) -> Result<Opened> {
-        if shell.global.repo.is_some() {
+    pub async fn for_writing(around: &Surroundings) -> Result<Opened> {
+        if around.repo.is_some() {
             return Err(Error::new(Kind::Usage, "--repo is for reading verbs: a backup needs a configuration").hint("drctl init"));
         }
-        Self::from_config(shell, true, None).await
+        Self::from_config(around, true, None).await
     }
 
     /// For verbs that read: by configuration, or by `--repo` and `--recovery` without one.
-    pub async fn for_reading(shell: &Shell) -> Result<Opened> {
-        Self::for_reading_from(shell, &FromStore::default()).await
+    pub async fn for_reading(around: &Surroundings) -> Result<Opened> {
+        Self::for_reading_from(around, None).await
     }
 
     /// The same, with sets read from the store that `--store` names. When the first store is down that one's copy of the log is read.
-    pub async fn for_reading_from(shell: &Shell, from: &FromStore) -> Result<Opened> {
-        match (&shell.global.repo, &from.store) {
+    pub async fn for_reading_from(around: &Surroundings, from: Option<&str>) -> Result<Opened> {
+        match (&around.repo, from) {
             (Some(_), Some(_)) => Err(Error::new(Kind::Usage, "--store names a store of the configuration, --repo works without one")
                 .hint("give the place of the copy itself: --repo FOLDER")),
-            (Some(repo), None) => Self::from_repo(shell, repo).await,
-            (None, name) => Self::from_config(shell, false, name.as_deref()).await,
+            (Some(repo), None) => Self::from_repo(around, repo).await,
+            (None, name) => Self::from_config(around, false, name).await,
         }
     }
 
-    async fn from_config(shell: &Shell, writing: bool, from: Option<&str>) -> Result<Opened> {
-        let config = load(&load_options(shell.global.config.as_deref()))?;
+    async fn from_config(around: &Surroundings, writing: bool, from: Option<&str>) -> Result<Opened> {
+        let config = load(&load_options(around.config.as_deref()))?;
         for warning in &config.warnings {
-            shell.bus.warn(warning.to_string());
+            around.bus.warn(warning.to_string());
         }
+        let state = open_state(around, &config.state);
+        Self::of(around, config, state, writing, from).await
+    }
+
+    /// From a configuration and a state file at hand; `from` names the store that sets are read from.
+    pub async fn of(
+        around: &Surroundings,
+        config: Config,
+        state: Option<Arc<StateFile>>,
+        writing: bool,
+        from: Option<&str>,
+    ) -> Result<Opened> {
         let wanted = &config.repository;
-        let state = open_state(shell, &config.state);
         let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
         let remembers = State { folder: &config.state, file: state.as_deref() };
         let mut stores = Vec::new();
         for place in &wanted.stores {
-            stores.push(OpenStore::open(shell, place, &remembers, writing).await);
+            stores.push(OpenStore::open(around, place, &remembers, writing).await);
         }
         let buckets = stores.iter().filter_map(|store| store.bucket.clone()).collect();
         let from = from.map(|name| named_store(&wanted.stores, name)).transpose()?;
-        let env = environment(state.clone(), Some(&config.state));
+        let env = environment(around, state.clone(), Some(&config.state));
         let opened = match stores.first_mut() {
             Some(first) => first.repository(env, &trust).await,
             None => Err(Error::new(Kind::Config, "no store is configured")),
@@ -105,12 +145,12 @@ impl Opened {
             (Err(error), Some(at)) if at > 0 => {
                 let copy = stores.swap_remove(at).sink;
                 let name = &copy.name;
-                shell.bus.warn(format!("the first store cannot be read, and store '{name}' may lack the newest records: {error}"));
+                around.bus.warn(format!("the first store cannot be read, and store '{name}' may lack the newest records: {error}"));
                 // It may lag behind what this machine has seen, and is no cache's source.
-                let repository = Repository::open(copy.store.clone(), environment(None, None), &trust).await;
+                let repository = Repository::open(copy.store.clone(), environment(around, None, None), &trust).await;
                 (repository.context(|| format!("store '{name}'"))?, vec![copy], 0, true)
             }
-            (Err(error), _) => return Err(instead(error, shell, &wanted.stores, writing)),
+            (Err(error), _) => return Err(instead(error, around, &wanted.stores, writing)),
         };
         let may_write = !is_copy && repository.check_writer(&host(), None).is_ok();
         let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
@@ -119,7 +159,7 @@ impl Opened {
         setup.buckets = buckets;
         setup.job_stores = config.jobs.iter().map(|job| (job.name.clone(), job.stores.clone())).collect();
         if may_write {
-            (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers(shell, &wanted.signing_key)?).await?;
+            (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers(around, &wanted.signing_key)?).await?;
         }
         setup.identities = match &wanted.identity {
             Some(path) => Identities::parse(&read_secret_file(path)?, &path.display().to_string())?,
@@ -127,44 +167,44 @@ impl Opened {
         };
         setup.codec = wanted.codec;
         setup.decode_check = wanted.decode_check;
-        Ok(Opened { setup: finish(setup, shell, state), config: Some(config) })
+        Ok(Opened { setup: finish(setup, around, state), config: Some(config) })
     }
 
-    async fn from_repo(shell: &Shell, repo: &Path) -> Result<Opened> {
+    async fn from_repo(around: &Surroundings, repo: &Path) -> Result<Opened> {
         let state_folder = crate::config::find::state_folder(None, &Environment::system());
-        let store = open_place(shell, &repo_place(repo)?, &state_folder).await?;
-        let state = open_state(shell, &state_folder);
-        let (trust, identities) = match &shell.global.recovery {
+        let store = open_place(around, &repo_place(repo)?, &state_folder).await?;
+        let state = open_state(around, &state_folder);
+        let (trust, identities) = match &around.recovery {
             Some(path) => {
                 let (file, secrets) = recovery_file(path).await?;
                 (file.trust(), Identities::parse(&secrets.identities, "the recovery file")?)
             }
             None => {
-                shell.bus.warn("without --recovery nobody vouches for this repository: its signatures are checked against its own key");
+                around.bus.warn("without --recovery nobody vouches for this repository: its signatures are checked against its own key");
                 (Trust::OnFirstUse, Identities::default())
             }
         };
-        let repository = Repository::open(store.clone(), environment(state.clone(), None), &trust).await?;
+        let repository = Repository::open(store.clone(), environment(around, state.clone(), None), &trust).await?;
         let mut setup = Setup::new(repository, vec![Sink::new("repo", store)], Sealing::None);
         setup.identities = identities;
         setup.codec = Codec::Zstd { level: 1 };
-        Ok(Opened { setup: finish(setup, shell, state), config: None })
+        Ok(Opened { setup: finish(setup, around, state), config: None })
     }
 
     /// Opens a further store as if it were the first one, with this host's keys and marks, for `repository adopt`: the first is gone.
-    pub async fn on_copy(shell: &Shell, name: &str) -> Result<Opened> {
-        let config = load(&load_options(shell.global.config.as_deref()))?;
+    pub async fn on_copy(around: &Surroundings, name: &str) -> Result<Opened> {
+        let config = load(&load_options(around.config.as_deref()))?;
         let wanted = &config.repository;
         let at = named_store(&wanted.stores, name)?;
-        let state = open_state(shell, &config.state);
+        let state = open_state(around, &config.state);
         let remembers = State { folder: &config.state, file: state.as_deref() };
-        let mut store = OpenStore::open(shell, &wanted.stores[at], &remembers, false).await;
+        let mut store = OpenStore::open(around, &wanted.stores[at], &remembers, false).await;
         let trust = Trust::Known { id: wanted.id.clone(), root: wanted.root_key.parse::<PublicKey>()? };
         // No cache: it is of the first store's log.
-        let repository = store.repository(environment(state.clone(), None), &trust).await.context(|| format!("store '{name}'"))?;
+        let repository = store.repository(environment(around, state.clone(), None), &trust).await.context(|| format!("store '{name}'"))?;
         let mut setup = Setup::new(repository, vec![store.sink], Sealing::None);
-        (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers(shell, &wanted.signing_key)?).await?;
-        Ok(Opened { setup: finish(setup, shell, state), config: Some(config) })
+        (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers(around, &wanted.signing_key)?).await?;
+        Ok(Opened { setup: finish(setup, around, state), config: Some(config) })
     }
 
     /// The jobs a verb means: the one named, or all of the configuration, or all of the repository.
@@ -342,9 +382,9 @@ impl Loaders for Opened {
     }
 }
 
-fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Setup {
-    setup.bus = shell.bus.clone();
-    setup.cancel = shell.cancel.clone();
+fn finish(mut setup: Setup, around: &Surroundings, state: Option<Arc<StateFile>>) -> Setup {
+    setup.bus = around.bus.clone();
+    setup.cancel = around.cancel.clone();
     setup.host = host();
     setup.state = state;
     // For tests that want an artifact of several objects without gigabytes; never in a release.
@@ -355,18 +395,18 @@ fn finish(mut setup: Setup, shell: &Shell, state: Option<Arc<StateFile>>) -> Set
     setup
 }
 
-fn environment(state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
+fn environment(around: &Surroundings, state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
-    Env { high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
+    Env { clock: around.clock.clone(), high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
 }
 
 /// The secrets that this host signs with.
-fn signers(shell: &Shell, path: &Path) -> Result<Vec<MinisignKey>> {
+fn signers(around: &Surroundings, path: &Path) -> Result<Vec<MinisignKey>> {
     let mut signers = vec![MinisignKey::load(path)?];
     let next = keys::next_of(path);
     if next.exists() {
         // `key rotate` did not come to its end: each log takes the one that is valid there.
-        shell.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
+        around.bus.warn(format!("{} waits to replace the signing key: finish it with drctl key rotate", next.display()));
         signers.push(MinisignKey::load(&next)?);
     }
     Ok(signers)
@@ -384,20 +424,25 @@ pub fn repo_place(text: &Path) -> Result<StorePlace> {
 }
 
 /// A state file that cannot be opened is said and done without.
-fn open_state(shell: &Shell, folder: &Path) -> Option<Arc<StateFile>> {
+pub fn open_state(around: &Surroundings, folder: &Path) -> Option<Arc<StateFile>> {
     // What a killed run left behind is cleaned up here: passwords first.
     crate::source::postgres::sweep_private_files();
-    let opened = StateFile::open(&folder.join(STATE_FILE), Arc::new(SystemClock)).and_then(|state| {
+    let opened = StateFile::open(&folder.join(STATE_FILE), around.clock.clone()).and_then(|state| {
         state.sweep_interrupted()?;
         Ok(state)
     });
     match opened {
         Ok(state) => Some(Arc::new(state)),
         Err(error) => {
-            shell.bus.warn(format!("this run is not recorded on this host: {error}"));
+            around.bus.warn(format!("this run is not recorded on this host: {error}"));
             None
         }
     }
+}
+
+/// Asked for by a caller that has no job at all.
+pub fn no_such_job(name: &str, known: &[String]) -> Error {
+    Error::new(Kind::Usage, format!("there is no job '{name}' in the configuration")).hint(format!("its jobs are: {}", known.join(", ")))
 }
 
 fn recipients(texts: &[String]) -> Result<Vec<Recipient>> {

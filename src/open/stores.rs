@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::catalog::env::{Env, WriterLock};
 use crate::catalog::single_writer::FileLock;
 use crate::catalog::{Repository, Trust};
-use crate::cli::Shell;
 use crate::config::s3::S3Place;
 use crate::config::typed::{StoreConfig, StorePlace};
 use crate::error::{Error, Kind, Result};
-use crate::model::{Sha256, Timestamp};
+use crate::model::Sha256;
+use crate::open::Surroundings;
 use crate::ops::conformance::{self, Bucket};
 use crate::pipeline::split::Sink;
 use crate::state::StateFile;
@@ -28,8 +28,8 @@ pub fn host() -> String {
 }
 
 /// A store whose steps are tried again.
-pub fn retrying(shell: &Shell, store: DynStore) -> DynStore {
-    Arc::new(RetryStore::new(store, RetryPolicy::default(), shell.bus.clone()))
+pub fn retrying(around: &Surroundings, store: DynStore) -> DynStore {
+    Arc::new(RetryStore::new(store, RetryPolicy::default(), around.bus.clone()))
 }
 
 /// Where this host remembers things.
@@ -56,10 +56,10 @@ pub struct OpenStore {
 
 impl OpenStore {
     /// Opens it; a failure is kept for [`OpenStore::repository`], and for whoever asks the store for anything.
-    pub async fn open(shell: &Shell, config: &StoreConfig, state: &State<'_>, writing: bool) -> OpenStore {
+    pub async fn open(around: &Surroundings, config: &StoreConfig, state: &State<'_>, writing: bool) -> OpenStore {
         let path = match &config.place {
             StorePlace::Local { path } => path,
-            StorePlace::S3(place) => return Self::of_bucket(shell, config, place, state, writing).await,
+            StorePlace::S3(place) => return Self::of_bucket(around, config, place, state, writing).await,
         };
         let opened = async {
             let local = LocalStore::open(path)?;
@@ -72,7 +72,7 @@ impl OpenStore {
         let (store, error, writer_lock, network) = match opened.await {
             Ok((network, local)) => {
                 let lock = local.writer_lock();
-                (retrying(shell, Arc::new(local)), None, Some(lock), network)
+                (retrying(around, Arc::new(local)), None, Some(lock), network)
             }
             Err(error) => {
                 let hint = format!("is its disk mounted? a new copy needs its folder first: mkdir -m 700 {}", path.display());
@@ -83,34 +83,34 @@ impl OpenStore {
         OpenStore { sink: sink(config, store), error, writer_lock, network, bucket: None }
     }
 
-    async fn of_bucket(shell: &Shell, config: &StoreConfig, place: &S3Place, state: &State<'_>, writing: bool) -> OpenStore {
+    async fn of_bucket(around: &Surroundings, config: &StoreConfig, place: &S3Place, state: &State<'_>, writing: bool) -> OpenStore {
         let bucket = Bucket { name: config.name.clone(), url: place.url() };
         let known = conformance::known(state.file, &bucket.url);
         let opened = async {
-            let store = open_s3(shell, place, Some(state.folder)).await?;
+            let store = open_s3(around, place, Some(state.folder)).await?;
             let store = fitting(store, known.as_ref().map(|known| &known.tried));
             if !writing {
                 return Ok(store);
             }
             if let Err(error) = store.sweep_uploads(GRACE).await {
                 // The run itself will say whether the store can be written to.
-                shell.bus.warn(format!("look for unfinished uploads: {error}"));
+                around.bus.warn(format!("look for unfinished uploads: {error}"));
             }
-            let now = Timestamp::now();
+            let now = around.clock.now();
             // `doctor` is asked how things are now.
-            if !conformance::is_due(known.as_ref(), now) && shell.verb != "doctor" {
+            if !conformance::is_due(known.as_ref(), now) && around.verb != "doctor" {
                 return Ok(store);
             }
             match conformance::try_out(&store, state.file, now).await {
                 Ok((found, told)) => {
                     for change in told {
-                        shell.bus.warn(format!("store '{}': {}", config.name, change.words));
+                        around.bus.warn(format!("store '{}': {}", config.name, change.words));
                     }
                     Ok(fitting(store, Some(&found.tried)))
                 }
                 Err(error) if error.kind() == Kind::Denied && known.is_some() => Err(error),
                 Err(error) => {
-                    shell.bus.warn(format!("store '{}' could not be tried out: {error}", config.name));
+                    around.bus.warn(format!("store '{}' could not be tried out: {error}", config.name));
                     Ok(store)
                 }
             }
@@ -155,9 +155,9 @@ fn limited(place: &S3Place, store: S3Store) -> DynStore {
 }
 
 /// A bucket; `state` is where open uploads are noted. It tries its own steps again.
-pub async fn open_s3(shell: &Shell, place: &S3Place, state: Option<&Path>) -> Result<S3Store> {
+pub async fn open_s3(around: &Surroundings, place: &S3Place, state: Option<&Path>) -> Result<S3Store> {
     let notes = state.map(|folder| folder.join("uploads"));
-    S3Store::open(place, Settings { notes, cancel: shell.cancel.clone(), bus: shell.bus.clone(), ..Settings::default() }).await
+    S3Store::open(place, Settings { notes, cancel: around.cancel.clone(), bus: around.bus.clone(), ..Settings::default() }).await
 }
 
 /// The store by the checksum that it was seen to honour.
@@ -169,10 +169,10 @@ pub fn fitting(store: S3Store, found: Option<&StoreProfile>) -> S3Store {
 }
 
 /// A place without a configuration, to be read from.
-pub async fn open_place(shell: &Shell, place: &StorePlace, state: &Path) -> Result<DynStore> {
+pub async fn open_place(around: &Surroundings, place: &StorePlace, state: &Path) -> Result<DynStore> {
     match place {
-        StorePlace::Local { path } => Ok(retrying(shell, Arc::new(LocalStore::open(path)?))),
-        StorePlace::S3(place) => Ok(limited(place, open_s3(shell, place, Some(state)).await?)),
+        StorePlace::Local { path } => Ok(retrying(around, Arc::new(LocalStore::open(path)?))),
+        StorePlace::S3(place) => Ok(limited(place, open_s3(around, place, Some(state)).await?)),
     }
 }
 
@@ -186,11 +186,11 @@ pub fn named_store(stores: &[StoreConfig], name: &str) -> Result<usize> {
 }
 
 /// The first store's error, with the way around it where a copy can be read.
-pub fn instead(error: Error, shell: &Shell, stores: &[StoreConfig], writing: bool) -> Error {
+pub fn instead(error: Error, around: &Surroundings, stores: &[StoreConfig], writing: bool) -> Error {
     let error = error.context(format!("store '{}'", stores[0].name));
     match stores.get(1) {
         Some(copy) if !writing => {
-            let verb = if shell.verb == "status" { "list" } else { shell.verb };
+            let verb = if around.verb == "status" { "list" } else { around.verb };
             error.hint(format!("is its disk mounted? store '{}' can be read instead: drctl {verb} … --store {}", copy.name, copy.name))
         }
         _ => error,
