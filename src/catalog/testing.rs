@@ -220,6 +220,7 @@ pub fn manifest(run: &Run) -> Manifest {
         set: run.set().clone(),
         group: run.group().to_owned(),
         chain: run.chain().clone(),
+        class: Default::default(),
         base: run.base(),
         state: SetState::Complete,
         started_at: run.set().at(),

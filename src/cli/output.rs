@@ -2,13 +2,12 @@
 
 use std::io::{IsTerminal, Write};
 
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
 use crate::ops::words::two;
-pub use crate::ops::words::{count, counted, duration, number};
+pub use crate::ops::words::{count, counted, duration, number, when};
 
 /// Name of the shape of JSON results.
 pub const SCHEMA: &str = "drctl.v1";
@@ -114,11 +113,6 @@ pub fn took(seconds: f64) -> String {
         s if s < 60.0 => format!("{s:.0} s"),
         s => two(s as i64 / 60, "min", s as i64 % 60, "s"),
     }
-}
-
-/// An instant in a zone, to the minute, with the zone's abbreviation.
-pub fn when(at: Timestamp, zone: &TimeZone) -> String {
-    at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 /// Seconds from `at` to `now`.

@@ -46,6 +46,24 @@ impl SetState {
     }
 }
 
+/// What a set was made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetClass {
+    /// A restore point like another.
+    #[default]
+    Ordinary,
+    /// Made to be kept: only the monthly and yearly rules end it.
+    Archive,
+}
+
+impl SetClass {
+    /// As it is left out of manifests.
+    pub fn is_ordinary(&self) -> bool {
+        *self == SetClass::Ordinary
+    }
+}
+
 /// One source as it took part in the set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,6 +94,9 @@ pub struct Manifest {
     pub group: String,
     /// The set whose frames this set's chain begins with; a full set names itself.
     pub chain: SetId,
+    /// What it was made for; left out of an ordinary set.
+    #[serde(default, skip_serializing_if = "SetClass::is_ordinary")]
+    pub class: SetClass,
     /// The number of the log's record the run started from; every record after it was judged before the commit.
     pub base: u64,
     /// Whether it is whole.

@@ -15,7 +15,7 @@ pub use digest::{PlainDigest, Sha256};
 pub use facts::Facts;
 pub use ids::{JobName, SetId, SetKind};
 pub use jiff::Timestamp;
-pub use manifest::{Manifest, SetState};
+pub use manifest::{Manifest, SetClass, SetState};
 pub use secret::Secret;
 
 /// The repository format this program writes. `0` until incremental sets have landed (DESIGN §5).

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::catalog::{Holder, JobLog, Lease, Outcome, Pending, Run, Settled};
 use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
-use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetId, SetKind, SetState};
+use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetClass, SetId, SetKind, SetState};
 use crate::observe::Event;
 use crate::ops::copies;
 use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
@@ -52,6 +52,8 @@ pub struct BackupOptions {
     pub sources: Vec<String>,
     /// Sources that may be others than in the sets before (FAULTS I11).
     pub accept_new_identity: Vec<String>,
+    /// What the set is made for.
+    pub class: SetClass,
     /// Read the set back before its commit where this host could not read it afterwards: sealed hosts ([`crate::ops::own_read`]).
     pub read_own: bool,
 }
@@ -280,6 +282,7 @@ async fn dump_and_commit(
 
     let left_out = left_out(job, sources);
     let mut manifest = describe(setup, job, &run, started_at, outcomes, &left_out, &destination).await?;
+    manifest.class = options.class;
     judge(&mut manifest, previous_good(log, &run), sources);
     let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
     manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
@@ -555,6 +558,7 @@ async fn describe(
         set,
         group: run.group().to_owned(),
         chain: run.chain().clone(),
+        class: SetClass::Ordinary,
         base: run.base(),
         state: if reasons.is_empty() { SetState::Complete } else { SetState::Partial { reasons } },
         started_at,

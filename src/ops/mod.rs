@@ -21,6 +21,7 @@ pub mod look;
 pub mod own_read;
 pub mod progress;
 pub mod restore;
+pub mod retention;
 pub mod setup;
 mod uploaded;
 pub mod verify;

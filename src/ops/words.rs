@@ -1,5 +1,10 @@
 //! Figures as people read them: on the terminal and in `RESTORE.md`.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 /// `37 min`, `2 h 5 min`, `3 d 4 h`: two units at most; below a minute seconds.
 pub fn duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
@@ -9,6 +14,16 @@ pub fn duration(seconds: i64) -> String {
         3600..=86_399 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
         _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
     }
+}
+
+/// [`duration`] of a length of time.
+pub fn span(length: Duration) -> String {
+    duration(i64::try_from(length.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// An instant in a zone, to the minute, with the zone's abbreviation: `2025-01-31 14:00 CET`.
+pub fn when(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 /// A time in two units, the smaller one left out when it is nought.

@@ -17,6 +17,7 @@ pub fn set(run: &Run, salt: u64) -> (Manifest, Vec<(String, Bytes)>) {
         set: run.set().clone(),
         group: run.group().to_owned(),
         chain: run.chain().clone(),
+        class: Default::default(),
         base: run.base(),
         state: SetState::Complete,
         started_at: at,
