@@ -206,27 +206,46 @@ async fn delete_set(store: &dyn Store, set: &SetId, known: BTreeMap<String, u64>
     }
 }
 
+/// What lies in the stores beside the live sets.
+struct Beside {
+    /// Sets without a commit whose grace time is over.
+    old: Vec<SetId>,
+    /// Intents that have objects again, or still.
+    late: BTreeSet<u64>,
+}
+
+/// Finds objects of sets that no commit names, and deletes nothing: `doomed` are those whose grace time is over.
+pub async fn orphans(log: &mut JobLog, grace: Duration) -> Result<Swept> {
+    let mut swept = Swept::default();
+    swept.doomed = beside(log, grace, &mut swept).await?.old;
+    Ok(swept)
+}
+
+/// Lists first, then reads the log to its head: a set whose commit is read later than its objects were listed is no orphan.
+async fn beside(log: &mut JobLog, grace: Duration, swept: &mut Swept) -> Result<Beside> {
+    let found = list_sets(log, swept).await?;
+    log.refresh().await?;
+    let mut beside = Beside { old: Vec::new(), late: BTreeSet::new() };
+    for (set, age) in &found {
+        match (log.state().get(set), log.state().intent_for(set)) {
+            (_, Some(intent)) => {
+                beside.late.insert(intent);
+            }
+            (Some(_), None) => {}
+            (None, None) if *age > SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX) => beside.old.push(set.clone()),
+            (None, None) => swept.waiting.push(set.clone()),
+        }
+    }
+    Ok(beside)
+}
+
 /// Finds objects of sets that no commit names, and of dead sets; deletes them under an intent once the newest object of the set is
 /// older than `grace` (server date). Grace must be longer than any run takes, or runs are voided by the sweep: never harmed, but lost.
 pub async fn sweep(log: &mut JobLog, grace: Duration) -> Result<Swept> {
     let mut swept = Swept::default();
-    // Listed first, then the log is read to its head: a set whose commit is read later than its objects were listed is no orphan.
-    let found = list_sets(log, &mut swept).await?;
     read_past_cache(log).await?;
-    log.refresh().await?;
+    let Beside { old, mut late } = beside(log, grace, &mut swept).await?;
     log.refuse_if_tampered(true)?;
-    let mut old = Vec::new();
-    let mut late = BTreeSet::new();
-    for (set, age) in &found {
-        match (log.state().get(set), log.state().intent_for(set)) {
-            (_, Some(intent)) => {
-                late.insert(intent);
-            }
-            (Some(_), None) => {}
-            (None, None) if *age > SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX) => old.push(set.clone()),
-            (None, None) => swept.waiting.push(set.clone()),
-        }
-    }
     if !log.rules.orphan_intent {
         for set in old {
             let mut deletion = Deletion::default();

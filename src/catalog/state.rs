@@ -339,6 +339,12 @@ impl State {
         self.findings.iter().filter(move |finding| finding.number().is_none_or(|number| number > upto))
     }
 
+    /// Whether some key that is valid may write and not delete: hosts that a thief of one could use to make sets, and to call them proven.
+    pub fn is_sealed(&self) -> bool {
+        let sealed = |key: &KeyStanding| key.revoked.is_none() && key.roles.contains(&Role::Writer) && !key.roles.contains(&Role::Pruner);
+        self.keys.values().any(sealed)
+    }
+
     /// Number of the newest checkpoint.
     pub fn checkpoint(&self) -> Option<u64> {
         self.checkpoint

@@ -72,6 +72,14 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Get data back: plan, load beside, count, switch; undo or finish
     Restore(RestoreArgs),
+    /// Show which sets retention keeps and which may go, and why; with --apply delete these
+    Prune(PruneArgs),
+    /// Keep a set until a date, whatever retention says
+    Pin(PinArgs),
+    /// End the pins of a set
+    Unpin(UnpinArgs),
+    /// Keep a set while somebody reads it by other means than drctl
+    Hold(HoldArgs),
     /// Write an artifact's plain bytes to standard output
     Cat(CatArgs),
     /// What changed between two sets
@@ -145,6 +153,15 @@ pub struct BackupArgs {
     /// Verify the set afterwards up to this grade
     #[arg(long, value_name = "GRADE", value_enum)]
     pub verify: Option<GradeArg>,
+    /// Make it an archive: only the monthly and yearly rules of retention end it
+    #[arg(long)]
+    pub archive: bool,
+    /// Keep the set so long, whatever retention says: 14d, 6w
+    #[arg(long, value_name = "TIME", requires = "reason")]
+    pub pin: Option<String>,
+    /// Why it is pinned, for whoever finds it
+    #[arg(long, value_name = "TEXT", requires = "pin")]
+    pub reason: Option<String>,
     /// Check every source and the store, back up nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -222,6 +239,68 @@ pub struct VerifyArgs {
     /// Which copy is read.
     #[command(flatten)]
     pub from_store: FromStore,
+}
+
+/// `drctl prune`.
+#[derive(Args, Debug)]
+pub struct PruneArgs {
+    /// Only this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Delete what may go; without it the plan is shown and nothing is changed
+    #[arg(long)]
+    pub apply: bool,
+    /// The clock of this host is right, and that the newest backup is long ago or in the future is known
+    #[arg(long)]
+    pub confirm_clock: bool,
+    /// Days with more sets than the schedule explains are as they should be: count them like other days
+    #[arg(long)]
+    pub accept_surplus: bool,
+}
+
+/// `drctl pin SET`.
+#[derive(Args, Debug)]
+pub struct PinArgs {
+    /// A set's id, or a date
+    pub set: String,
+    /// How long from now: 14d, 6w
+    #[arg(long = "for", value_name = "TIME", required_unless_present = "until")]
+    pub length: Option<String>,
+    /// Until the end of this day (2025-12-31), or an instant (RFC 3339)
+    #[arg(long, value_name = "DATE", conflicts_with = "length")]
+    pub until: Option<String>,
+    /// Why, for whoever finds it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// The job, where a date is given and there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+}
+
+/// `drctl unpin SET`.
+#[derive(Args, Debug)]
+pub struct UnpinArgs {
+    /// A set's id, or a date
+    pub set: String,
+    /// The job, where a date is given and there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+}
+
+/// `drctl hold SET`.
+#[derive(Args, Debug)]
+pub struct HoldArgs {
+    /// A set's id, or a date
+    pub set: String,
+    /// How long from now at most
+    #[arg(long = "for", value_name = "TIME", default_value = "1d", conflicts_with = "release")]
+    pub length: String,
+    /// End this hold
+    #[arg(long, value_name = "HOLD")]
+    pub release: Option<String>,
+    /// The job, where a date is given and there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
 }
 
 /// `drctl restore`.

@@ -8,8 +8,8 @@ use crate::cli::Shell;
 use crate::cli::args::{BackupArgs, GradeArg};
 use crate::cli::output::{bytes, count, counted, duration, took};
 use crate::error::{Error, Kind, Result};
-use crate::model::Timestamp;
 use crate::model::record::Grade;
+use crate::model::{SetClass, Timestamp};
 use crate::open::Opened;
 use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
@@ -17,6 +17,7 @@ use crate::ops::conformance;
 use crate::ops::dump::interrupted;
 use crate::ops::identity::Known;
 use crate::ops::own_read::{self, OwnRead};
+use crate::ops::pins;
 use crate::ops::verify::{VerifyReport, verify};
 use crate::source::{Preflight, Source};
 
@@ -42,6 +43,10 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     if args.dry_run {
         return check(shell, &opened, jobs, &args.accept_new_identity).await;
     }
+    let pin = match (&args.pin, &args.reason) {
+        (Some(length), Some(reason)) => Some((super::pin::end(opened.setup.clock.now(), length)?, reason.clone())),
+        _ => None,
+    };
     let (mut ran, mut outcome) = (Vec::new(), Outcome { bus: &shell.bus, first_error: None, code: 0 });
     for job in jobs {
         if shell.cancel.is_cancelled() {
@@ -52,6 +57,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
         let options = BackupOptions {
             accept_new_identity: own(&job, &args.accept_new_identity),
             read_own: args.verify == Some(GradeArg::ReadBack),
+            class: if args.archive { SetClass::Archive } else { SetClass::Ordinary },
             ..own_sources(&job, &args.source)
         };
         match backup(&opened.setup, &job, &options).await {
@@ -59,6 +65,11 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
                 let exit = if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() };
                 report.unrecorded = recorded.finished(Some(&report.set), exit, None);
                 outcome.code(exit);
+                if let Some((until, reason)) = &pin
+                    && let Err(error) = pin_now(&opened, &report, *until, reason).await
+                {
+                    outcome.error(error.context(format!("{} was committed and is not pinned", report.set)));
+                }
                 let verified = match args.verify {
                     Some(grade) => match verify_now(&opened, &mut report, grade.into()).await {
                         Ok(verified) => {
@@ -108,6 +119,11 @@ fn accept_changed(opened: &Opened, names: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+async fn pin_now(opened: &Opened, report: &BackupReport, until: Timestamp, reason: &str) -> Result<()> {
+    let mut log = opened.setup.log(report.set.job()).await?;
+    pins::pin(&opened.setup, &mut log, &report.set, until, reason).await.map(|_| ())
 }
 
 async fn verify_now(opened: &Opened, report: &mut BackupReport, grade: Grade) -> Result<VerifyReport> {

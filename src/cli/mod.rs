@@ -13,7 +13,9 @@ mod init_from;
 mod key;
 mod list;
 pub mod output;
+mod pin;
 mod progress;
+mod prune;
 mod repository;
 mod restore;
 mod rotate_identity;
@@ -147,6 +149,10 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::Status(_) => "status",
         Verb::Verify(_) => "verify",
         Verb::Restore(_) => "restore",
+        Verb::Prune(_) => "prune",
+        Verb::Pin(_) => "pin",
+        Verb::Unpin(_) => "unpin",
+        Verb::Hold(_) => "hold",
         Verb::Cat(_) => "cat",
         Verb::Diff(_) => "diff",
         Verb::Doctor => "doctor",
@@ -217,6 +223,10 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::Status(args) => status::run(&shell, args).await,
             Verb::Verify(args) => verify::run(&shell, args).await,
             Verb::Restore(args) => restore::run(&shell, args).await,
+            Verb::Prune(args) => prune::run(&shell, args).await,
+            Verb::Pin(args) => pin::pin(&shell, args).await,
+            Verb::Unpin(args) => pin::unpin(&shell, args).await,
+            Verb::Hold(args) => pin::hold(&shell, args).await,
             Verb::Cat(args) => cat::run(&shell, args).await,
             Verb::Diff(args) => diff::run(&shell, args).await,
             Verb::Doctor => doctor::run(&shell).await,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use croner::Cron;
 use croner::parser::{CronParser, Year};
-use jiff::Zoned;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 use crate::config::problem::shorten;
 
@@ -106,6 +106,12 @@ impl CronSchedule {
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The next instant after `at` at which it comes due in a zone; `None` when there is none within the crate's search.
+    pub fn next_after(&self, at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let from = at.to_zoned(zone.clone());
+        self.cron.find_next_occurrence(&from, false).ok().map(|next| next.timestamp())
     }
 
     /// The parsed expression.

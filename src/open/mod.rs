@@ -27,6 +27,7 @@ use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
 
+pub mod policy;
 pub mod sources;
 pub mod stores;
 

@@ -1,0 +1,112 @@
+//! `drctl prune`.
+
+use std::fmt::Write as _;
+
+use crate::cli::Shell;
+use crate::cli::args::PruneArgs;
+use crate::cli::output::{bytes, count, table};
+use crate::error::{Error, Kind, Result};
+use crate::open::{Opened, no_such_job, policy::prune_policy};
+use crate::ops::prune::{PruneOptions, PruneReport, prune};
+
+/// Plans the jobs, and with `--apply` deletes. The first error decides the exit code; jobs after it are still pruned.
+pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
+    let around = shell.around();
+    let opened = if args.apply { Opened::for_writing(&around).await? } else { Opened::for_reading(&around).await? };
+    let config = opened.config.as_ref().ok_or_else(|| {
+        Error::new(Kind::Usage, "prune needs a configuration: it says which sets are kept").hint("drctl init --from FOLDER|URL makes one")
+    })?;
+    let known: Vec<String> = config.jobs.iter().map(|job| job.name.to_string()).collect();
+    if let Some(unknown) = args.job.as_ref().filter(|name| !known.contains(name)) {
+        return Err(no_such_job(unknown, &known));
+    }
+    let options = PruneOptions { apply: args.apply, confirm_clock: args.confirm_clock, accept_surplus: args.accept_surplus };
+    let (mut reports, mut first_error, mut code) = (Vec::new(), None, 0);
+    for job in config.jobs.iter().filter(|job| args.job.as_ref().is_none_or(|name| name == job.name.as_str())) {
+        let policy = prune_policy(job, opened.setup.clock.now());
+        match prune(&opened.setup, &policy, options).await {
+            Ok(report) => {
+                if !report.retained.is_empty() && code == 0 {
+                    code = Kind::Denied.exit_code();
+                }
+                reports.push(report);
+            }
+            Err(error) => match first_error {
+                None => first_error = Some(error),
+                Some(_) => shell.bus.warn(error.to_string()),
+            },
+        }
+    }
+    if !reports.is_empty() || first_error.is_none() {
+        shell.out.result("prune", &reports, |reports| reports.iter().map(text).collect());
+    }
+    match first_error {
+        Some(error) => Err(error),
+        None => Ok(code),
+    }
+}
+
+fn text(report: &PruneReport) -> String {
+    let mut out = String::new();
+    let rows: Vec<Vec<String>> = (report.plan.sets.iter())
+        .map(|set| {
+            let what = match (set.keep, report.deleted.contains(&set.set)) {
+                (true, _) => "keep",
+                (false, true) => "deleted",
+                (false, false) => "may go",
+            };
+            vec![what.to_owned(), set.set.to_string(), bytes(set.stored_bytes), set.reasons.join("; ")]
+        })
+        .collect();
+    if rows.is_empty() {
+        let _ = writeln!(out, "job {} has no sets", report.job);
+    } else {
+        out.push_str(&table(&["", "SET", "STORED", "WHY"], &rows, &[2]));
+    }
+    for (group, why) in &report.plan.stopped {
+        let _ = writeln!(out, "nothing of group {group} is freed: {}", why.join("; "));
+    }
+    if let Some(why) = report.refused.as_ref().filter(|_| !report.applied) {
+        let _ = writeln!(out, "nothing may be deleted now: {why}");
+    }
+    let sets = |sets: &[crate::model::SetId]| sets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if !report.half_deleted.is_empty() && !report.applied {
+        let _ = writeln!(out, "half deleted by an earlier prune, the next one ends it: {}", sets(&report.half_deleted));
+    }
+    for (found, words) in [
+        (&report.orphans, "objects that no set names, of runs that came to nothing"),
+        (&report.waiting, "objects that no set names yet: a run may be making them"),
+    ] {
+        if !found.is_empty() {
+            let _ = writeln!(out, "{words}: {}", sets(found));
+        }
+    }
+    if !report.strange.is_empty() {
+        let _ = writeln!(out, "not drctl's, and left alone: {}", report.strange.join(", "));
+    }
+    for kept in &report.retained {
+        let _ = writeln!(out, "RETAINED by the store: {kept}");
+    }
+    let (freed, freed_bytes) = report.plan.freed();
+    let _ = match (report.applied, freed) {
+        (true, _) => writeln!(
+            out,
+            "{}: deleted {}, {}, {}",
+            report.job,
+            count(report.deleted.len() as u64, "set"),
+            count(report.objects, "object"),
+            bytes(report.bytes)
+        ),
+        (false, 0) if report.orphans.is_empty() && report.half_deleted.is_empty() => writeln!(out, "{}: nothing to delete", report.job),
+        (false, _) => writeln!(
+            out,
+            "{}: {} of {} may go, {} in each store; nothing was deleted: drctl prune --job {} --apply",
+            report.job,
+            count(freed as u64, "set"),
+            report.plan.sets.len(),
+            bytes(freed_bytes),
+            report.job
+        ),
+    };
+    out
+}
