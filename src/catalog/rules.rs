@@ -104,9 +104,9 @@ pub fn no_such_set(state: &State, set: &SetId) -> Error {
 
 /// Rule 14: nothing is pruned while the clock is before the newest record, or after it by more than the larger of 7 days and twice
 /// the job's interval, until a person confirms. The clock is then wrong, or the job long silent.
-pub fn clock_allows_pruning(state: &State, now: Timestamp, interval: Duration) -> Result<()> {
+pub fn clock_allows_pruning(newest: Option<Timestamp>, now: Timestamp, interval: Duration) -> Result<()> {
     const LEAST: Duration = Duration::from_secs(7 * 24 * 3600);
-    let Some(newest) = state.newest_at() else { return Ok(()) };
+    let Some(newest) = newest else { return Ok(()) };
     let refuse = |why: String| {
         Err(Error::new(Kind::Preflight, format!("prune: {why}")).hint("check the clock, and whether the job still runs: drctl status"))
     };

@@ -61,15 +61,16 @@ pub struct GroupPolicy {
 }
 
 impl PrunePolicy {
-    fn of_group(&self, group: &str, stopped: Option<&str>, accept_surplus: bool) -> Option<Policy<'_>> {
+    fn of_group(&self, group: &str) -> Option<Policy<'_>> {
         let asked = self.groups.get(group)?;
         Some(Policy {
             retention: asked.retention.as_ref(),
             zone: &self.zone,
             per_day: asked.per_day,
             interval: asked.interval,
-            stopped: stopped.map(str::to_owned),
-            accept_surplus,
+            stopped: None,
+            accept_surplus: false,
+            confirmed: None,
         })
     }
 
@@ -153,8 +154,13 @@ async fn run(setup: &Setup, policy: &PrunePolicy, options: PruneOptions) -> Resu
         Err(error) if !options.apply && error.kind() == Kind::Denied => local,
         Err(error) => return Err(error),
     };
-    let refused = clock_trouble(setup, log.state(), policy, local, server)?.filter(|_| !options.confirm_clock);
-    let planner = Planner { policy, stopped: last_run_failed(setup, &policy.job), accept_surplus: options.accept_surplus };
+    if options.confirm_clock && options.apply {
+        note_confirmed(setup, &log)?;
+    }
+    let confirmed = if options.confirm_clock { log.state().newest_at() } else { confirmed(setup, &log)? };
+    let refused = clock_trouble(setup, log.state(), policy, confirmed, (local, server))?.filter(|_| !options.confirm_clock);
+    let stopped = last_run_failed(setup, &policy.job);
+    let planner = Planner { policy, stopped, confirmed, accept_surplus: options.accept_surplus };
     let orphans = retire::orphans(&mut log, GRACE).await?;
     let mut report = PruneReport {
         job: policy.job.clone(),
@@ -212,7 +218,7 @@ async fn apply(setup: &Setup, log: &mut JobLog, planner: &Planner<'_>, local: Ti
         setup.bus.emit(Event::Recorded { record: "delete-intent".into(), number: intent });
         finish(setup, log, intent, report).await?;
         if report.retained.len() >= REFUSALS {
-            break;
+            return Ok(());
         }
     }
     stop_if_cancelled(setup)?;
@@ -262,13 +268,18 @@ fn stop_if_cancelled(setup: &Setup) -> Result<()> {
 struct Planner<'a> {
     policy: &'a PrunePolicy,
     stopped: Option<String>,
+    confirmed: Option<Timestamp>,
     accept_surplus: bool,
 }
 
 impl Planner<'_> {
     fn plan(&self, state: &State, now: Timestamp) -> Plan {
         let candidates = retention::candidates(state, state.is_sealed());
-        retention::plan(&candidates, |group| self.policy.of_group(group, self.stopped.as_deref(), self.accept_surplus), now)
+        let asked = |group: &str| {
+            let policy = self.policy.of_group(group)?;
+            Some(Policy { stopped: self.stopped.clone(), accept_surplus: self.accept_surplus, confirmed: self.confirmed, ..policy })
+        };
+        retention::plan(&candidates, asked, now)
     }
 }
 
@@ -277,8 +288,15 @@ fn half_deleted(state: &State) -> Vec<SetId> {
     state.intents().filter(|intent| intent.deleted.is_none()).flat_map(|intent| intent.sets.clone()).collect()
 }
 
-/// Why ages mean nothing now: rule 14, clocks that differ, a clock that went back (FAULTS 17, 57, 58).
-fn clock_trouble(setup: &Setup, state: &State, policy: &PrunePolicy, local: Timestamp, server: Timestamp) -> Result<Option<String>> {
+/// Why ages mean nothing now: rule 14, clocks that differ, a clock that went back (FAULTS 17, 57, 58). `confirmed` is the newest date that a
+/// person has seen in the log and found to be a clock's mistake.
+fn clock_trouble(
+    setup: &Setup,
+    state: &State,
+    policy: &PrunePolicy,
+    confirmed: Option<Timestamp>,
+    (local, server): (Timestamp, Timestamp),
+) -> Result<Option<String>> {
     let skew = local.duration_since(server);
     if skew.abs() > SKEW {
         return Ok(Some(format!("this host's clock and the store's differ by {}", words::span(skew.unsigned_abs()))));
@@ -286,7 +304,29 @@ fn clock_trouble(setup: &Setup, state: &State, policy: &PrunePolicy, local: Time
     if let Some(seen) = last_seen(setup)?.filter(|seen| seen.duration_since(local) > SKEW) {
         return Ok(Some(format!("the clock went back: it is {local} now, and was {seen} at the last prune")));
     }
-    Ok(rules::clock_allows_pruning(state, local.min(server), policy.interval()).err().map(|error| error.to_string()))
+    let now = local.min(server);
+    let newest = match state.newest_at() {
+        known if known == confirmed => state.live().map(|entry| entry.at).filter(|at| *at <= now).max(),
+        newest => newest,
+    };
+    Ok(rules::clock_allows_pruning(newest, now, policy.interval()).err().map(|error| error.to_string()))
+}
+
+/// What the newest date of the log that a person confirmed is kept under.
+fn confirmed_key(log: &JobLog) -> String {
+    format!("{CLOCK_MARK}-confirmed/{}/{}", log.repository().id(), log.job())
+}
+
+fn confirmed(setup: &Setup, log: &JobLog) -> Result<Option<Timestamp>> {
+    let Some(state) = &setup.state else { return Ok(None) };
+    Ok(state.setting(&confirmed_key(log))?.and_then(|text| text.parse().ok()))
+}
+
+fn note_confirmed(setup: &Setup, log: &JobLog) -> Result<()> {
+    match (&setup.state, log.state().newest_at()) {
+        (Some(state), Some(newest)) => state.set_setting(&confirmed_key(log), &newest.to_string()),
+        _ => Ok(()),
+    }
 }
 
 fn last_seen(setup: &Setup) -> Result<Option<Timestamp>> {

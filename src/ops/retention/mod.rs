@@ -127,8 +127,10 @@ pub struct Policy<'a> {
     pub interval: Option<Duration>,
     /// Why nothing of the group may go now, known from elsewhere: its last run failed, say.
     pub stopped: Option<String>,
-    /// Days with surplus sets that a person has looked at.
+    /// A person has looked at the days with more sets than the schedule explains: they count like others.
     pub accept_surplus: bool,
+    /// The newest date in the log that a person has found to be a clock's mistake: sets dated up to it are odd, and stop nothing.
+    pub confirmed: Option<Timestamp>,
 }
 
 /// What becomes of one set.
@@ -360,9 +362,9 @@ impl<'a> Group<'a> {
                 why.push(format!("its newest good set is {} old, twice as old as the schedule allows", words::span(age)));
             }
         }
-        let ahead = (0..self.sets.len()).find(|at| dates::is_ahead(self.sets[*at], now));
-        if let Some(at) = ahead {
-            why.push(format!("{} is dated in the future: a clock is or was wrong", self.sets[at].set));
+        let known = |set: &Candidate| self.policy.confirmed.is_some_and(|confirmed| set.committed_at <= confirmed);
+        if let Some(ahead) = self.sets.iter().find(|set| dates::is_ahead(set, now) && !known(set)) {
+            why.push(format!("{} is dated in the future: a clock is or was wrong (drctl prune --apply --confirm-clock)", ahead.set));
         }
         why
     }

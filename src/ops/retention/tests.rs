@@ -58,7 +58,7 @@ fn planned(sets: &[Candidate], retention: &Retention, now: Timestamp) -> Plan {
 }
 
 fn of<'a>(retention: &'a Retention, zone: &'a TimeZone) -> Policy<'a> {
-    Policy { retention: Some(retention), zone, per_day: Some(1), interval: None, stopped: None, accept_surplus: false }
+    Policy { retention: Some(retention), zone, per_day: Some(1), interval: None, stopped: None, accept_surplus: false, confirmed: None }
 }
 
 fn kept(plan: &Plan) -> Vec<u64> {

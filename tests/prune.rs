@@ -1,0 +1,331 @@
+//! `prune` from end to end over a store in memory that can be spoiled, with a clock of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drctl::catalog::env::Env;
+use drctl::catalog::{Repository, RoleKey};
+use drctl::config::typed::Retention;
+use drctl::error::{Error, Kind};
+use drctl::model::record::Grade;
+use drctl::model::{Clock, SetId, Sha256, TestClock};
+use drctl::ops::backup::{BackupOptions, backup};
+use drctl::ops::pins;
+use drctl::ops::prune::{GroupPolicy, PruneOptions, PrunePolicy, PruneReport, prune};
+use drctl::ops::verify::verify;
+use drctl::ops::{JobSpec, Setup, SourceSpec};
+use drctl::pipeline::seal::Sealing;
+use drctl::pipeline::split::Sink;
+use drctl::source::files::{FilesSettings, FilesSource};
+use drctl::state::StateFile;
+use drctl::store::faulty::{Fault, FaultyStore, Operation, When};
+use drctl::store::memory::MemoryStore;
+use drctl::store::{Store, whole};
+use jiff::tz::TimeZone;
+
+const DAY: i64 = 86_400;
+
+struct World {
+    setup: Setup,
+    job: JobSpec,
+    policy: PrunePolicy,
+    clock: Arc<TestClock>,
+    objects: Arc<MemoryStore>,
+    store: Arc<FaultyStore>,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new(keep_last: u32) -> World {
+        let clock = Arc::new(TestClock::at("2025-01-01T02:00:00Z".parse().unwrap()));
+        let objects = Arc::new(MemoryStore::new(clock.clone()));
+        let store = Arc::new(FaultyStore::new(objects.clone()));
+        let env = Env { clock: clock.clone(), ..Env::default() };
+        let new = Repository::init(store.clone(), env, "test").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFile::open(&folder.path().join("state.sqlite"), clock.clone()).unwrap();
+        let mut setup = Setup::new(new.repository.clone(), vec![Sink::new("first", store.clone())], Sealing::None);
+        setup.keys = vec![RoleKey { number: 1, signer: Arc::new(new.key) }];
+        setup.state = Some(Arc::new(state));
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("a"), "a").unwrap();
+        let source = FilesSource::new("files", FilesSettings::all_of([&data])).unwrap();
+        let job = JobSpec {
+            name: "shop".parse().unwrap(),
+            group: "main".into(),
+            sources: vec![SourceSpec { source: Arc::new(source), allow_empty: false, allow_plaintext: false }],
+            config_text: String::new(),
+            config_sha256: Sha256::of(b""),
+        };
+        let rules = Retention {
+            keep_last,
+            keep_within: None,
+            keep_hourly: 0,
+            keep_daily: 0,
+            keep_weekly: 0,
+            keep_monthly: 0,
+            keep_yearly: 0,
+            keep_min_verified: 1,
+        };
+        let group = GroupPolicy { retention: Some(rules), per_day: Some(1), interval: Some(Duration::from_secs(DAY as u64)) };
+        let policy = PrunePolicy { job: job.name.clone(), zone: TimeZone::UTC, groups: BTreeMap::from([("main".into(), group)]) };
+        World { setup, job, policy, clock, objects, store, folder }
+    }
+
+    async fn back_up(&self) -> SetId {
+        backup(&self.setup, &self.job, &BackupOptions::default()).await.unwrap().set
+    }
+
+    /// A day later each time, read back.
+    async fn proven_days(&self, days: usize) -> Vec<SetId> {
+        let mut sets = Vec::new();
+        for _ in 0..days {
+            self.clock.step_seconds(DAY);
+            let set = self.back_up().await;
+            self.verify(&set).await;
+            sets.push(set);
+        }
+        sets
+    }
+
+    async fn verify(&self, set: &SetId) {
+        let mut log = self.setup.log(&self.job.name).await.unwrap();
+        assert!(verify(&self.setup, &mut log, set, Grade::ReadBack).await.unwrap().passed, "{set}");
+    }
+
+    async fn prune(&self, apply: bool) -> Result<PruneReport, Error> {
+        prune(&self.setup, &self.policy, PruneOptions { apply, ..PruneOptions::default() }).await
+    }
+
+    /// What `list` would show, each of which must be whole.
+    async fn live(&self) -> Vec<SetId> {
+        let log = self.setup.log(&self.job.name).await.unwrap();
+        let live: Vec<SetId> = log.state().live().map(|entry| entry.id().clone()).collect();
+        for entry in log.state().live() {
+            for object in entry.manifest.every_object() {
+                let key = format!("{}{}", entry.id().prefix(), object.file);
+                assert!(self.objects.head(&key).await.is_ok(), "{key} is gone, and its set is listed");
+            }
+        }
+        live
+    }
+
+    async fn folders(&self) -> Vec<SetId> {
+        let mut sets: Vec<SetId> = Vec::new();
+        for entry in whole::list_all(&*self.objects, "jobs/shop/sets/").await.unwrap() {
+            sets.extend(SetId::of_key(&entry.key));
+        }
+        sets.dedup();
+        sets
+    }
+}
+
+#[tokio::test]
+async fn what_no_rule_keeps_goes_when_it_is_told_to() {
+    let world = World::new(3).await;
+    let sets = world.proven_days(8).await;
+    let report = world.prune(false).await.unwrap();
+    assert_eq!((report.plan.freed().0, report.refused.clone(), world.live().await.len()), (5, None, 8), "a plan changes nothing");
+    let report = world.prune(true).await.unwrap();
+    assert_eq!((report.deleted.as_slice(), report.retained.len()), (&sets[..5], 0));
+    assert_eq!((world.live().await, world.folders().await), (sets[5..].to_vec(), sets[5..].to_vec()));
+    assert!(report.objects >= 15 && report.bytes > 0, "{report:?}");
+    world.verify(&sets[7]).await;
+    let again = world.prune(true).await.unwrap();
+    assert_eq!((again.deleted.len(), again.objects), (0, 0));
+}
+
+#[tokio::test]
+async fn pins_and_holds_are_kept_until_they_end() {
+    let world = World::new(1).await;
+    let sets = world.proven_days(4).await;
+    let mut log = world.setup.log(&world.job.name).await.unwrap();
+    let until = world.clock.now().checked_add(Duration::from_secs(3 * DAY as u64)).unwrap();
+    pins::pin(&world.setup, &mut log, &sets[0], until, "before the upgrade").await.unwrap();
+    let held = pins::hold_by_hand(&world.setup, &mut log, &sets[1], Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[2..3]);
+    assert_eq!(world.live().await, [sets[0].clone(), sets[1].clone(), sets[3].clone()]);
+    assert_eq!(pins::release(&world.setup, &mut log, &sets[1], "another").await.unwrap_err().kind(), Kind::Usage);
+    pins::release(&world.setup, &mut log, &sets[1], &held.hold.unwrap()).await.unwrap();
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[1..2]);
+    pins::unpin(&world.setup, &mut log, &sets[0]).await.unwrap();
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[..1]);
+    let gone = pins::pin(&world.setup, &mut log, &sets[0], until, "too late").await.unwrap_err();
+    assert_eq!(gone.kind(), Kind::NoSuchSet);
+    let past = pins::pin(&world.setup, &mut log, &sets[3], world.clock.now(), "in the past").await.unwrap_err();
+    assert_eq!(past.kind(), Kind::Usage);
+}
+
+#[tokio::test]
+async fn f06_f76_a_prune_that_dies_anywhere_is_ended_by_the_next() {
+    // Every step that a prune of one set makes: its intent, each object, `deleted`; and each with its answer lost.
+    for point in 1..=20 {
+        for fault in [Fault::Fail(Kind::Failed), Fault::LoseAnswer(Kind::Failed)] {
+            let world = World::new(2).await;
+            let sets = world.proven_days(4).await;
+            // The n-th step from here fails, and everything after it: the process is gone.
+            let (mut deletes, mut puts) = (0, 0);
+            for (operation, key) in dry_steps().await.into_iter().take(point) {
+                match operation {
+                    Operation::Delete => deletes += 1,
+                    _ => puts += u64::from(key.contains("/log/")),
+                }
+            }
+            world.store.rule(Operation::Delete, "*", When::Call(deletes.max(1)), fault.clone());
+            world.store.rule(Operation::Delete, "*", When::From(deletes.max(1) + 1), Fault::Fail(Kind::Failed));
+            world.store.rule(Operation::Put, "*/log/*", When::From(puts + 1), fault.clone());
+            let _ = world.prune(true).await;
+            world.store.clear();
+            let live = world.live().await;
+            assert!(live.ends_with(&sets[2..]), "point {point} {fault:?}: {live:?}");
+            // A new backup works whatever stands there, and the next prune ends it.
+            let report = world.prune(true).await.unwrap();
+            assert_eq!(world.live().await, sets[2..], "point {point} {fault:?}: {report:?}");
+            assert_eq!(world.folders().await, sets[2..], "point {point} {fault:?}");
+            assert!(world.prune(false).await.unwrap().half_deleted.is_empty(), "point {point} {fault:?}");
+        }
+    }
+}
+
+/// The steps of a prune that changes things, in their order.
+async fn dry_steps() -> Vec<(Operation, String)> {
+    let world = World::new(2).await;
+    world.proven_days(4).await;
+    let before = world.store.calls().len();
+    world.prune(true).await.unwrap();
+    let calls = world.store.calls().split_off(before);
+    calls.into_iter().filter(|(o, key)| *o == Operation::Delete || (*o == Operation::Put && key.contains("/log/"))).collect()
+}
+
+#[tokio::test]
+async fn f32_a_listing_that_leaves_things_out_stops_every_delete() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(5).await;
+    world.store.rule(Operation::List, &format!("{}*", sets[4].prefix()), When::Always, Fault::Truncate(1));
+    let error = world.prune(true).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Verify);
+    assert!(error.to_string().contains("does not list it: its listing cannot be trusted"), "{error}");
+    assert_eq!(world.live().await, sets);
+    world.store.clear();
+    // An object that is really gone.
+    let log = world.setup.log(&world.job.name).await.unwrap();
+    let object = log.state().get(&sets[4]).unwrap().manifest.artifacts[0].objects[0].file.clone();
+    let key = format!("{}{object}", sets[4].prefix());
+    world.objects.delete(&key).await.unwrap();
+    let error = world.prune(true).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("{key} is missing")) && error.kind() == Kind::Verify, "{error}");
+    assert_eq!(world.folders().await.len(), 5);
+}
+
+#[tokio::test]
+async fn f33_a_listing_that_lags_is_asked_again() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(5).await;
+    world.store.rule(Operation::List, &format!("{}*", sets[4].prefix()), When::First(2), Fault::Truncate(1));
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[..3]);
+    assert_eq!(world.live().await, sets[3..]);
+}
+
+#[tokio::test]
+async fn f35_what_the_store_does_not_let_go_of_is_told_and_backups_go_on() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(8).await;
+    world.store.rule(Operation::Delete, "*/sets/*", When::Always, Fault::Fail(Kind::Denied));
+    let report = world.prune(true).await.unwrap();
+    assert_eq!((report.retained.len(), report.deleted.len()), (3, 0), "after three refusals the store is not asked for more");
+    assert!(report.retained[0].starts_with(&sets[0].to_string()), "{report:?}");
+    world.clock.step_seconds(DAY);
+    world.back_up().await;
+    world.store.clear();
+    let report = world.prune(true).await.unwrap();
+    assert_eq!(report.deleted[..3], sets[..3], "those under an intent go first: {report:?}");
+}
+
+#[tokio::test]
+async fn f57_f58_a_clock_that_jumps_frees_nothing_and_stops_no_backup() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(5).await;
+    let right = world.clock.now();
+    // Ten years ahead: the run is made, the prune is not.
+    world.clock.step_seconds(3650 * DAY);
+    let error = world.prune(true).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("more than 7 days ago"), "{error}");
+    let ahead = world.back_up().await;
+    world.verify(&ahead).await;
+    world.clock.set(right);
+    world.clock.step_seconds(DAY);
+    let after = world.back_up().await;
+    world.verify(&after).await;
+    let log = world.setup.log(&world.job.name).await.unwrap();
+    let order: Vec<SetId> = log.state().live().map(|entry| entry.id().clone()).collect();
+    assert_eq!(order, [&sets[..], &[ahead.clone(), after]].concat(), "sets are in the order in which they were made");
+    let error = world.prune(true).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("the newest record was written at 2035"), "{error}");
+    let report = world.prune(false).await.unwrap();
+    assert!(report.plan.stopped["main"][0].contains("dated in the future"), "{report:?}");
+    // A person who knows of it says so once.
+    let confirmed = PruneOptions { apply: true, confirm_clock: true, ..PruneOptions::default() };
+    let report = prune(&world.setup, &world.policy, confirmed).await.unwrap();
+    assert_eq!(report.deleted, sets[..4], "what is dated ahead takes no place: {report:?}");
+    world.clock.step_seconds(DAY);
+    let next = world.back_up().await;
+    world.verify(&next).await;
+    let report = world.prune(true).await.unwrap();
+    assert_eq!(report.deleted, [sets[4].clone(), ahead], "and it is remembered; what is odd goes with the last older one");
+
+    // Back by two days.
+    let world = World::new(2).await;
+    let sets = world.proven_days(5).await;
+    world.clock.step_seconds(-2 * DAY);
+    let error = world.prune(true).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("the newest record was written at"), "{error}");
+    assert_eq!(world.live().await, sets);
+    let confirmed = PruneOptions { apply: true, confirm_clock: true, ..PruneOptions::default() };
+    let report = prune(&world.setup, &world.policy, confirmed).await.unwrap();
+    assert!(report.deleted.len() <= 3 && world.live().await.ends_with(&sets[3..]), "{report:?}");
+}
+
+#[tokio::test]
+async fn f75_objects_that_no_set_names_go_after_their_grace() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(3).await;
+    let orphan: SetId = "shop/20250104T020000Z-full-zzzz".parse().unwrap();
+    world.objects.overwrite(&format!("{}files.tar.zst.age", orphan.prefix()), Bytes::from_static(b"cut"));
+    world.objects.overwrite("jobs/shop/sets/notes.txt", Bytes::from_static(b"mine"));
+    let report = world.prune(true).await.unwrap();
+    assert_eq!((report.waiting.as_slice(), report.orphans.len()), (&[orphan.clone()][..], 0));
+    assert!(world.folders().await.contains(&orphan));
+    world.clock.step_seconds(2 * DAY);
+    let fresh = world.back_up().await;
+    world.verify(&fresh).await;
+    world.clock.step_seconds(DAY + 600);
+    let report = world.prune(false).await.unwrap();
+    assert_eq!(
+        (report.orphans.as_slice(), report.strange.as_slice()),
+        (&[orphan.clone()][..], &["jobs/shop/sets/notes.txt".to_owned()][..])
+    );
+    world.prune(true).await.unwrap();
+    assert_eq!(world.folders().await, [sets[2].clone(), fresh]);
+    assert!(world.objects.head("jobs/shop/sets/notes.txt").await.is_ok());
+    assert!(world.folder.path().exists());
+}
+
+#[tokio::test]
+async fn another_prune_and_a_pin_meanwhile_change_the_plan() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(4).await;
+    // Between the plan and its intent somebody else pins the first set: the number is taken, and the plan is made anew.
+    let mut other = world.setup.log(&world.job.name).await.unwrap();
+    let until = world.clock.now().checked_add(Duration::from_secs(DAY as u64)).unwrap();
+    world.store.rule(Operation::Put, "*/log/*", When::Call(1), Fault::Stall(Duration::from_millis(400)));
+    let pinning = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        pins::pin(&world.setup, &mut other, &sets[0], until, "meanwhile").await.unwrap();
+    };
+    let (report, ()) = tokio::join!(world.prune(true), pinning);
+    assert_eq!(report.unwrap().deleted, sets[1..2]);
+    assert_eq!(world.live().await, [sets[0].clone(), sets[2].clone(), sets[3].clone()]);
+}
