@@ -1,5 +1,7 @@
 //! `prune` from end to end over a store in memory that can be spoiled, with a clock of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
