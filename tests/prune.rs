@@ -58,7 +58,7 @@ impl World {
         let job = JobSpec {
             name: "shop".parse().unwrap(),
             group: "main".into(),
-            sources: vec![SourceSpec { source: Arc::new(source), allow_empty: false, allow_plaintext: false }],
+            sources: vec![SourceSpec { source: Arc::new(source), allowed: Default::default(), allow_plaintext: false }],
             config_text: String::new(),
             config_sha256: Sha256::of(b""),
         };

@@ -26,7 +26,7 @@ pub mod single_writer;
 pub mod state;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

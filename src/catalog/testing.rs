@@ -187,17 +187,17 @@ pub fn content(set: &SetId, file: &str) -> Bytes {
     Bytes::from(format!("{} of {file}", set.short().split('-').next_back().unwrap()))
 }
 
-fn object(run: &Run, file: &str) -> Object {
-    let bytes = content(run.set(), file);
+fn object(set: &SetId, file: &str) -> Object {
+    let bytes = content(set, file);
     Object { file: file.into(), stored_bytes: bytes.len() as u64, stored_sha256: Sha256::of(&bytes) }
 }
 
-fn artifact(run: &Run, file: &str) -> Artifact {
+fn artifact(set: &SetId, file: &str) -> Artifact {
     Artifact {
         source: "files".into(),
         file: file.into(),
         format: ArtifactFormat::Tar,
-        objects: vec![object(run, file)],
+        objects: vec![object(set, file)],
         plain_bytes: 1,
         plain_digest: Sha256([0; 32]),
         frames: 1,
@@ -209,30 +209,40 @@ fn artifact(run: &Run, file: &str) -> Artifact {
         consistency: Consistency::Snapshot,
         tool: None,
         exit_status: None,
-        started_at: run.set().at(),
-        finished_at: run.set().at(),
+        started_at: set.at(),
+        finished_at: set.at(),
         totals: BTreeMap::new(),
     }
 }
 
+/// What a run of this set would commit, its objects as [`Bench::upload`] stores them.
 pub fn manifest(run: &Run) -> Manifest {
+    Manifest { group: run.group().to_owned(), chain: run.chain().clone(), base: run.base(), ..manifest_of(run.set()) }
+}
+
+/// A manifest for those who have no log.
+pub fn plain_manifest() -> Manifest {
+    manifest_of(&SetId::new("shop".parse().unwrap(), "2025-01-01T02:00:00Z".parse().unwrap(), SetKind::Full, 1))
+}
+
+fn manifest_of(set: &SetId) -> Manifest {
     Manifest {
-        set: run.set().clone(),
-        group: run.group().to_owned(),
-        chain: run.chain().clone(),
+        set: set.clone(),
+        group: "main".into(),
+        chain: set.clone(),
         class: Default::default(),
-        base: run.base(),
+        base: 0,
         state: SetState::Complete,
-        started_at: run.set().at(),
-        finished_at: run.set().at(),
+        started_at: set.at(),
+        finished_at: set.at(),
         drctl_version: "0.1.0".into(),
         host: "web-1".into(),
         config_sha256: Sha256([0; 32]),
         lease_epoch: None,
         sources: Vec::new(),
-        artifacts: vec![artifact(run, "files.a.tar.zst")],
-        details: artifact(run, "details.json.zst"),
-        guide: object(run, "RESTORE.md"),
+        artifacts: vec![artifact(set, "files.a.tar.zst")],
+        details: artifact(set, "details.json.zst"),
+        guide: object(set, "RESTORE.md"),
         stores: vec!["main".into()],
     }
 }

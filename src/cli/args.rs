@@ -147,6 +147,9 @@ pub struct BackupArgs {
     /// This source is another server than before, and that is meant (rebuilt, moved, upgraded); may be repeated
     #[arg(long, value_name = "SOURCE")]
     pub accept_new_identity: Vec<String>,
+    /// This source may have lost much since the sets before (dropped, emptied, moved), and that is meant; may be repeated
+    #[arg(long, value_name = "SOURCE")]
+    pub accept_smaller: Vec<String>,
     /// This bucket does otherwise than before (versioning, lock, permissions), and that is meant; may be repeated
     #[arg(long, value_name = "STORE")]
     pub accept_changed_store: Vec<String>,

@@ -38,6 +38,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     }
     let jobs = opened.job_specs(&names)?;
     with_sources(jobs.clone(), &args.accept_new_identity)?;
+    with_sources(jobs.clone(), &args.accept_smaller)?;
     accept_changed(&opened, &args.accept_changed_store)?;
     let jobs = with_sources(jobs, &args.source)?;
     if args.dry_run {
@@ -56,6 +57,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
         let recorded = opened.run_started("backup", &job.name);
         let options = BackupOptions {
             accept_new_identity: own(&job, &args.accept_new_identity),
+            accept_smaller: own(&job, &args.accept_smaller),
             read_own: args.verify == Some(GradeArg::ReadBack),
             class: if args.archive { SetClass::Archive } else { SetClass::Ordinary },
             ..own_sources(&job, &args.source)

@@ -286,7 +286,7 @@ impl Opened {
         for source in job.sources.iter().filter(|s| s.group() == group) {
             list.push(SourceSpec {
                 source: sources::source(source)?,
-                allow_empty: sources::allows_empty(source),
+                allowed: sources::allowed(source),
                 allow_plaintext: source.allow_plaintext,
             });
         }

@@ -9,6 +9,7 @@ use crate::config::typed::{
     self, CommandConfig, DatabaseChoice, EnvironmentConfig, FilesConfig, PostgresConfig, ReachConfig, SourceConfig, SourceKind,
 };
 use crate::error::{Error, Kind, Result};
+use crate::ops::suspect::Allowed;
 use crate::process::Limits;
 use crate::reach::{Docker, Reach, Ssh};
 use crate::source::Source;
@@ -52,15 +53,16 @@ pub fn loader(name: &str, kind: &str, configured: Option<&SourceConfig>) -> Resu
     })
 }
 
-/// Whether the configuration says that the source may be empty.
-pub fn allows_empty(config: &SourceConfig) -> bool {
-    match &config.kind {
-        SourceKind::Files(files) => files.allow_empty,
-        SourceKind::Command(command) => command.allow_empty,
-        SourceKind::Postgres(postgres) => postgres.allow_empty,
+/// What a source may do that would be odd of another: what shows a window of time, or whatever a program prints, comes and goes.
+pub fn allowed(config: &SourceConfig) -> Allowed {
+    let (empty, smaller) = match &config.kind {
+        SourceKind::Files(files) => (files.allow_empty, files.newer_than.is_some()),
+        SourceKind::Command(command) => (command.allow_empty, true),
+        SourceKind::Postgres(postgres) => (postgres.allow_empty, false),
         // Nothing found is an error of these.
-        SourceKind::Environment(_) | SourceKind::Compose(_) => false,
-    }
+        SourceKind::Environment(_) | SourceKind::Compose(_) => (false, false),
+    };
+    Allowed { empty, smaller }
 }
 
 fn files_settings(config: &FilesConfig) -> FilesSettings {

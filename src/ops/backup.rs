@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{Holder, JobLog, Lease, Outcome, Pending, Run, Settled};
+use crate::catalog::{Holder, JobLog, Lease, Outcome, Pending, Run, SetEntry, Settled};
 use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetClass, SetId, SetKind, SetState};
@@ -24,6 +24,7 @@ use crate::ops::guide::restore_guide;
 use crate::ops::identity::Known;
 use crate::ops::own_read::{self, OwnRead};
 use crate::ops::setup::SourceSpec;
+use crate::ops::suspect;
 use crate::ops::uploaded::{check_uploaded, take_back};
 use crate::ops::{JobSpec, Setup};
 use crate::pipeline::split::{Created, put_everywhere};
@@ -52,6 +53,8 @@ pub struct BackupOptions {
     pub sources: Vec<String>,
     /// Sources that may be others than in the sets before (FAULTS I11).
     pub accept_new_identity: Vec<String>,
+    /// Sources that may be much smaller than in the sets before.
+    pub accept_smaller: Vec<String>,
     /// What the set is made for.
     pub class: SetClass,
     /// Read the set back before its commit where this host could not read it afterwards: sealed hosts ([`crate::ops::own_read`]).
@@ -176,7 +179,7 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
 
 fn chosen(job: &JobSpec, options: &BackupOptions) -> Result<Vec<SourceSpec>> {
     let wanted = &options.sources;
-    for name in wanted.iter().chain(&options.accept_new_identity) {
+    for name in wanted.iter().chain(&options.accept_new_identity).chain(&options.accept_smaller) {
         if !job.sources.iter().any(|s| s.source.name() == name) {
             let known: Vec<&str> = job.sources.iter().map(|s| s.source.name()).collect();
             return Err(Error::new(Kind::Usage, format!("job {} has no source '{name}'", job.name))
@@ -283,7 +286,7 @@ async fn dump_and_commit(
     let left_out = left_out(job, sources);
     let mut manifest = describe(setup, job, &run, started_at, outcomes, &left_out, &destination).await?;
     manifest.class = options.class;
-    judge(&mut manifest, previous_good(log, &run), sources);
+    judge(&mut manifest, log, sources, &options.accept_smaller);
     let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
     manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
     check_uploaded(setup, &manifest).await?;
@@ -576,31 +579,18 @@ async fn describe(
     })
 }
 
-/// The newest good set of the run's group.
-fn previous_good<'a>(log: &'a JobLog, run: &Run) -> Option<&'a Manifest> {
-    let good = log.state().live().rev().find(|entry| entry.is_good() && entry.manifest.group == run.group());
-    good.map(|entry| entry.manifest.as_ref())
-}
-
-/// A whole set in which something is empty that was not empty before is suspect: kept and told, but no date means it (FAULTS 66).
-fn judge(manifest: &mut Manifest, previous: Option<&Manifest>, sources: &[SourceSpec]) {
-    /// What an artifact is counted by, where that can be none.
-    const COUNTED: [&str; 2] = ["files", "tables"];
-    let (Some(previous), SetState::Complete) = (previous, &manifest.state) else { return };
-    let mut reasons = Vec::new();
-    for artifact in &manifest.artifacts {
-        let allowed = sources.iter().any(|s| s.source.name() == artifact.source && s.allow_empty);
-        let Some(before) = previous.artifacts.iter().find(|a| a.file == artifact.file).filter(|_| !allowed) else { continue };
-        for total in COUNTED {
-            let count = |a: &Artifact| a.totals.get(total).copied();
-            if let (Some(0), Some(had @ 1..)) = (count(artifact), count(before)) {
-                reasons.push(format!(
-                    "{}: {} is empty, {} had {had} {total}; if that is as it should be, set `allow_empty: true`",
-                    artifact.source, artifact.file, previous.set
-                ));
-            }
-        }
+/// A whole set that is not like those before it is suspect.
+fn judge(manifest: &mut Manifest, log: &JobLog, sources: &[SourceSpec], accepted: &[String]) {
+    if manifest.state != SetState::Complete {
+        return;
     }
+    let alike = |entry: &&SetEntry| entry.is_good() && entry.manifest.group == manifest.group && entry.manifest.kind() == manifest.kind();
+    let before: Vec<&Manifest> = log.state().live().rev().filter(alike).take(suspect::LOOK_BACK).map(|e| e.manifest.as_ref()).collect();
+    let reasons = suspect::findings(manifest, &before, &|name| {
+        let mut allowed = sources.iter().find(|spec| spec.source.name() == name).map(|spec| spec.allowed).unwrap_or_default();
+        allowed.smaller |= accepted.iter().any(|accepted| accepted == name);
+        allowed
+    });
     if !reasons.is_empty() {
         manifest.state = SetState::Suspect { reasons };
     }

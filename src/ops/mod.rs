@@ -25,6 +25,7 @@ pub mod prune;
 pub mod restore;
 pub mod retention;
 pub mod setup;
+pub mod suspect;
 mod uploaded;
 pub mod verify;
 pub mod words;

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::model::{Clock, Codec, JobName, Sha256};
 use crate::observe::Bus;
 use crate::ops::conformance::Bucket;
+use crate::ops::suspect::Allowed;
 use crate::pipeline::seal::{Identities, Sealing};
 use crate::pipeline::split::{OBJECT_BYTES, Sink};
 use crate::source::{RunContext, Source};
@@ -113,8 +114,8 @@ impl Setup {
 /// A source of a job.
 #[derive(Clone)]
 pub struct SourceSpec {
-    /// Whether the source may come out empty where it was not before (FAULTS 66).
-    pub allow_empty: bool,
+    /// What the source may do that would make the set suspect (FAULTS 66).
+    pub allowed: Allowed,
     /// The source.
     pub source: Arc<dyn Source>,
     /// Artifacts that hold secrets by nature may be stored in clear: an explicit choice for this source.

@@ -203,7 +203,7 @@ impl World {
     }
 
     pub fn job(&self, sources: impl IntoIterator<Item = Arc<Scripted>>) -> JobSpec {
-        let spec = |s| SourceSpec { source: Arc::new(Shared(s)) as Arc<dyn Source>, allow_empty: false, allow_plaintext: false };
+        let spec = |s| SourceSpec { source: Arc::new(Shared(s)) as Arc<dyn Source>, allowed: Default::default(), allow_plaintext: false };
         JobSpec {
             name: "shop".parse().unwrap(),
             group: "main".into(),

@@ -121,7 +121,10 @@ async fn rule_14_a_clock_that_is_wrong_prunes_nothing() {
     let bed = Bed::new().await;
     let mut log = bed.log().await;
     let hour = Duration::from_secs(3600);
-    assert!(rules::clock_allows_pruning(log.state().newest_at(), at("1999-01-01T00:00:00Z"), hour).is_ok(), "an empty log has nothing to prune");
+    assert!(
+        rules::clock_allows_pruning(log.state().newest_at(), at("1999-01-01T00:00:00Z"), hour).is_ok(),
+        "an empty log has nothing to prune"
+    );
     bed.backup(&mut log, SetKind::Full).await;
     let table = [
         ("2025-01-01T01:59:59Z", 1, false),

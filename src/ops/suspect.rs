@@ -1,0 +1,155 @@
+//! Is a whole set like those before it? One that is not is suspect: kept and told, but no date means it and it frees nothing (FAULTS 66).
+//! Pure.
+
+use crate::model::{Artifact, Manifest};
+
+/// So many good sets before are looked at; the median of them is what is usual.
+pub const LOOK_BACK: usize = 7;
+
+/// What a source may do that would be odd of another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowed {
+    /// Come out empty.
+    pub empty: bool,
+    /// Come out much smaller, or without an artifact that it had.
+    pub smaller: bool,
+}
+
+/// What is counted, how much of it there has to be for a drop to say something, and to which share of the usual it may drop.
+const COUNTED: [(&str, u64, f64); 3] = [("tables", 4, 0.75), ("rows", 1000, 0.5), ("files", 20, 0.5)];
+
+/// The same for the bytes of an artifact, which follow what nobody sees: a vacuum, a type.
+const BYTES: (u64, f64) = (1 << 20, 0.4);
+
+/// What is odd about `manifest`, a sentence each. `before` are the newest good sets of its group, the newest first.
+pub fn findings(manifest: &Manifest, before: &[&Manifest], allowed: &dyn Fn(&str) -> Allowed) -> Vec<String> {
+    let Some(newest) = before.first() else { return Vec::new() };
+    let mut found = Vec::new();
+    for artifact in &manifest.artifacts {
+        let Some(previous) = of(newest, &artifact.file) else { continue };
+        let (source, file) = (&artifact.source, &artifact.file);
+        let may = allowed(source);
+        for total in ["files", "tables"] {
+            let count = |a: &Artifact| a.totals.get(total).copied();
+            if let (Some(0), Some(had @ 1..), false) = (count(artifact), count(previous), may.empty) {
+                found.push(format!(
+                    "{source}: {file} is empty, {} had {had} {total}; if that is as it should be, set `allow_empty: true`",
+                    newest.set
+                ));
+            }
+        }
+        if may.smaller || may.empty || found.iter().any(|told: &String| told.starts_with(&format!("{source}: {file} is empty"))) {
+            continue;
+        }
+        found.extend(smaller(artifact, before).map(|how| format!("{source}: {file} has {how}: {}", accept(source))));
+    }
+    for previous in &newest.artifacts {
+        let still_backed_up = manifest.source(&previous.source).is_some_and(|source| source.problems.is_empty());
+        let may = allowed(&previous.source);
+        if still_backed_up && of(manifest, &previous.file).is_none() && !may.smaller && !may.empty && is_data(previous) {
+            let (source, file) = (&previous.source, &previous.file);
+            found.push(format!("{source}: {file} is gone, {} had it: {}", newest.set, accept(source)));
+        }
+    }
+    found
+}
+
+fn accept(source: &str) -> String {
+    format!("if that is as it should be, back up once more with --accept-smaller {source}")
+}
+
+fn of<'a>(manifest: &'a Manifest, file: &str) -> Option<&'a Artifact> {
+    manifest.artifacts.iter().find(|artifact| artifact.file == file)
+}
+
+/// Roles and settings come and go.
+fn is_data(artifact: &Artifact) -> bool {
+    COUNTED.iter().any(|(name, ..)| artifact.totals.contains_key(*name))
+}
+
+/// The first count that dropped too far, with what is usual.
+fn smaller(artifact: &Artifact, before: &[&Manifest]) -> Option<String> {
+    let earlier: Vec<&Artifact> = before.iter().take(LOOK_BACK).filter_map(|manifest| of(manifest, &artifact.file)).collect();
+    let drop = |name: &str, now: u64, were: Vec<u64>, least: u64, share: f64| {
+        let usual = median(were)?;
+        let odd = usual >= least && (now as f64) < usual as f64 * share;
+        odd.then(|| format!("{} {name} where {} are usual", super::words::number(now), super::words::number(usual)))
+    };
+    let counted = COUNTED.iter().find_map(|(name, least, share)| {
+        let now = artifact.totals.get(*name).copied()?;
+        drop(name, now, earlier.iter().filter_map(|a| a.totals.get(*name).copied()).collect(), *least, *share)
+    });
+    counted.or_else(|| drop("bytes", artifact.plain_bytes, earlier.iter().map(|a| a.plain_bytes).collect(), BYTES.0, BYTES.1))
+}
+
+/// The middle one; of two middle ones the smaller, so that few sets do not cry wolf.
+fn median(mut values: Vec<u64>) -> Option<u64> {
+    values.sort_unstable();
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing;
+
+    /// A set whose one artifact has these counts, after sets that had those.
+    fn judged(now: &[(&str, u64)], before: &[&[(&str, u64)]], may: Allowed) -> Vec<String> {
+        let make = |totals: &[(&str, u64)]| {
+            let mut manifest = testing::plain_manifest();
+            let artifact = &mut manifest.artifacts[0];
+            artifact.totals = totals.iter().filter(|(name, _)| *name != "plain").map(|(name, n)| ((*name).to_owned(), *n)).collect();
+            artifact.plain_bytes = totals.iter().find(|(name, _)| *name == "plain").map_or(10, |(_, n)| *n);
+            manifest
+        };
+        let before: Vec<Manifest> = before.iter().map(|totals| make(totals)).collect();
+        findings(&make(now), &before.iter().collect::<Vec<_>>(), &|_| may)
+    }
+
+    #[test]
+    fn what_is_much_smaller_than_usual_is_found() {
+        let no = Allowed::default();
+        let found = |now: &[(&str, u64)], before: &[&[(&str, u64)]]| judged(now, before, no).len();
+        assert_eq!(found(&[("rows", 400)], &[&[("rows", 10_000)]]), 1);
+        assert_eq!(found(&[("rows", 6_000)], &[&[("rows", 10_000)]]), 0);
+        assert_eq!(found(&[("rows", 10)], &[&[("rows", 900)]]), 0, "little says nothing");
+        assert_eq!(found(&[("tables", 10)], &[&[("tables", 20)]]), 1);
+        assert_eq!(found(&[("tables", 16)], &[&[("tables", 20)]]), 0);
+        assert_eq!(found(&[("files", 9)], &[&[("files", 20)]]), 1);
+        assert_eq!(found(&[("plain", 300 << 10)], &[&[("plain", 1 << 20)]]), 1);
+        // One big set among usual ones changes nothing.
+        assert_eq!(found(&[("rows", 5000)], &[&[("rows", 90_000)], &[("rows", 6000)], &[("rows", 6000)]]), 0);
+        assert_eq!(found(&[("rows", 5000)], &[&[("rows", 90_000)], &[("rows", 6000)]]), 0);
+        assert_eq!(found(&[("rows", 5)], &[]), 0, "the first set");
+        assert_eq!(judged(&[("rows", 5)], &[&[("rows", 90_000)]], Allowed { smaller: true, ..no }), Vec::<String>::new());
+    }
+
+    #[test]
+    fn f66_what_is_empty_is_found_once_unless_it_may_be() {
+        let found = judged(&[("files", 0), ("rows", 0)], &[&[("files", 50), ("rows", 50_000)]], Allowed::default());
+        assert!(found.len() == 1 && found[0].contains("is empty") && found[0].contains("allow_empty"), "{found:?}");
+        assert!(judged(&[("files", 0)], &[&[("files", 50)]], Allowed { empty: true, ..Allowed::default() }).is_empty());
+        assert!(judged(&[("files", 0)], &[&[("files", 50)]], Allowed { smaller: true, ..Allowed::default() }).len() == 1);
+    }
+
+    #[test]
+    fn a_database_that_is_gone_is_found() {
+        let mut before = testing::plain_manifest();
+        before.artifacts[0].totals.insert("tables".into(), 1);
+        let mut now = before.clone();
+        now.sources.push(crate::model::manifest::SourceEntry {
+            name: before.artifacts[0].source.clone(),
+            kind: "postgres".into(),
+            identity: Default::default(),
+            as_of: now.started_at,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        });
+        now.artifacts.clear();
+        let found = |allowed: Allowed| findings(&now, &[&before], &|_| allowed);
+        assert!(found(Allowed::default())[0].contains("is gone, "), "{:?}", found(Allowed::default()));
+        assert!(found(Allowed { smaller: true, ..Allowed::default() }).is_empty());
+        now.sources.clear();
+        assert!(findings(&now, &[&before], &|_| Allowed::default()).is_empty(), "its source was taken out of the job");
+    }
+}
