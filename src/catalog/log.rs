@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::catalog::encoding;
 use crate::catalog::env::Guard;
-use crate::catalog::fold::{self, Frame, KeyBook};
+use crate::catalog::fold::{self, Frame, KeyBook, Signature};
 use crate::catalog::keys::{KeyFile, Role, RoleKey, roles_for};
 use crate::catalog::repository::Repository;
 use crate::catalog::rules::{self, Rules};
@@ -239,6 +239,10 @@ impl JobLog {
 
     /// Verifies and applies one record; says whether it counts. [`Kind::Corrupt`] when it does not verify, nothing applied then.
     pub(crate) async fn fold(&mut self, number: u64, bytes: &[u8]) -> Result<bool> {
+        self.fold_as(number, bytes, Signature::Checked).await
+    }
+
+    async fn fold_as(&mut self, number: u64, bytes: &[u8], signature: Signature) -> Result<bool> {
         for key in fold::named_keys(bytes).into_iter().flatten() {
             if self.book.contains_key(&key) {
                 continue;
@@ -251,15 +255,23 @@ impl JobLog {
                 Err(e) => return Err(e),
             }
         }
-        let frame = Frame {
+        let frame = self.frame();
+        let verified = fold::verify(&self.state, number, bytes, signature, frame)?;
+        // Beside the state, which changes, the frame is what is left alone.
+        let JobLog { repository, job, rules, state, book, .. } = self;
+        let frame = Frame { repository: repository.id(), job, scheme: &*repository.inner.scheme, keys: book, rules: *rules };
+        Ok(state.apply(verified, Sha256::of(bytes), frame))
+    }
+
+    /// What every record of this log must agree with.
+    fn frame(&self) -> Frame<'_> {
+        Frame {
             repository: self.repository.id(),
             job: &self.job,
             scheme: &*self.repository.inner.scheme,
             keys: &self.book,
             rules: self.rules,
-        };
-        let verified = fold::verify(&self.state, number, bytes, frame)?;
-        Ok(self.state.apply(verified, Sha256::of(bytes), frame))
+        }
     }
 
     async fn read_cached(&mut self) -> Result<()> {
@@ -267,7 +279,7 @@ impl JobLog {
         let mut number = 1;
         let mut newest = None;
         while let Some(bytes) = cache.read(self.repository.id(), &self.job, number) {
-            if self.fold(number, &bytes).await.is_err() || self.state.findings.iter().any(Finding::stops_deletes) {
+            if self.fold_as(number, &bytes, Signature::Vouched).await.is_err() || self.state.findings.iter().any(Finding::stops_deletes) {
                 // Not worth a word: the store is asked instead.
                 newest = None;
                 break;
@@ -279,6 +291,7 @@ impl JobLog {
         let agrees = match newest {
             Some((number, bytes)) => {
                 matches!(fetch(&self.repository, &self.job, number).await?, Found::Bytes(stored) if stored == bytes)
+                    && fold::check_signature(number, &bytes, self.frame()).is_ok()
             }
             None => false,
         };

@@ -416,3 +416,41 @@ async fn a_cache_saves_reads_and_is_never_believed() {
     assert!(log.is_from_cache() && log.state().get(&first).is_some());
     assert_eq!(retire::retire_chain(&mut log, &first, "old").await.unwrap_err().kind(), Kind::Corrupt);
 }
+
+/// What is kept is not signature-checked again: the newest kept record must be signed and stand in the store, and binds all before it.
+#[tokio::test]
+async fn a_forged_cache_is_not_believed() {
+    let bed = Bed::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut env = bed.repository.env().clone();
+    env.cache = Some(Cache::at(folder.path()));
+    let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
+    let cached = Repository::open(bed.store.clone(), env, &trust).await.unwrap();
+    let job = job();
+    let open = || JobLog::open(&cached, &job, vec![bed.key.clone()]);
+    let mut log = open().await.unwrap();
+    for _ in 0..3 {
+        bed.backup(&mut log, SetKind::Full).await;
+    }
+    // Another host's name, the signature of the true bytes, and a hash that fits.
+    let forge = |number: u64, true_bytes: &[u8]| {
+        let forged = String::from_utf8(true_bytes.to_vec()).unwrap().replace("web-1", "web-2");
+        let mut kept = Sha256::of(forged.as_bytes()).0.to_vec();
+        kept.extend_from_slice(forged.as_bytes());
+        std::fs::write(folder.path().join(cached.id()).join("shop").join(format!("{number:010}")), kept).unwrap();
+        Bytes::from(forged)
+    };
+    let hosts = |log: &JobLog| log.state().live().map(|entry| entry.manifest.host.clone()).collect::<Vec<_>>();
+    let second = bed.raw(&record_key(&job, 2)).await;
+    forge(2, &second);
+    let log = open().await.unwrap();
+    assert_eq!((log.is_from_cache(), hosts(&log)), (false, vec!["web-1".to_owned(); 3]), "the one after it does not follow from it");
+    // The newest one, in the store as well: it follows from the one before, and nobody signed it.
+    open().await.unwrap();
+    let third = bed.raw(&record_key(&job, 3)).await;
+    let forged = forge(3, &third);
+    bed.store.inner.overwrite(&record_key(&job, 3), forged);
+    let log = open().await.unwrap();
+    assert_eq!((log.is_from_cache(), hosts(&log)), (false, vec!["web-1".to_owned(); 2]));
+    assert!(log.state().findings().iter().any(|found| matches!(found, Finding::Unverified { number: 3, .. })));
+}
