@@ -145,6 +145,7 @@ pub fn load(options: &LoadOptions) -> Result<Config, Problems> {
         folder,
         repository,
         jobs: all_jobs,
+        agent: made.agent,
         later: made.later,
         warnings,
         origins,

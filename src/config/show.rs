@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::config::running::{AgentConfig, Hook, Limits};
 use crate::config::s3::S3Place;
 use crate::config::secret::{Reference, SecretRef, TextRef};
 use crate::config::tree::resolve;
@@ -88,9 +89,8 @@ fn origin(config: &Config, path: &str) -> String {
 pub(crate) fn view(config: &Config, secrets: Secrets) -> View {
     let repository = &config.repository;
     let mut top = vec![("repository", repository_view(repository, secrets))];
-    for key in ["notify", "agent"] {
-        top.push((key, later(&config.later, key)));
-    }
+    top.push(("notify", later(&config.later, "notify")));
+    top.push(("agent", agent_view(&config.agent, secrets)));
     top.push(("jobs", View::List(config.jobs.iter().map(|job| job_view(job, secrets)).collect())));
     map(top)
 }
@@ -110,7 +110,7 @@ fn s3_view(place: &S3Place, secrets: Secrets) -> View {
         ("secret_key", keys.map_or(View::Nothing, |k| secret(&k.secret_key, secrets))),
         ("session_token", keys.and_then(|k| k.session_token.as_ref()).map_or(View::Nothing, |t| secret(t, secrets))),
         ("ca_file", place.ca_file.as_deref().map_or(View::Nothing, path_view)),
-        ("bandwidth", place.bandwidth.map_or(View::Nothing, |b| text(&format!("{b}B")))),
+        ("bandwidth", bytes(place.bandwidth)),
     ])
 }
 
@@ -155,12 +155,10 @@ fn job_view(job: &Job, secrets: Secrets) -> View {
         ("sources", View::List(job.sources.iter().map(|s| source_view(s, secrets)).collect())),
         ("schedule", schedule_view(&job.schedule)),
         ("retention", job.retention.as_ref().map_or(View::Nothing, retention_view)),
-        (
-            "objectives",
-            map(vec![("rpo", span(job.objectives.rpo)), ("rto", span(job.objectives.rto)), ("spread", span(job.objectives.spread))]),
-        ),
+        ("objectives", objectives_view(&job.objectives)),
+        ("limits", limits_view(&job.limits)),
         ("notify", later(&job.later, "notify")),
-        ("hooks", later(&job.later, "hooks")),
+        ("hooks", map(vec![("before", hooks_view(&job.hooks.before, secrets)), ("after", hooks_view(&job.hooks.after, secrets))])),
     ])
 }
 
@@ -172,8 +170,53 @@ fn schedule_view(schedule: &Schedule) -> View {
         ("archive", cron(&schedule.archive)),
         ("verify", cron(&schedule.verify)),
         ("drill", cron(&schedule.drill)),
+        ("prune", cron(&schedule.prune)),
         ("jitter", span(Some(schedule.jitter).filter(|j| !j.is_zero()))),
+        // Without an entry there is nothing to catch up with, and no schedule to show.
+        ("catch_up", if schedule.is_empty() { View::Nothing } else { span(Some(schedule.catch_up)) }),
     ])
+}
+
+fn objectives_view(objectives: &Objectives) -> View {
+    map(vec![
+        ("rpo", span(objectives.rpo)),
+        ("rto", span(objectives.rto)),
+        ("spread", span(objectives.spread)),
+        ("max_duration", span(Some(objectives.max_duration))),
+        ("verified_within", span(objectives.verified_within)),
+        ("drilled_within", span(objectives.drilled_within)),
+        ("max_total_size", bytes(objectives.max_total_size)),
+    ])
+}
+
+fn limits_view(limits: &Limits) -> View {
+    map(vec![("step", span(Some(limits.step))), ("no_progress", span(Some(limits.no_progress))), ("total", span(Some(limits.total)))])
+}
+
+fn hooks_view(hooks: &[Hook], secrets: Secrets) -> View {
+    let hook =
+        |hook: &Hook| map(vec![("run", texts(&hook.run)), ("timeout", span(Some(hook.timeout))), ("env", env_view(&hook.env, secrets))]);
+    View::List(hooks.iter().map(hook).collect())
+}
+
+fn agent_view(agent: &AgentConfig, secrets: Secrets) -> View {
+    map(vec![
+        ("listen", agent.listen.map_or_else(|| text("none"), |at| text(&at.to_string()))),
+        ("allow_remote", if agent.allow_remote { flag(true) } else { View::Nothing }),
+        ("token", agent.token.as_ref().map_or(View::Nothing, |t| secret(t, secrets))),
+        ("textfile", agent.textfile.as_deref().map_or(View::Nothing, path_view)),
+        ("bandwidth", bytes(agent.bandwidth)),
+        ("nice", agent.nice.map_or(View::Nothing, |n| View::Value(json!(n)))),
+        ("stop_within", span(Some(agent.stop_within))),
+    ])
+}
+
+fn env_view(env: &std::collections::BTreeMap<String, SecretRef>, secrets: Secrets) -> View {
+    View::Own(env.iter().map(|(k, v)| (k.clone(), secret(v, secrets))).collect())
+}
+
+fn bytes(count: Option<u64>) -> View {
+    count.map_or(View::Nothing, |b| text(&format!("{b}B")))
 }
 
 fn retention_view(retention: &Retention) -> View {
@@ -219,7 +262,7 @@ fn source_view(source: &SourceConfig, secrets: Secrets) -> View {
             ("artifact", text(&c.artifact)),
             ("extension", text(&c.extension)),
             ("folder", path_view(&c.folder)),
-            ("env", View::Own(c.env.iter().map(|(k, v)| (k.clone(), secret(v, secrets))).collect())),
+            ("env", env_view(&c.env, secrets)),
             ("allow_empty", flag(c.allow_empty)),
             ("timeout", span(c.timeout)),
             ("idle_timeout", span(Some(c.idle_timeout))),

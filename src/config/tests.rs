@@ -165,14 +165,72 @@ fn what_comes_later_is_said_and_accepted() {
     let warnings: Vec<String> = config.warnings.iter().map(|w| w.what.clone()).collect();
     assert_eq!(
         warnings,
-        [
-            "the agent is not yet run by this version of drctl",
-            "incremental backups are not yet run by this version of drctl",
-            "archive backups are not yet run by this version of drctl",
-            "drills are not yet run by this version of drctl",
-            "hooks are not yet run by this version of drctl",
-        ]
+        ["incremental sets do not exist yet: each of these runs makes a full set", "drills are not yet run by this version of drctl",]
     );
+}
+
+#[test]
+fn how_jobs_are_run_has_defaults_and_comes_back_as_it_is_shown() {
+    let folder = folder();
+    let (seconds, hours) = (Duration::from_secs, |n: u64| Duration::from_secs(n * 3600));
+    let job = |more: &str| format!("  - job: a\n    sources: [{{ files: {{ paths: [/x] }} }}]\n{more}");
+    let config = read(&folder, &format!("{}jobs:\n{}", head(), job("")));
+    assert_eq!(config.agent, AgentConfig::default());
+    assert_eq!((config.agent.listen.unwrap().to_string().as_str(), config.agent.stop_within), ("127.0.0.1:9180", seconds(60)));
+    let a = &config.jobs[0];
+    assert_eq!(a.limits, Limits { step: hours(2), no_progress: seconds(1800), total: hours(12) });
+    assert_eq!((a.objectives.max_duration, a.schedule.catch_up, &a.hooks), (seconds(1800), seconds(7 * 86_400), &Hooks::default()));
+
+    let text = format!(
+        "{}agent: {{ listen: '0.0.0.0:80', allow_remote: true, token: {{ env: TOKEN }}, textfile: drctl.prom, bandwidth: 20MiB, nice: 5, \
+         stop_within: 2m }}\ndefaults: {{ limits: {{ step: 4h, total: 1d }} }}\njobs:\n{}",
+        head(),
+        job("    limits: { step: 5h }\n    schedule: { prune: '0 5 * * *', catch_up: 1d }\n    \
+             objectives: { max_duration: 2h, verified_within: 7d, drilled_within: 30d, max_total_size: 500GiB }\n    \
+             hooks: { before: [{ run: [stop, '${X}'], env: { PW: hunter2 } }], after: [{ run: [start], timeout: 10s }] }\n")
+    );
+    private(&folder.path().join("drctl.yaml"), &text);
+    let options = options(&folder, &[("TOKEN", "t"), ("X", "y")]);
+    let config = load(&options).unwrap();
+    assert_eq!(config.warnings, []);
+    let a = &config.jobs[0];
+    assert_eq!(a.limits, Limits { step: hours(5), no_progress: seconds(1800), total: hours(24) }, "the job's own over those of all jobs");
+    assert_eq!(a.hooks.before[0].run, ["stop", "y"]);
+    assert_eq!((a.hooks.before[0].timeout, a.hooks.after[0].timeout), (seconds(300), seconds(10)));
+    assert_eq!((a.objectives.max_total_size, a.schedule.catch_up), (Some(500 << 30), hours(24)));
+    assert_eq!(config.agent.textfile, Some(folder.path().join("drctl.prom")));
+    let shown = redacted_yaml(&config);
+    assert!(!shown.contains("hunter2") && shown.contains("PW: \"***\""), "{shown}");
+    private(&folder.path().join("drctl.yaml"), &shown);
+    let again = load(&options).unwrap_or_else(|p| panic!("{p}\n{shown}"));
+    assert_eq!(redacted_json(&again), redacted_json(&config));
+    assert_eq!((again.jobs[0].limits, &again.agent, &again.jobs[0].objectives), (a.limits, &config.agent, &a.objectives));
+}
+
+#[test]
+fn the_agent_listens_on_this_machine_only_unless_that_is_meant() {
+    let folder = folder();
+    for (agent, listens) in [
+        ("listen: none", Ok(None)),
+        ("listen: '127.8.0.1:1'", Ok(Some("127.8.0.1:1"))),
+        ("listen: '[::1]:80'", Ok(Some("[::1]:80"))),
+        ("listen: '[::ffff:127.0.0.1]:80'", Ok(Some("[::ffff:127.0.0.1]:80"))),
+        ("listen: '10.0.0.1:80', allow_remote: true", Ok(Some("10.0.0.1:80"))),
+        ("listen: '10.0.0.1:80', allow_remote: false", Err("other machines could connect to 10.0.0.1:80")),
+        ("listen: '[::]:80'", Err("other machines could connect to [::]:80")),
+        ("listen: '[::ffff:10.0.0.1]:80'", Err("other machines")),
+        ("listen: localhost", Err("is not an address with a port")),
+    ] {
+        private(&folder.path().join("drctl.yaml"), &format!("{}agent: {{ {agent} }}\n", head()));
+        match (load(&options(&folder, &[])), listens) {
+            (Ok(config), Ok(listens)) => assert_eq!(config.agent.listen.map(|at| at.to_string()).as_deref(), listens, "{agent}"),
+            (Err(problems), Err(says)) => {
+                let text = problems.to_string();
+                assert!(text.contains("drctl.yaml:") && text.contains("agent.listen: ") && text.contains(says), "{agent}: {text}");
+            }
+            (found, _) => panic!("{agent}: {found:?}"),
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::config::problem::Problem;
+use crate::config::running::{AgentConfig, Hooks, Limits};
 use crate::config::s3::S3Place;
 use crate::config::secret::{SecretRef, TextRef};
 use crate::config::values::CronSchedule;
@@ -26,7 +27,9 @@ pub struct Config {
     pub repository: Repository,
     /// The jobs, those of `drctl.yaml` first, then those of `jobs/` by file name.
     pub jobs: Vec<Job>,
-    /// Settings that this version accepts and does not use yet, as they are shown: `notify`, `agent`.
+    /// Settings of `drctl agent`.
+    pub agent: AgentConfig,
+    /// Settings that this version accepts and does not use yet, as they are shown: `notify`.
     pub later: BTreeMap<String, serde_json::Value>,
     /// What is worth saying; nothing here refuses anything.
     pub warnings: Vec<Problem>,
@@ -117,7 +120,11 @@ pub struct Job {
     pub retention: Option<Retention>,
     /// What a recovery must achieve.
     pub objectives: Objectives,
-    /// Settings that this version accepts and does not use yet, as they are shown: `notify`, `hooks`.
+    /// When a run is given up.
+    pub limits: Limits,
+    /// Programs run before and after each run.
+    pub hooks: Hooks,
+    /// Settings that this version accepts and does not use yet, as they are shown: `notify`.
     pub later: BTreeMap<String, serde_json::Value>,
 }
 
@@ -145,7 +152,7 @@ impl Job {
 }
 
 /// When a job, or a source with a schedule of its own, runs. Nothing set: only by hand.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// Full backups.
     pub full: Option<CronSchedule>,
@@ -157,8 +164,38 @@ pub struct Schedule {
     pub verify: Option<CronSchedule>,
     /// Drills.
     pub drill: Option<CronSchedule>,
+    /// Prunes.
+    pub prune: Option<CronSchedule>,
     /// Start up to this much later.
     pub jitter: Duration,
+    /// A missed run that should have begun longer ago than this is not made up for.
+    pub catch_up: Duration,
+}
+
+impl Schedule {
+    /// [`Schedule::catch_up`] where nothing is said of it.
+    pub const CATCH_UP: Duration = Duration::from_secs(7 * 86_400);
+
+    /// Whether nothing ever comes due by it.
+    pub fn is_empty(&self) -> bool {
+        let crons = [&self.full, &self.incremental, &self.archive, &self.verify, &self.drill, &self.prune];
+        crons.iter().all(|cron| cron.is_none())
+    }
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Schedule {
+            full: None,
+            incremental: None,
+            archive: None,
+            verify: None,
+            drill: None,
+            prune: None,
+            jitter: Duration::ZERO,
+            catch_up: Self::CATCH_UP,
+        }
+    }
 }
 
 /// Which sets are kept: a set stays when any rule wants it. At least one rule besides `keep_min_verified` is set.
@@ -183,7 +220,7 @@ pub struct Retention {
 }
 
 /// What a recovery must achieve.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objectives {
     /// Greatest age of the newest good set.
     pub rpo: Option<Duration>,
@@ -191,6 +228,33 @@ pub struct Objectives {
     pub rto: Option<Duration>,
     /// Greatest spread of times across the sources of one set.
     pub spread: Option<Duration>,
+    /// A run that takes longer is told of; it is not ended.
+    pub max_duration: Duration,
+    /// Greatest age of the newest set that was verified.
+    pub verified_within: Option<Duration>,
+    /// Greatest age of the newest drill that passed.
+    pub drilled_within: Option<Duration>,
+    /// Greatest size of all sets of the job together, in stored bytes.
+    pub max_total_size: Option<u64>,
+}
+
+impl Objectives {
+    /// [`Objectives::max_duration`] where nothing is said of it.
+    pub const MAX_DURATION: Duration = Duration::from_secs(30 * 60);
+}
+
+impl Default for Objectives {
+    fn default() -> Self {
+        Objectives {
+            rpo: None,
+            rto: None,
+            spread: None,
+            max_duration: Self::MAX_DURATION,
+            verified_within: None,
+            drilled_within: None,
+            max_total_size: None,
+        }
+    }
 }
 
 /// One source of a job.

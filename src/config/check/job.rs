@@ -6,11 +6,12 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::source::source;
-use super::{LATER, Scope, items};
+use super::{LATER, Scope, items, running};
 use crate::config::problem::{shorten, suggestion};
-use crate::config::raw::{RawDefaults, RawHooks, RawJob, RawNotify, RawObjectives, RawRetention, RawSchedule};
+use crate::config::raw::{RawDefaults, RawJob, RawNotify, RawObjectives, RawRetention, RawSchedule};
+use crate::config::running::Limits;
 use crate::config::typed::{Job, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
-use crate::config::values::{CronSchedule, time_zone};
+use crate::config::values::{self, CronSchedule, time_zone};
 use crate::model::JobName;
 
 /// What jobs share.
@@ -30,6 +31,7 @@ pub struct Defaults {
     schedule: Option<Schedule>,
     retention: Option<Retention>,
     objectives: Option<Objectives>,
+    limits: Limits,
 }
 
 /// Reads `defaults`.
@@ -39,6 +41,7 @@ pub fn defaults(scope: &Scope<'_>, raw: &RawDefaults) -> Defaults {
         schedule: raw.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw)),
         retention: raw.retention.as_ref().and_then(|raw| retention(&scope.key("retention"), raw)),
         objectives: raw.objectives.as_ref().map(|raw| objectives(&scope.key("objectives"), raw)),
+        limits: raw.limits.as_ref().map(|raw| running::limits(&scope.key("limits"), raw, Limits::default())).unwrap_or_default(),
     }
 }
 
@@ -58,9 +61,9 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
     if let Some(raw) = &raw.notify {
         later.insert("notify".to_owned(), notify(&scope.key("notify"), raw));
     }
-    if let Some(raw) = &raw.hooks {
-        later.insert("hooks".to_owned(), hooks(&scope.key("hooks"), raw));
-    }
+    let base = context.defaults.limits;
+    let limits = raw.limits.as_ref().map_or(base, |raw| running::limits(&scope.key("limits"), raw, base));
+    let hooks = raw.hooks.as_ref().map(|raw| running::hooks(&scope.key("hooks"), raw)).unwrap_or_default();
     Some(Job {
         name: name?,
         timezone: timezone?,
@@ -72,6 +75,8 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
             None => context.defaults.retention.clone(),
         },
         objectives: own_objectives.or_else(|| context.defaults.objectives.clone()).unwrap_or_default(),
+        limits,
+        hooks,
         later,
     })
 }
@@ -168,22 +173,24 @@ fn stores(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec<
 
 /// A schedule; entries that cannot be read are told and left out.
 pub fn schedule(scope: &Scope<'_>, raw: &RawSchedule) -> Schedule {
-    let cron = |key: &str, text: &Option<String>, later: Option<&str>| {
-        let scope = scope.key(key);
-        let parsed = scope.take(CronSchedule::parse(text.as_ref()?))?;
-        if let Some(what) = later {
-            scope.warn(format!("{what} are {LATER}"));
-        }
-        Some(parsed)
-    };
-    Schedule {
-        full: cron("full", &raw.full, None),
-        incremental: cron("incremental", &raw.incremental, Some("incremental backups")),
-        archive: cron("archive", &raw.archive, Some("archive backups")),
-        verify: cron("verify", &raw.verify, None),
-        drill: cron("drill", &raw.drill, Some("drills")),
+    let cron = |key: &str, text: &Option<String>| scope.key(key).take(CronSchedule::parse(text.as_ref()?));
+    let made = Schedule {
+        full: cron("full", &raw.full),
+        incremental: cron("incremental", &raw.incremental),
+        archive: cron("archive", &raw.archive),
+        verify: cron("verify", &raw.verify),
+        drill: cron("drill", &raw.drill),
+        prune: cron("prune", &raw.prune),
         jitter: scope.duration("jitter", raw.jitter.as_ref()).unwrap_or_default(),
+        catch_up: scope.duration("catch_up", raw.catch_up.as_ref()).unwrap_or(Schedule::CATCH_UP),
+    };
+    if made.incremental.is_some() {
+        scope.key("incremental").warn("incremental sets do not exist yet: each of these runs makes a full set");
     }
+    if made.drill.is_some() {
+        scope.key("drill").warn(format!("drills are {LATER}"));
+    }
+    made
 }
 
 /// Retention; one that keeps nothing is a finding.
@@ -224,6 +231,10 @@ fn objectives(scope: &Scope<'_>, raw: &RawObjectives) -> Objectives {
         rpo: scope.duration("rpo", raw.rpo.as_ref()),
         rto: scope.duration("rto", raw.rto.as_ref()),
         spread: scope.duration("spread", raw.spread.as_ref()),
+        max_duration: scope.duration("max_duration", raw.max_duration.as_ref()).unwrap_or(Objectives::MAX_DURATION),
+        verified_within: scope.duration("verified_within", raw.verified_within.as_ref()),
+        drilled_within: scope.duration("drilled_within", raw.drilled_within.as_ref()),
+        max_total_size: raw.max_total_size.as_ref().and_then(|text| scope.key("max_total_size").take(values::size(text))),
     }
 }
 
@@ -248,14 +259,4 @@ fn masked(value: &Value) -> Value {
         Value::String(_) => Value::String("***".to_owned()),
         other => other.clone(),
     }
-}
-
-fn hooks(scope: &Scope<'_>, raw: &RawHooks) -> Value {
-    scope.warn(format!("hooks are {LATER}"));
-    for (key, list) in [("before", &raw.before), ("after", &raw.after)] {
-        for (i, hook) in items(list) {
-            scope.key(key).index(i).duration("timeout", hook.timeout.as_ref());
-        }
-    }
-    scope.root.at(&scope.path).map(|node| masked(&node.to_json())).unwrap_or_default()
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::config::environment::Environment;
 use crate::config::problem::{KeyPath, Problem, shorten};
 use crate::config::raw::{RawJob, RawMain};
+use crate::config::running::AgentConfig;
 use crate::config::tree::Node;
 use crate::config::typed::{Job, Repository};
 use crate::config::values;
@@ -18,6 +19,7 @@ use crate::config::values;
 mod job;
 mod reference;
 mod repository;
+mod running;
 mod s3;
 mod source;
 
@@ -162,7 +164,9 @@ pub struct Made {
     pub repository: Option<Repository>,
     /// The jobs, each with its tree (`None`: that of `drctl.yaml`, else the number of the job file) and the path of its map there.
     pub jobs: Vec<(Option<usize>, KeyPath, Option<Job>)>,
-    /// `notify` and `agent`.
+    /// The agent's settings.
+    pub agent: AgentConfig,
+    /// `notify`.
     pub later: BTreeMap<String, Value>,
 }
 
@@ -202,10 +206,8 @@ pub fn check(main: &Document<RawMain>, jobs: &[Document<RawJob>], world: &World<
     if let Some(notify) = &main.raw.notify {
         later.insert("notify".to_owned(), job::notify(&top.key("notify"), notify));
     }
-    if let Some(agent) = &main.raw.agent {
-        later.insert("agent".to_owned(), agent_settings(&top.key("agent"), agent));
-    }
-    Made { repository, jobs: made, later }
+    let agent = main.raw.agent.as_ref().map(|raw| running::agent(&top.key("agent"), raw)).unwrap_or_default();
+    Made { repository, jobs: made, agent, later }
 }
 
 /// The stores' names as far as they can be told, also when something else is wrong with the repository.
@@ -215,23 +217,4 @@ fn known_stores(raw: &RawMain, repository: Option<&Repository>) -> Vec<(String, 
     }
     let stores = raw.repository.as_ref().map(|r| items(&r.stores).map(|(_, s)| s));
     stores.into_iter().flatten().filter_map(|s| Some((s.name.clone()?, s.optional.unwrap_or(false)))).collect()
-}
-
-fn agent_settings(scope: &Scope<'_>, raw: &crate::config::raw::RawAgent) -> Value {
-    scope.warn(format!("the agent is {LATER}"));
-    let mut map = serde_json::Map::new();
-    if let Some(listen) = &raw.listen {
-        if listen.parse::<std::net::SocketAddr>().is_err() {
-            scope.key("listen").error(format!("'{}' is not an address with a port, like 127.0.0.1:9180", shorten(listen)));
-        }
-        map.insert("listen".to_owned(), listen.as_str().into());
-    }
-    if let Some(bandwidth) = &raw.bandwidth {
-        scope.key("bandwidth").take(values::size(bandwidth));
-        map.insert("bandwidth".to_owned(), bandwidth.as_str().into());
-    }
-    if let Some(nice) = raw.nice {
-        map.insert("nice".to_owned(), nice.into());
-    }
-    Value::Object(map)
 }

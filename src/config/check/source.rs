@@ -1,6 +1,5 @@
 //! Sources.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::job::{retention, schedule};
 use super::reference::{in_the_file, reference, secret, shown, text, written};
+use super::running::{program, variables};
 use super::{LATER, Scope, check_name, items};
 use crate::config::expand::reference_only;
 use crate::config::postgres::{PostgresUrl, SYSTEM_ROOTS, masked_url};
@@ -395,14 +395,7 @@ fn compose(scope: &Scope<'_>, name: &str, raw: &RawCompose) -> Option<ComposeCon
 }
 
 fn command(scope: &Scope<'_>, name: &str, raw: &RawCommand) -> Option<CommandConfig> {
-    let mut run = items(&raw.run).map(|(_, text)| text.clone());
-    let program = run.next();
-    if let Some(program) = &program
-        && (program.is_empty() || program.contains(char::is_whitespace))
-    {
-        let hint = "the first entry is the program alone; arguments are entries of their own, as in [sh, -c, \"…\"]";
-        scope.key("run").index(0).error(hint);
-    }
+    let run = program(&scope.key("run"), &raw.run);
     let artifact = raw.artifact.clone().unwrap_or_else(|| "output".to_owned());
     check_name(&scope.key("artifact"), &artifact);
     let extension = raw.extension.clone().unwrap_or_else(|| "raw".to_owned());
@@ -410,27 +403,14 @@ fn command(scope: &Scope<'_>, name: &str, raw: &RawCommand) -> Option<CommandCon
     if !good {
         scope.key("extension").error(format!("'{}' is not an extension: 1 to 16 of a-z and 0-9, without a dot", shorten(&extension)));
     }
-    let mut env = BTreeMap::new();
-    for (key, value) in raw.env.iter().flatten() {
-        let scope = scope.key("env").key(key);
-        if key.is_empty() || key.contains(['=', '\0']) {
-            scope.error(format!("'{}' cannot name an environment variable", shorten(key)));
-        }
-        // Whether it is a secret nobody can tell: it is treated as one, without a warning.
-        let value = match value {
-            Some(RawText::Plain(text)) => Some(SecretRef::Plain { value: Secret::new(text.as_str()), shown: shown(&scope) }),
-            Some(RawText::By(raw)) => reference(&scope, raw).map(SecretRef::By),
-            None => None,
-        };
-        if let Some(value) = value {
-            env.insert(key.clone(), value);
-        }
-    }
+    let env = variables(&scope.key("env"), &raw.env);
     let folder = optional(&raw.folder, |text| scope.key("folder").path(text));
     let timeout = optional(&raw.timeout, |text| scope.duration("timeout", Some(text)));
+    let mut run = run?.into_iter();
+    let program = run.next()?;
     Some(CommandConfig {
         name: name.to_owned(),
-        program: program?,
+        program,
         args: run.collect(),
         artifact,
         extension,

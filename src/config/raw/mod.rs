@@ -8,9 +8,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod running;
 mod source;
 mod values;
 
+pub use running::*;
 pub use source::*;
 pub use values::*;
 
@@ -130,6 +132,8 @@ pub struct RawDefaults {
     pub retention: Option<RawRetention>,
     /// What a recovery must achieve.
     pub objectives: Option<RawObjectives>,
+    /// When a run is given up.
+    pub limits: Option<RawLimits>,
 }
 
 /// What is backed up together, when, and how long it is kept.
@@ -155,7 +159,9 @@ pub struct RawJob {
     pub objectives: Option<RawObjectives>,
     /// Who is told, besides those of the whole configuration.
     pub notify: Option<Vec<Option<RawNotify>>>,
-    /// Programs run before and after (come with a later version).
+    /// When a run is given up.
+    pub limits: Option<RawLimits>,
+    /// Programs run before and after each run of this job.
     pub hooks: Option<RawHooks>,
 }
 
@@ -165,16 +171,20 @@ pub struct RawJob {
 pub struct RawSchedule {
     /// Full backups.
     pub full: Option<String>,
-    /// Incremental backups.
+    /// Incremental backups (full ones until incremental sets exist).
     pub incremental: Option<String>,
     /// Archive backups: full ones kept by the monthly and yearly rules.
     pub archive: Option<String>,
     /// Verification by reading back.
     pub verify: Option<String>,
-    /// Drills: a restore into a scratch server.
+    /// Drills: a restore into a scratch server (come with a later version).
     pub drill: Option<String>,
-    /// Start up to this much later, by chance.
+    /// Prunes: deleting what retention does not keep.
+    pub prune: Option<String>,
+    /// Start up to this much later, so that not every host starts at once; the same instant always by the same.
     pub jitter: Option<String>,
+    /// A run that was missed is made up for once, unless it should have begun longer ago than this (default 7d).
+    pub catch_up: Option<String>,
 }
 
 /// Which sets are kept: a set stays when any rule wants it.
@@ -210,6 +220,14 @@ pub struct RawObjectives {
     pub rto: Option<String>,
     /// Greatest spread of times across the sources of one set.
     pub spread: Option<String>,
+    /// A run that takes longer is told of; it is not ended (default 30m).
+    pub max_duration: Option<String>,
+    /// Greatest age of the newest set that was verified.
+    pub verified_within: Option<String>,
+    /// Greatest age of the newest drill that passed.
+    pub drilled_within: Option<String>,
+    /// Greatest size of all sets of the job together: `500GiB`.
+    pub max_total_size: Option<String>,
 }
 
 /// Who is told (comes with a later version): one of these per entry.
@@ -223,38 +241,4 @@ pub struct RawNotify {
     pub webhook: Option<Later>,
     /// healthchecks.io or alike.
     pub healthchecks: Option<Later>,
-}
-
-/// Settings of `drctl agent` (comes with a later version).
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawAgent {
-    /// Address of health, metrics and dashboard: `127.0.0.1:9180`.
-    pub listen: Option<String>,
-    /// Most bytes a second to stores: `20MiB`.
-    pub bandwidth: Option<String>,
-    /// Niceness of the agent and its tools, 0 to 19.
-    #[schemars(range(min = 0, max = 19))]
-    pub nice: Option<u32>,
-}
-
-/// Programs run before and after a job's sources (come with a later version).
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawHooks {
-    /// Before the first source.
-    pub before: Option<Vec<Option<RawHook>>>,
-    /// After the last source, also after a failure.
-    pub after: Option<Vec<Option<RawHook>>>,
-}
-
-/// One program.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawHook {
-    /// Program and arguments.
-    #[schemars(extend("x-required" = true), length(min = 1))]
-    pub run: Option<Vec<Option<String>>>,
-    /// Longest time it may take (default 5m).
-    pub timeout: Option<String>,
 }
