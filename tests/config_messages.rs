@@ -124,6 +124,11 @@ fn what_comes_with_a_later_version_is_refused_with_that_sentence() {
 }
 
 #[test]
+fn who_is_told() {
+    expect("notify", 0o600);
+}
+
+#[test]
 fn buckets() {
     expect("s3", 0o600);
 }

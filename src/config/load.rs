@@ -145,6 +145,7 @@ pub fn load(options: &LoadOptions) -> Result<Config, Problems> {
         folder,
         repository,
         jobs: all_jobs,
+        notify: made.notify,
         later: made.later,
         warnings,
         origins,

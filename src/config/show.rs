@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::config::notify::{NotifierConfig, NotifierKind};
 use crate::config::s3::S3Place;
 use crate::config::secret::{Reference, SecretRef, TextRef};
 use crate::config::tree::resolve;
@@ -88,9 +89,8 @@ fn origin(config: &Config, path: &str) -> String {
 pub(crate) fn view(config: &Config, secrets: Secrets) -> View {
     let repository = &config.repository;
     let mut top = vec![("repository", repository_view(repository, secrets))];
-    for key in ["notify", "agent"] {
-        top.push((key, later(&config.later, key)));
-    }
+    top.push(("notify", notify_view(&config.notify, secrets)));
+    top.push(("agent", later(&config.later, "agent")));
     top.push(("jobs", View::List(config.jobs.iter().map(|job| job_view(job, secrets)).collect())));
     map(top)
 }
@@ -159,9 +159,33 @@ fn job_view(job: &Job, secrets: Secrets) -> View {
             "objectives",
             map(vec![("rpo", span(job.objectives.rpo)), ("rto", span(job.objectives.rto)), ("spread", span(job.objectives.spread))]),
         ),
-        ("notify", later(&job.later, "notify")),
+        ("notify", notify_view(&job.notify, secrets)),
         ("hooks", later(&job.later, "hooks")),
     ])
+}
+
+fn notify_view(notifiers: &[NotifierConfig], secrets: Secrets) -> View {
+    let one = |notifier: &NotifierConfig| {
+        let mut settings = vec![("name", text(&notifier.name))];
+        settings.extend(match &notifier.kind {
+            NotifierKind::SlackWebhook { url } => vec![("webhook", secret(url, secrets))],
+            NotifierKind::SlackToken { token, channel, api } => {
+                vec![("token", secret(token, secrets)), ("channel", text(channel)), ("api", text(api))]
+            }
+            NotifierKind::Webhook { url, headers } => vec![
+                ("url", secret(url, secrets)),
+                ("headers", View::Own(headers.iter().map(|(k, v)| (k.clone(), secret(v, secrets))).collect())),
+            ],
+            NotifierKind::Healthchecks { url, log } => vec![("url", secret(url, secrets)), ("log", flag(*log))],
+        });
+        if !matches!(notifier.kind, NotifierKind::Healthchecks { .. }) {
+            settings.push(("least", text(notifier.least.name())));
+            settings.push(("success", text(notifier.success.name())));
+            settings.push(("digest", text(notifier.digest.as_ref().map_or("never", |cron| cron.text()))));
+        }
+        map(vec![(notifier.kind.name(), map(settings))])
+    };
+    View::List(notifiers.iter().map(one).collect())
 }
 
 fn schedule_view(schedule: &Schedule) -> View {

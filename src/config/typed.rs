@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use crate::config::notify::NotifierConfig;
 use crate::config::problem::Problem;
 use crate::config::s3::S3Place;
 use crate::config::secret::{SecretRef, TextRef};
@@ -26,7 +27,9 @@ pub struct Config {
     pub repository: Repository,
     /// The jobs, those of `drctl.yaml` first, then those of `jobs/` by file name.
     pub jobs: Vec<Job>,
-    /// Settings that this version accepts and does not use yet, as they are shown: `notify`, `agent`.
+    /// Who is told of everything.
+    pub notify: Vec<NotifierConfig>,
+    /// Settings that this version accepts and does not use yet, as they are shown: `agent`.
     pub later: BTreeMap<String, serde_json::Value>,
     /// What is worth saying; nothing here refuses anything.
     pub warnings: Vec<Problem>,
@@ -117,7 +120,9 @@ pub struct Job {
     pub retention: Option<Retention>,
     /// What a recovery must achieve.
     pub objectives: Objectives,
-    /// Settings that this version accepts and does not use yet, as they are shown: `notify`, `hooks`.
+    /// Who is told of this job, besides those of the whole configuration.
+    pub notify: Vec<NotifierConfig>,
+    /// Settings that this version accepts and does not use yet, as they are shown: `hooks`.
     pub later: BTreeMap<String, serde_json::Value>,
 }
 

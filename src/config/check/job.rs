@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+use super::notify::{Names, notify};
 use super::source::source;
 use super::{LATER, Scope, items};
 use crate::config::problem::{shorten, suggestion};
-use crate::config::raw::{RawDefaults, RawHooks, RawJob, RawNotify, RawObjectives, RawRetention, RawSchedule};
+use crate::config::raw::{RawDefaults, RawHooks, RawJob, RawObjectives, RawRetention, RawSchedule};
 use crate::config::typed::{Job, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
 use crate::config::values::{CronSchedule, time_zone};
 use crate::model::JobName;
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub stores: Vec<(String, bool)>,
     /// The repository, when nothing is wrong with it.
     pub repository: Option<&'a Repository>,
+    /// Names of notifiers given so far.
+    pub notifiers: &'a Names,
 }
 
 /// Settings of jobs without their own.
@@ -54,10 +57,8 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
     let own_schedule = raw.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw));
     let own_retention = raw.retention.as_ref().map(|raw| retention(&scope.key("retention"), raw));
     let own_objectives = raw.objectives.as_ref().map(|raw| objectives(&scope.key("objectives"), raw));
+    let notify = notify(&scope.key("notify"), &raw.notify, raw.job.as_deref(), context.notifiers);
     let mut later = BTreeMap::new();
-    if let Some(raw) = &raw.notify {
-        later.insert("notify".to_owned(), notify(&scope.key("notify"), raw));
-    }
     if let Some(raw) = &raw.hooks {
         later.insert("hooks".to_owned(), hooks(&scope.key("hooks"), raw));
     }
@@ -72,6 +73,7 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
             None => context.defaults.retention.clone(),
         },
         objectives: own_objectives.or_else(|| context.defaults.objectives.clone()).unwrap_or_default(),
+        notify,
         later,
     })
 }
@@ -225,16 +227,6 @@ fn objectives(scope: &Scope<'_>, raw: &RawObjectives) -> Objectives {
         rto: scope.duration("rto", raw.rto.as_ref()),
         spread: scope.duration("spread", raw.spread.as_ref()),
     }
-}
-
-/// `notify`, said to come later; shown without any text that may be a secret.
-pub fn notify(scope: &Scope<'_>, raw: &[Option<RawNotify>]) -> Value {
-    scope.warn(format!("notifications are {LATER}"));
-    scope
-        .root
-        .at(&scope.path)
-        .map(|node| masked(&node.to_json()))
-        .unwrap_or_else(|| Value::Array(raw.iter().map(|_| Value::Null).collect()))
 }
 
 /// Text becomes `***` unless it says where a secret is fetched from.

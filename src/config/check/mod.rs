@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::config::environment::Environment;
+use crate::config::notify::NotifierConfig;
 use crate::config::problem::{KeyPath, Problem, shorten};
 use crate::config::raw::{RawJob, RawMain};
 use crate::config::tree::Node;
@@ -16,6 +17,7 @@ use crate::config::typed::{Job, Repository};
 use crate::config::values;
 
 mod job;
+mod notify;
 mod reference;
 mod repository;
 mod s3;
@@ -162,7 +164,9 @@ pub struct Made {
     pub repository: Option<Repository>,
     /// The jobs, each with its tree (`None`: that of `drctl.yaml`, else the number of the job file) and the path of its map there.
     pub jobs: Vec<(Option<usize>, KeyPath, Option<Job>)>,
-    /// `notify` and `agent`.
+    /// Who is told of everything.
+    pub notify: Vec<NotifierConfig>,
+    /// `agent`.
     pub later: BTreeMap<String, Value>,
 }
 
@@ -170,11 +174,13 @@ pub struct Made {
 pub fn check(main: &Document<RawMain>, jobs: &[Document<RawJob>], world: &World<'_>) -> Made {
     let top = Scope { root: &main.root, path: KeyPath::default(), world };
     let repository = main.raw.repository.as_ref().and_then(|raw| repository::repository(&top.key("repository"), raw));
+    let names = notify::Names::default();
     let known = known_stores(&main.raw, repository.as_ref());
     let context = job::Context {
         defaults: main.raw.defaults.as_ref().map(|raw| job::defaults(&top.key("defaults"), raw)).unwrap_or_default(),
         stores: known,
         repository: repository.as_ref(),
+        notifiers: &names,
     };
     let mut made = Vec::new();
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
@@ -183,7 +189,14 @@ pub fn check(main: &Document<RawMain>, jobs: &[Document<RawJob>], world: &World<
         let scope = Scope { root: &doc.root, path: KeyPath::default(), world };
         (Some(i), scope, &doc.raw)
     });
-    for (file, scope, raw) in inline.chain(files) {
+    let all: Vec<_> = inline.chain(files).collect();
+    names.written(&top.key("notify"), &main.raw.notify);
+    for (_, scope, raw) in &all {
+        names.written(&scope.key("notify"), &raw.notify);
+    }
+    let notifiers = notify::notify(&top.key("notify"), &main.raw.notify, None, &names);
+    notify::shared_checks(&top.key("notify"), &notifiers, all.len());
+    for (file, scope, raw) in all {
         if let Some(name) = &raw.job {
             let here = scope.key("job");
             match seen.get(name) {
@@ -199,13 +212,10 @@ pub fn check(main: &Document<RawMain>, jobs: &[Document<RawJob>], world: &World<
         top.warn("there are no jobs, so nothing is backed up; add them under 'jobs', or in jobs/*.yaml beside this file");
     }
     let mut later = BTreeMap::new();
-    if let Some(notify) = &main.raw.notify {
-        later.insert("notify".to_owned(), job::notify(&top.key("notify"), notify));
-    }
     if let Some(agent) = &main.raw.agent {
         later.insert("agent".to_owned(), agent_settings(&top.key("agent"), agent));
     }
-    Made { repository, jobs: made, later }
+    Made { repository, jobs: made, notify: notifiers, later }
 }
 
 /// The stores' names as far as they can be told, also when something else is wrong with the repository.

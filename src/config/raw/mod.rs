@@ -8,9 +8,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod notify;
 mod source;
 mod values;
 
+pub use notify::*;
 pub use source::*;
 pub use values::*;
 
@@ -210,19 +212,6 @@ pub struct RawObjectives {
     pub rto: Option<String>,
     /// Greatest spread of times across the sources of one set.
     pub spread: Option<String>,
-}
-
-/// Who is told (comes with a later version): one of these per entry.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct RawNotify {
-    /// Slack, by webhook or bot token.
-    pub slack: Option<Later>,
-    /// Any HTTP endpoint.
-    pub webhook: Option<Later>,
-    /// healthchecks.io or alike.
-    pub healthchecks: Option<Later>,
 }
 
 /// Settings of `drctl agent` (comes with a later version).
