@@ -129,6 +129,11 @@ fn how_jobs_are_run() {
 }
 
 #[test]
+fn who_is_told() {
+    expect("notify", 0o600);
+}
+
+#[test]
 fn buckets() {
     expect("s3", 0o600);
 }

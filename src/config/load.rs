@@ -146,7 +146,7 @@ pub fn load(options: &LoadOptions) -> Result<Config, Problems> {
         repository,
         jobs: all_jobs,
         agent: made.agent,
-        later: made.later,
+        notify: made.notify,
         warnings,
         origins,
     })

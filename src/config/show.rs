@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::config::notify::{NotifierConfig, NotifierKind};
 use crate::config::running::{AgentConfig, Hook, Limits};
 use crate::config::s3::S3Place;
 use crate::config::secret::{Reference, SecretRef, TextRef};
@@ -89,7 +90,7 @@ fn origin(config: &Config, path: &str) -> String {
 pub(crate) fn view(config: &Config, secrets: Secrets) -> View {
     let repository = &config.repository;
     let mut top = vec![("repository", repository_view(repository, secrets))];
-    top.push(("notify", later(&config.later, "notify")));
+    top.push(("notify", notify_view(&config.notify, secrets)));
     top.push(("agent", agent_view(&config.agent, secrets)));
     top.push(("jobs", View::List(config.jobs.iter().map(|job| job_view(job, secrets)).collect())));
     map(top)
@@ -157,9 +158,33 @@ fn job_view(job: &Job, secrets: Secrets) -> View {
         ("retention", job.retention.as_ref().map_or(View::Nothing, retention_view)),
         ("objectives", objectives_view(&job.objectives)),
         ("limits", limits_view(&job.limits)),
-        ("notify", later(&job.later, "notify")),
+        ("notify", notify_view(&job.notify, secrets)),
         ("hooks", map(vec![("before", hooks_view(&job.hooks.before, secrets)), ("after", hooks_view(&job.hooks.after, secrets))])),
     ])
+}
+
+fn notify_view(notifiers: &[NotifierConfig], secrets: Secrets) -> View {
+    let one = |notifier: &NotifierConfig| {
+        let mut settings = vec![("name", text(&notifier.name))];
+        settings.extend(match &notifier.kind {
+            NotifierKind::SlackWebhook { url } => vec![("webhook", secret(url, secrets))],
+            NotifierKind::SlackToken { token, channel, api } => {
+                vec![("token", secret(token, secrets)), ("channel", text(channel)), ("api", text(api))]
+            }
+            NotifierKind::Webhook { url, headers } => vec![
+                ("url", secret(url, secrets)),
+                ("headers", View::Own(headers.iter().map(|(k, v)| (k.clone(), secret(v, secrets))).collect())),
+            ],
+            NotifierKind::Healthchecks { url, log } => vec![("url", secret(url, secrets)), ("log", flag(*log))],
+        });
+        if !matches!(notifier.kind, NotifierKind::Healthchecks { .. }) {
+            settings.push(("least", text(notifier.least.name())));
+            settings.push(("success", text(notifier.success.name())));
+            settings.push(("digest", text(notifier.digest.as_ref().map_or("never", |cron| cron.text()))));
+        }
+        map(vec![(notifier.kind.name(), map(settings))])
+    };
+    View::List(notifiers.iter().map(one).collect())
 }
 
 fn schedule_view(schedule: &Schedule) -> View {
@@ -345,10 +370,6 @@ fn span(duration: Option<std::time::Duration>) -> View {
 fn path_view(path: &std::path::Path) -> View {
     // Paths come from text, so nothing is lost.
     View::Text(path.to_string_lossy().into_owned())
-}
-
-fn later(settings: &std::collections::BTreeMap<String, Value>, key: &str) -> View {
-    settings.get(key).map_or(View::Nothing, |v| View::Value(v.clone()))
 }
 
 fn by(reference: &Reference) -> View {

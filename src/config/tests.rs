@@ -40,7 +40,11 @@ const BODY: &str = r##"  codec: gzip
 defaults:
   timezone: Asia/Shanghai
   retention: { keep_within: 30d, keep_monthly: 12, keep_min_verified: 3 }
-notify: [ { slack: { webhook: { env: SLACK_WEBHOOK_URL }, channel: "#hunter2" } } ]
+notify:
+  - slack: { webhook: { env: SLACK_WEBHOOK_URL } }
+  - slack: { webhook: "https://hooks.slack.com/services/hunter2", name: ops, least: critical }
+  - slack: { token: hunter2, channel: "#backups", digest: never }
+  - webhook: { url: "http://127.0.0.1:9/x?key=hunter2", headers: { Authorization: hunter2, X-Y: { env: X } }, success: each, digest: "@daily" }
 jobs:
   - job: jisu
     sources:
@@ -56,6 +60,7 @@ jobs:
       - command: { run: [sh, -c, "echo ${SET} $${LITERAL}"], env: { TOKEN: hunter2, OTHER: { env: X } }, timeout: 1h30m }
     schedule: { full: "0 2 * * *", verify: "0 6 * * *", jitter: 5m }
     objectives: { rpo: 1h, rto: 30m }
+    notify: [ { healthchecks: { url: { env: HC_URL }, log: true } } ]
 "##;
 
 fn options(folder: &TempDir, vars: &[(&str, &str)]) -> LoadOptions {
@@ -99,6 +104,29 @@ fn everything_is_typed_and_absolute() {
     let SourceKind::Command(command) = &job.sources[5].kind else { panic!() };
     assert_eq!(command.args, ["-c", "echo value ${LITERAL}"]);
     assert_eq!((command.folder.as_path(), command.timeout), (folder.path(), Some(Duration::from_secs(5400))));
+    let told: Vec<String> = config
+        .notifiers()
+        .map(|(job, n)| {
+            let digest = n.digest.as_ref().map_or("never", |cron| cron.text());
+            format!("{} {} {} {} {} {digest}", job.map_or("*", |j| j.as_str()), n.name, n.kind.name(), n.least.name(), n.success.name())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "* slack slack info quiet 0 9 * * 1",
+            "* ops slack critical quiet never",
+            "* slack-2 slack info quiet never",
+            "* webhook webhook info each @daily",
+            "jisu jisu.healthchecks healthchecks info quiet never",
+        ]
+    );
+    let NotifierKind::SlackToken { channel, api, .. } = &config.notify[2].kind else { panic!() };
+    assert_eq!((channel.as_str(), api.as_str()), ("#backups", "https://slack.com/api"));
+    let known = config.known_secrets(&options(&folder, &[("HC_URL", "http://hc/1")]).environment);
+    for secret in ["hunter2", "http://hc/1", "https://hooks.slack.com/services/hunter2"] {
+        assert!(known.contains(&Secret::new(secret)), "{secret}");
+    }
     assert!(!format!("{config:?}").contains("hunter2"), "Debug shows a secret");
 }
 
@@ -242,6 +270,8 @@ fn f60_f61_differences_are_told_by_name() {
         .replace("password: hunter2 }", "password: hunter3 }")
         .replace("      - compose: { files: [docker-compose.prod.yml] }\n", "")
         .replace("rpo: 1h, ", "")
+        .replace("token: hunter2", "token: hunter3")
+        .replace("least: critical", "least: warning")
         .replace("keep_within: 30d", "keep_within: 60d");
     let new = read(&old_folder, &format!("{}{changed}  - job: more\n    sources: [{{ files: {{ paths: [/x] }} }}]\n", head()));
     let changes = diff(&old, &new);
@@ -250,6 +280,8 @@ fn f60_f61_differences_are_told_by_name() {
     assert_eq!(find("jobs.jisu.sources.compose.compose.files[0]"), Some(ChangeKind::Removed));
     assert_eq!(find("jobs.jisu.objectives.rpo"), Some(ChangeKind::Removed));
     assert_eq!(find("jobs.jisu.retention.keep_within"), Some(ChangeKind::Changed));
+    assert_eq!(find("notify.slack-2.slack.token"), Some(ChangeKind::Changed));
+    assert_eq!(find("notify.ops.slack.least"), Some(ChangeKind::Changed));
     assert_eq!(find("jobs.more.job"), Some(ChangeKind::Added));
     assert_eq!(find("jobs.jisu.sources.uploads.files.paths[0]"), None);
     assert!(!format!("{changes:?}").contains("hunter"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use crate::config::notify::NotifierConfig;
 use crate::config::problem::Problem;
 use crate::config::running::{AgentConfig, Hooks, Limits};
 use crate::config::s3::S3Place;
@@ -29,8 +30,8 @@ pub struct Config {
     pub jobs: Vec<Job>,
     /// Settings of `drctl agent`.
     pub agent: AgentConfig,
-    /// Settings that this version accepts and does not use yet, as they are shown: `notify`.
-    pub later: BTreeMap<String, serde_json::Value>,
+    /// Who is told of everything.
+    pub notify: Vec<NotifierConfig>,
     /// What is worth saying; nothing here refuses anything.
     pub warnings: Vec<Problem>,
     /// Where each value came from, by its path as `config show` has it.
@@ -124,8 +125,8 @@ pub struct Job {
     pub limits: Limits,
     /// Programs run before and after each run.
     pub hooks: Hooks,
-    /// Settings that this version accepts and does not use yet, as they are shown: `notify`.
-    pub later: BTreeMap<String, serde_json::Value>,
+    /// Who is told of this job, besides those of the whole configuration.
+    pub notify: Vec<NotifierConfig>,
 }
 
 /// The group of all sources without a schedule of their own.

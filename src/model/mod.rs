@@ -8,6 +8,7 @@ pub mod ids;
 pub mod manifest;
 pub mod record;
 pub mod secret;
+pub mod severity;
 
 pub use artifact::{Artifact, ArtifactFormat, Codec, Encryption, IndexPlace, Object};
 pub use clock::{Clock, SystemClock, TestClock};
@@ -17,6 +18,7 @@ pub use ids::{JobName, SetId, SetKind};
 pub use jiff::Timestamp;
 pub use manifest::{Manifest, SetClass, SetState};
 pub use secret::Secret;
+pub use severity::Severity;
 
 /// The repository format this program writes. `0` until incremental sets have landed (DESIGN §5).
 pub const FORMAT: u32 = 0;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
-use serde_json::Value;
 
+use super::notify::{Names, notify};
 use super::source::source;
 use super::{LATER, Scope, items, running};
 use crate::config::problem::{shorten, suggestion};
-use crate::config::raw::{RawDefaults, RawJob, RawNotify, RawObjectives, RawRetention, RawSchedule};
+use crate::config::raw::{RawDefaults, RawJob, RawObjectives, RawRetention, RawSchedule};
 use crate::config::running::Limits;
 use crate::config::typed::{Job, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
 use crate::config::values::{self, CronSchedule, time_zone};
@@ -22,6 +22,8 @@ pub struct Context<'a> {
     pub stores: Vec<(String, bool)>,
     /// The repository, when nothing is wrong with it.
     pub repository: Option<&'a Repository>,
+    /// Names of notifiers given so far.
+    pub notifiers: &'a Names,
 }
 
 /// Settings of jobs without their own.
@@ -57,10 +59,7 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
     let own_schedule = raw.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw));
     let own_retention = raw.retention.as_ref().map(|raw| retention(&scope.key("retention"), raw));
     let own_objectives = raw.objectives.as_ref().map(|raw| objectives(&scope.key("objectives"), raw));
-    let mut later = BTreeMap::new();
-    if let Some(raw) = &raw.notify {
-        later.insert("notify".to_owned(), notify(&scope.key("notify"), raw));
-    }
+    let notify = notify(&scope.key("notify"), &raw.notify, raw.job.as_deref(), context.notifiers);
     let base = context.defaults.limits;
     let limits = raw.limits.as_ref().map_or(base, |raw| running::limits(&scope.key("limits"), raw, base));
     let hooks = raw.hooks.as_ref().map(|raw| running::hooks(&scope.key("hooks"), raw)).unwrap_or_default();
@@ -77,7 +76,7 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
         objectives: own_objectives.or_else(|| context.defaults.objectives.clone()).unwrap_or_default(),
         limits,
         hooks,
-        later,
+        notify,
     })
 }
 
@@ -235,28 +234,5 @@ fn objectives(scope: &Scope<'_>, raw: &RawObjectives) -> Objectives {
         verified_within: scope.duration("verified_within", raw.verified_within.as_ref()),
         drilled_within: scope.duration("drilled_within", raw.drilled_within.as_ref()),
         max_total_size: raw.max_total_size.as_ref().and_then(|text| scope.key("max_total_size").take(values::size(text))),
-    }
-}
-
-/// `notify`, said to come later; shown without any text that may be a secret.
-pub fn notify(scope: &Scope<'_>, raw: &[Option<RawNotify>]) -> Value {
-    scope.warn(format!("notifications are {LATER}"));
-    scope
-        .root
-        .at(&scope.path)
-        .map(|node| masked(&node.to_json()))
-        .unwrap_or_else(|| Value::Array(raw.iter().map(|_| Value::Null).collect()))
-}
-
-/// Text becomes `***` unless it says where a secret is fetched from.
-fn masked(value: &Value) -> Value {
-    match value {
-        Value::Array(items) => Value::Array(items.iter().map(masked).collect()),
-        Value::Object(map) => {
-            let reference = map.len() == 1 && map.keys().all(|k| matches!(k.as_str(), "env" | "file" | "cred"));
-            map.iter().map(|(key, v)| (key.clone(), if reference { v.clone() } else { masked(v) })).collect()
-        }
-        Value::String(_) => Value::String("***".to_owned()),
-        other => other.clone(),
     }
 }

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::config::environment::Environment;
+use crate::config::notify::NotifierConfig;
 use crate::config::problem::{KeyPath, Problem, shorten};
 use crate::config::raw::{RawJob, RawMain};
 use crate::config::running::AgentConfig;
@@ -17,6 +16,7 @@ use crate::config::typed::{Job, Repository};
 use crate::config::values;
 
 mod job;
+mod notify;
 mod reference;
 mod repository;
 mod running;
@@ -166,19 +166,21 @@ pub struct Made {
     pub jobs: Vec<(Option<usize>, KeyPath, Option<Job>)>,
     /// The agent's settings.
     pub agent: AgentConfig,
-    /// `notify`.
-    pub later: BTreeMap<String, Value>,
+    /// Who is told of everything.
+    pub notify: Vec<NotifierConfig>,
 }
 
 /// Makes the typed configuration of all files.
 pub fn check(main: &Document<RawMain>, jobs: &[Document<RawJob>], world: &World<'_>) -> Made {
     let top = Scope { root: &main.root, path: KeyPath::default(), world };
     let repository = main.raw.repository.as_ref().and_then(|raw| repository::repository(&top.key("repository"), raw));
+    let names = notify::Names::default();
     let known = known_stores(&main.raw, repository.as_ref());
     let context = job::Context {
         defaults: main.raw.defaults.as_ref().map(|raw| job::defaults(&top.key("defaults"), raw)).unwrap_or_default(),
         stores: known,
         repository: repository.as_ref(),
+        notifiers: &names,
     };
     let mut made = Vec::new();
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
@@ -187,7 +189,14 @@ pub fn check(main: &Document<RawMain>, jobs: &[Document<RawJob>], world: &World<
         let scope = Scope { root: &doc.root, path: KeyPath::default(), world };
         (Some(i), scope, &doc.raw)
     });
-    for (file, scope, raw) in inline.chain(files) {
+    let all: Vec<_> = inline.chain(files).collect();
+    names.written(&top.key("notify"), &main.raw.notify);
+    for (_, scope, raw) in &all {
+        names.written(&scope.key("notify"), &raw.notify);
+    }
+    let notifiers = notify::notify(&top.key("notify"), &main.raw.notify, None, &names);
+    notify::shared_checks(&top.key("notify"), &notifiers, all.len());
+    for (file, scope, raw) in all {
         if let Some(name) = &raw.job {
             let here = scope.key("job");
             match seen.get(name) {
@@ -202,12 +211,8 @@ pub fn check(main: &Document<RawMain>, jobs: &[Document<RawJob>], world: &World<
     if made.is_empty() && main.raw.jobs.as_ref().is_none_or(Vec::is_empty) {
         top.warn("there are no jobs, so nothing is backed up; add them under 'jobs', or in jobs/*.yaml beside this file");
     }
-    let mut later = BTreeMap::new();
-    if let Some(notify) = &main.raw.notify {
-        later.insert("notify".to_owned(), job::notify(&top.key("notify"), notify));
-    }
     let agent = main.raw.agent.as_ref().map(|raw| running::agent(&top.key("agent"), raw)).unwrap_or_default();
-    Made { repository, jobs: made, agent, later }
+    Made { repository, jobs: made, agent, notify: notifiers }
 }
 
 /// The stores' names as far as they can be told, also when something else is wrong with the repository.

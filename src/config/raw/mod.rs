@@ -8,10 +8,12 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod notify;
 mod running;
 mod source;
 mod values;
 
+pub use notify::*;
 pub use running::*;
 pub use source::*;
 pub use values::*;
@@ -228,17 +230,4 @@ pub struct RawObjectives {
     pub drilled_within: Option<String>,
     /// Greatest size of all sets of the job together: `500GiB`.
     pub max_total_size: Option<String>,
-}
-
-/// Who is told (comes with a later version): one of these per entry.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct RawNotify {
-    /// Slack, by webhook or bot token.
-    pub slack: Option<Later>,
-    /// Any HTTP endpoint.
-    pub webhook: Option<Later>,
-    /// healthchecks.io or alike.
-    pub healthchecks: Option<Later>,
 }
