@@ -384,7 +384,7 @@ pub fn repo_place(text: &Path) -> Result<StorePlace> {
 }
 
 /// A state file that cannot be opened is said and done without.
-fn open_state(shell: &Shell, folder: &Path) -> Option<Arc<StateFile>> {
+pub(super) fn open_state(shell: &Shell, folder: &Path) -> Option<Arc<StateFile>> {
     // What a killed run left behind is cleaned up here: passwords first.
     crate::source::postgres::sweep_private_files();
     let opened = StateFile::open(&folder.join(STATE_FILE), Arc::new(SystemClock)).and_then(|state| {

@@ -13,7 +13,7 @@ use crate::ops::conformance::Bucket;
 use crate::pipeline::seal::{Identities, Sealing};
 use crate::pipeline::split::{OBJECT_BYTES, Sink};
 use crate::source::{RunContext, Source};
-use crate::state::StateFile;
+use crate::state::{Act, Audited, StateFile};
 
 /// An open repository and how this host uses it. Cheap to clone.
 #[derive(Clone)]
@@ -102,6 +102,19 @@ impl Setup {
     pub fn for_run(&self, job: &JobName) -> Setup {
         let sinks = self.sinks_of(job).into_iter().map(|sink| sink.for_run()).collect();
         Setup { sinks, read_from: 0, ..self.clone() }
+    }
+
+    /// Writes into the audit log that something begins; say how it [`Audited::ended`].
+    pub fn audit(&self, act: Act) -> Audited {
+        Audited::begin(self.state.as_ref(), &self.bus, act)
+    }
+
+    /// Does something between its two entries in the audit log.
+    pub async fn audited<T>(&self, act: Act, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let audited = self.audit(act);
+        let done = work.await;
+        audited.ended(&done);
+        done
     }
 
     /// What a source or loader gets for run `run`.
