@@ -143,6 +143,8 @@ pub struct JobSpec {
     pub group: String,
     /// The sources, in the order in which they run.
     pub sources: Vec<SourceSpec>,
+    /// What no set of the job holds, as each of them says.
+    pub warnings: Vec<String>,
     /// The effective configuration as text, secrets by reference: kept in the set as `drctl.yaml`.
     pub config_text: String,
     /// SHA-256 of the effective configuration without secrets.

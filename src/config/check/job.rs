@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::source::source;
+use super::source::{later_source, source};
 use super::{LATER, Scope, items};
 use crate::config::problem::{shorten, suggestion};
 use crate::config::raw::{RawDefaults, RawHooks, RawJob, RawNotify, RawObjectives, RawRetention, RawSchedule};
-use crate::config::typed::{Job, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
+use crate::config::typed::{Job, LaterSource, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
 use crate::config::values::{CronSchedule, time_zone};
 use crate::model::JobName;
 
@@ -49,7 +49,7 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
         Some(name) => scope.key("timezone").take(time_zone(name)),
         None => Some(context.defaults.timezone.clone().unwrap_or_else(system_zone)),
     };
-    let sources = sources(&scope.key("sources"), raw, context);
+    let found = sources(&scope.key("sources"), raw, context);
     let stores = stores(&scope.key("stores"), raw, context);
     let own_schedule = raw.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw));
     let own_retention = raw.retention.as_ref().map(|raw| retention(&scope.key("retention"), raw));
@@ -61,10 +61,12 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
     if let Some(raw) = &raw.hooks {
         later.insert("hooks".to_owned(), hooks(&scope.key("hooks"), raw));
     }
+    let (sources, later_sources) = found?;
     Some(Job {
         name: name?,
         timezone: timezone?,
-        sources: sources?,
+        sources,
+        later_sources,
         stores: stores?,
         schedule: own_schedule.or_else(|| context.defaults.schedule.clone()).unwrap_or_default(),
         retention: match own_retention {
@@ -81,12 +83,18 @@ fn system_zone() -> TimeZone {
     TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some()).unwrap_or(TimeZone::UTC)
 }
 
-fn sources(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec<SourceConfig>> {
-    let mut all: Vec<SourceConfig> = Vec::new();
+fn sources(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<(Vec<SourceConfig>, Vec<LaterSource>)> {
+    let (mut all, mut later): (Vec<SourceConfig>, Vec<LaterSource>) = Default::default();
     let mut whole = true;
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for (i, raw) in items(&raw.sources) {
         let scope = scope.index(i);
+        if let Some(raw) = &raw.later {
+            let found = later_source(&scope.key("later"), raw);
+            whole &= found.is_some();
+            later.extend(found);
+            continue;
+        }
         let Some((kind_scope, name, made)) = source(&scope, raw) else {
             whole = false;
             continue;
@@ -107,7 +115,10 @@ fn sources(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec
         source_in_job(&kind_scope, &made, context);
         all.push(made);
     }
-    (whole && !all.is_empty()).then_some(all)
+    if whole && all.is_empty() && !later.is_empty() {
+        scope.error("every source is marked 'later:', so nothing would be backed up");
+    }
+    (whole && !all.is_empty()).then_some((all, later))
 }
 
 /// What can only be said of a source together with its job and repository.
@@ -238,7 +249,7 @@ pub fn notify(scope: &Scope<'_>, raw: &[Option<RawNotify>]) -> Value {
 }
 
 /// Text becomes `***` unless it says where a secret is fetched from.
-fn masked(value: &Value) -> Value {
+pub fn masked(value: &Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.iter().map(masked).collect()),
         Value::Object(map) => {
