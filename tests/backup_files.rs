@@ -35,6 +35,7 @@ async fn a_folder_becomes_a_set_that_verifies() {
         name: "shop".parse().unwrap(),
         group: "main".into(),
         sources: vec![SourceSpec { source: Arc::new(source), allowed: Default::default(), allow_plaintext: false }],
+        warnings: Vec::new(),
         config_text: "x: 1\n".into(),
         config_sha256: Sha256::of(b""),
     };

@@ -164,4 +164,10 @@ fn unlock_frees_what_a_run_elsewhere_left_and_never_what_lives_here() {
     assert_eq!(ran.code, 7, "it lives: {}", ran.all());
     assert_eq!(home.run(&["backup", "now"]).code, 7);
     assert_eq!(home.run(&["unlock", "shopp"]).code, 6);
+    // The one time that something was taken away is in the audit log.
+    let audit = home.json(&["audit"]);
+    let entries = audit["result"]["entries"].as_array().unwrap();
+    let told: Vec<[&str; 3]> = entries.iter().map(|e| ["verb", "job", "outcome"].map(|key| e[key].as_str().unwrap())).collect();
+    assert_eq!(told, [["unlock", "shop", "begun"], ["unlock", "shop", "ok"]]);
+    assert!(entries[0]["details"].as_str().unwrap().contains("elsewhere pid 77"), "{audit}");
 }

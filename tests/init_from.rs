@@ -126,6 +126,8 @@ fn a_writer_is_sealed_and_a_lost_host_is_revoked() {
     assert!(ran.out.contains("signing key 2 (writer), and no identity") && !ran.out.contains("stays valid"), "{}", ran.out);
     assert_eq!(home.files("drctl-keys"), ["signing.key"]);
     assert!(home.ok(&["status"]).out.contains("sealed writer: "));
+    let audit = home.json(&["audit"])["result"]["entries"].to_string();
+    assert!(audit.contains("init --from") && audit.contains(r#"{\"revoke\":[1],\"roles\":\"writer\"}"#), "{audit}");
     home.ok(&["backup", "now"]);
     assert_ne!(home.run(&["cat", &home.newest(), "data"]).code, 0);
     let ran = old.run(&["backup", "now"]);

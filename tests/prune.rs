@@ -59,6 +59,7 @@ impl World {
             name: "shop".parse().unwrap(),
             group: "main".into(),
             sources: vec![SourceSpec { source: Arc::new(source), allowed: Default::default(), allow_plaintext: false }],
+            warnings: Vec::new(),
             config_text: String::new(),
             config_sha256: Sha256::of(b""),
         };

@@ -94,6 +94,8 @@ pub enum Verb {
     Repository(RepositoryArgs),
     /// Print what a database or a bucket must allow drctl to do, ready to be pasted
     Grants(GrantsArgs),
+    /// Who changed what on this host; check that nothing was taken out of that log
+    Audit(AuditArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),
     /// Print completions for a shell
@@ -378,6 +380,32 @@ pub struct DiffArgs {
     /// Which copy is read.
     #[command(flatten)]
     pub from_store: FromStore,
+}
+
+/// `drctl audit`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AuditArgs {
+    /// What else to do
+    #[command(subcommand)]
+    pub verb: Option<AuditVerb>,
+    /// Only this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// The newest so many entries
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub last: u32,
+}
+
+/// What can be done with the audit log.
+#[derive(Subcommand, Debug)]
+pub enum AuditVerb {
+    /// Walk the chain of hashes: name the first entry that does not fit (exit 5), and print the head, to be noted elsewhere
+    Verify {
+        /// A head noted earlier; it must be in the chain, else its end was cut off or all of it written anew
+        #[arg(long, value_name = "NUMBER:HASH")]
+        head: Option<String>,
+    },
 }
 
 /// `drctl config …`.

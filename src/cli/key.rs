@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::catalog::keys::{KeyFile, all_in_one};
 use crate::catalog::recovery::RecoverySecrets;
@@ -15,14 +16,19 @@ use crate::error::{Error, Kind, Result};
 use crate::open::{Opened, recovery_file};
 use crate::ops::confirm::confirm;
 use crate::ops::keys::{self, KeyLine, Wanted};
+use crate::state::Act;
 
 /// Tries the recovery file; lists, adds, rotates signing keys.
 pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
     match args.verb {
         KeyVerb::Confirm { file } => {
             let opened = Opened::for_reading(&shell.around()).await?;
-            let (file, secrets) = recovery_file(&file).await?;
-            let confirmed = confirm(&opened.setup, &file, &secrets).await?;
+            let act = Act::of("key confirm").on(file.display());
+            let confirming = async {
+                let (file, secrets) = recovery_file(&file).await?;
+                confirm(&opened.setup, &file, &secrets).await
+            };
+            let confirmed = opened.setup.audited(act, confirming).await?;
             shell.out.result("key", &confirmed, |confirmed| {
                 let sets: Vec<String> = confirmed.sets.iter().map(ToString::to_string).collect();
                 format!(
@@ -37,10 +43,16 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
         }
         KeyVerb::Add { role, holder, out, by, revoke } => {
             let opened = Opened::for_reading(&shell.around()).await?;
-            let secrets = root(&opened, &by).await?;
-            check_revoked(&opened.setup.repository, &revoke).await?;
             let wanted = Wanted { roles: roles(&role), holder, revokes: revoke };
-            let file = keys::add(&opened.setup, &secrets.root, &out, &wanted).await?;
+            let act = Act::of("key add").on(out.display()).with(json!({
+                "roles": role_names(&wanted.roles), "holder": wanted.holder, "by": by.display().to_string(), "revoke": wanted.revokes,
+            }));
+            let adding = async {
+                let secrets = root(&opened, &by).await?;
+                check_revoked(&opened.setup.repository, &wanted.revokes).await?;
+                keys::add(&opened.setup, &secrets.root, &out, &wanted).await
+            };
+            let file = opened.setup.audited(act, adding).await?;
             let made = Made::of(&file, &out);
             shell.out.result("key", &made, |made| {
                 format!(
@@ -55,12 +67,18 @@ pub async fn run(shell: &Shell, args: KeyArgs) -> Result<u8> {
         KeyVerb::Rotate { identity: true, by, out, .. } => return rotate_identity::run(shell, &by, out.as_deref()).await,
         KeyVerb::Rotate { role, by, revoke, .. } => {
             let opened = Opened::for_writing(&shell.around()).await?;
-            let secrets = root(&opened, &by).await?;
             let path = opened.config.as_ref().map(|config| config.repository.signing_key.clone());
             let path = path.ok_or_else(|| Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"))?;
             let wanted = (!role.is_empty()).then(|| roles(&role));
-            check_revoked(&opened.setup.repository, &revoke).await?;
-            let file = keys::rotate(&opened.setup, &secrets.root, &path, wanted, &revoke).await?;
+            let act = Act::of("key rotate").on(path.display()).with(json!({
+                "roles": wanted.as_ref().map(role_names), "by": by.display().to_string(), "revoke": revoke,
+            }));
+            let rotating = async {
+                let secrets = root(&opened, &by).await?;
+                check_revoked(&opened.setup.repository, &revoke).await?;
+                keys::rotate(&opened.setup, &secrets.root, &path, wanted, &revoke).await
+            };
+            let file = opened.setup.audited(act, rotating).await?;
             let made = Made::of(&file, &path);
             shell.out.result("key", &made, |made| {
                 let revoked: Vec<String> = made.revokes.iter().map(ToString::to_string).collect();

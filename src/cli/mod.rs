@@ -1,6 +1,7 @@
 //! The command line: one file per verb; text and JSON from one value.
 
 pub mod args;
+mod audit;
 mod backup;
 mod cat;
 pub mod config;
@@ -160,6 +161,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::Grants(_) => "grants",
         Verb::Unlock(_) => "unlock",
         Verb::Repository(_) => "repository",
+        Verb::Audit(_) => "audit",
         Verb::Config(_) => "config",
         Verb::Completions { .. } => "completions",
         Verb::Man { .. } => "man",
@@ -192,6 +194,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         Verb::Man { out } => return man(out.as_deref()),
         Verb::Config(args) => return configure(&cli.global, out, args.verb),
         Verb::Grants(args) => return grants::run(&cli.global, out, &args.verb),
+        Verb::Audit(args) => return audit::run(out, args),
         _ => {}
     }
     if cli.global.recovery.is_some() && cli.global.repo.is_none() && !matches!(&cli.verb, Verb::Init(args) if args.from.is_some()) {
@@ -233,7 +236,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::Key(args) => key::run(&shell, args).await,
             Verb::Unlock(args) => unlock::run(&shell, args).await,
             Verb::Repository(args) => repository::run(&shell, args).await,
-            Verb::Grants(_) | Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),
+            Verb::Grants(_) | Verb::Audit(_) | Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),
         }
     });
     // A blocking read of a terminal or a stuck store must not keep the process.

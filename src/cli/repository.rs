@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::cli::Shell;
 use crate::cli::args::{RepositoryArgs, RepositoryVerb};
@@ -13,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::open::Opened;
 use crate::open::stores::{host, named_store};
 use crate::ops::adopt::{self, CopyOfLog, Moved};
+use crate::state::Act;
 
 /// Takes the place of a host or a store that is gone.
 pub async fn run(shell: &Shell, args: RepositoryArgs) -> Result<u8> {
@@ -58,7 +60,9 @@ async fn adopt_host(shell: &Shell, recovery: &Path, yes: bool) -> Result<u8> {
         }
         Some(_) => {}
     }
-    let moved = adopt::take_over(setup, &secrets.root).await?;
+    let from = setup.repository.single_writer().map(str::to_owned);
+    let act = Act::of("repository adopt").on(format!("host {here}")).with(json!({ "from": from, "by": recovery.display().to_string() }));
+    let moved = setup.audited(act, adopt::take_over(setup, &secrets.root)).await?;
     shell.out.result("repository", &moved, |Moved { from, to }| match from {
         Some(from) if from == to => format!("ok  '{to}' is the one host that writes already\n"),
         Some(from) => {
@@ -79,6 +83,7 @@ struct Promoted {
 
 async fn adopt_store(shell: &Shell, name: &str, yes: bool) -> Result<u8> {
     let line = format!("drctl repository adopt --store {name}");
+    let act = |level: bool| Act::of("repository adopt").on(format!("store {name}")).with(json!({ "first_store_gone": !level }));
     let promoted = match Opened::for_reading(&shell.around()).await {
         Ok(opened) => {
             let stores = opened.config.as_ref().map(|config| config.repository.stores.as_slice()).unwrap_or_default();
@@ -86,7 +91,8 @@ async fn adopt_store(shell: &Shell, name: &str, yes: bool) -> Result<u8> {
             if at == 0 {
                 return Err(Error::new(Kind::Usage, format!("store '{name}' is the first one already")).hint("drctl status"));
             }
-            let jobs = adopt::level(&opened.setup, &opened.setup.sinks[at]).await?;
+            let setup = &opened.setup;
+            let jobs = setup.audited(act(true), adopt::level(setup, &setup.sinks[at])).await?;
             Promoted { store: name.to_owned(), jobs, level: true }
         }
         Err(error) if error.kind() == Kind::Unreachable => {
@@ -97,7 +103,7 @@ async fn adopt_store(shell: &Shell, name: &str, yes: bool) -> Result<u8> {
                 losses(&jobs)
             );
             agreed(&question, yes, &line)?;
-            adopt::accept_loss(&opened.setup, &jobs).await?;
+            opened.setup.audited(act(false), adopt::accept_loss(&opened.setup, &jobs)).await?;
             Promoted { store: name.to_owned(), jobs, level: false }
         }
         Err(error) => return Err(error),

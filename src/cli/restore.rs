@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
+use serde_json::json;
 
+use crate::catalog::JobLog;
 use crate::cli::Shell;
 use crate::cli::args::RestoreArgs;
 use crate::cli::backup::{own_sources, with_sources};
@@ -16,9 +18,10 @@ use crate::ops::choose::Wanted;
 use crate::ops::details::Details;
 use crate::ops::restore::aftermath::{self, AftermathPlan, AftermathReport, Way};
 use crate::ops::restore::journal::Phase;
-use crate::ops::restore::plan::{RestorePlan, plan};
+use crate::ops::restore::plan::{Prepared, RestorePlan, plan};
 use crate::ops::restore::run::{RestoreReport, run as carry_out};
 use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id};
+use crate::state::Act;
 
 /// Plans and, when agreed to, restores. Without a terminal and without `--yes`: prints plan and command line, exit 4.
 pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
@@ -47,7 +50,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
         zone_name: zone.iana_name().unwrap_or("UTC").to_owned(),
         zone: zone.clone(),
     };
-    let mut log = opened.setup.log(&job).await?;
+    let log = opened.setup.log(&job).await?;
     let prepared = plan(&opened.setup, &log, &opened, &options, &new_restore_id()).await?;
 
     if args.dry_run {
@@ -62,22 +65,50 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
         return Err(Error::new(Kind::Preflight, refusal.clone()).hint("nothing was changed; mend this and run the same line again"));
     }
     agree(shell, &args, || command_line(&args, &prepared.plan))?;
-    aftermath::sweep(&opened.setup, &opened).await?;
-    if args.in_place && !args.no_safety_set {
-        make_safety_sets(shell, &opened, &job, &prepared.plan).await?;
-        log.refresh().await?;
-    }
-    let recorded = opened.run_started("restore", &job);
-    let report = match carry_out(&opened.setup, &mut log, prepared).await {
-        Ok(report) => report,
-        Err(error) => {
-            recorded.finished(None, error.kind().exit_code(), Some(&error));
-            return Err(error);
-        }
-    };
-    recorded.finished(Some(&report.set), 0, None);
+    let report = opened.setup.audited(act(&args, &prepared.plan, &job), go(shell, &opened, &args, &job, log, prepared)).await?;
     shell.out.result("restore", &report, done_text);
     Ok(0)
+}
+
+/// What was agreed to, for the audit log.
+fn act(args: &RestoreArgs, plan: &RestorePlan, job: &JobName) -> Act {
+    let sets: Vec<String> = plan.sets.iter().map(|set| set.set.to_string()).collect();
+    let sources: Vec<&str> = plan.sources.iter().map(|source| source.name.as_str()).collect();
+    Act::of("restore").job(job).on(sets.join(" ")).with(json!({
+        "restore": plan.restore,
+        "sources": sources,
+        "target": plan.target,
+        "in_place": args.in_place,
+        "no_safety_set": args.no_safety_set,
+        "store": args.from_store.store,
+    }))
+}
+
+/// What was planned, done.
+async fn go(
+    shell: &Shell,
+    opened: &Opened,
+    args: &RestoreArgs,
+    job: &JobName,
+    mut log: JobLog,
+    prepared: Prepared,
+) -> Result<RestoreReport> {
+    aftermath::sweep(&opened.setup, opened).await?;
+    if args.in_place && !args.no_safety_set {
+        make_safety_sets(shell, opened, job, &prepared.plan).await?;
+        log.refresh().await?;
+    }
+    let recorded = opened.run_started("restore", job);
+    match carry_out(&opened.setup, &mut log, prepared).await {
+        Ok(report) => {
+            recorded.finished(Some(&report.set), 0, None);
+            Ok(report)
+        }
+        Err(error) => {
+            recorded.finished(None, error.kind().exit_code(), Some(&error));
+            Err(error)
+        }
+    }
 }
 
 /// Undoes or finishes an earlier restore, once what that means was shown and agreed to.
@@ -93,19 +124,21 @@ async fn settle(shell: &Shell, opened: &Opened, args: &RestoreArgs, way: Way, id
     }
     // The one that was shown, whatever another process does meanwhile.
     let shown = Some(plan.restore.restore.as_str());
+    let act =
+        |verb| Act::of(verb).job(plan.restore.set.job()).on(&plan.restore.restore).with(json!({ "set": plan.restore.set.to_string() }));
     let report = match way {
         // It loses nothing, and it is the way out: nobody who cannot be asked is kept from it.
         Way::Undo => {
             if is_interactive() {
                 agree(shell, args, String::new)?;
             }
-            aftermath::undo(&opened.setup, opened, shown).await?
+            opened.setup.audited(act("restore --undo"), aftermath::undo(&opened.setup, opened, shown)).await?
         }
         Way::Finish => {
             if !plan.kept.is_empty() {
                 agree(shell, args, || format!("drctl restore --finish {} --yes", plan.restore.restore))?;
             }
-            aftermath::finish(&opened.setup, opened, shown).await?
+            opened.setup.audited(act("restore --finish"), aftermath::finish(&opened.setup, opened, shown)).await?
         }
     };
     shell.out.result("restore", &report, aftermath_text);

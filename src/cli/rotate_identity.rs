@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::catalog::RecoveryFile;
 use crate::catalog::recovery::RecoverySecrets;
@@ -18,6 +19,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::model::Secret;
 use crate::open::{self, Opened, recovery_file_with};
 use crate::pipeline::seal::Identities;
+use crate::state::Act;
 
 /// What was done, and what is left to do.
 #[derive(Serialize)]
@@ -42,9 +44,16 @@ pub async fn run(shell: &Shell, by: &Path, out: Option<&Path>) -> Result<u8> {
     let Some(config) = &opened.config else {
         return Err(Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"));
     };
+    let act = Act::of("key rotate --identity").with(json!({ "by": by.display().to_string() }));
+    let rotated = opened.setup.audited(act, rotate(shell, &opened, config, by, out)).await?;
+    shell.out.result("key", &rotated, text);
+    Ok(0)
+}
+
+async fn rotate(shell: &Shell, opened: &Opened, config: &Config, by: &Path, out: Option<&Path>) -> Result<Rotated> {
     let passphrase = open::passphrase()?;
     let (file, secrets) = recovery_file_with(by, || Ok(passphrase.clone())).await?;
-    key::same_repository(&opened, &file)?;
+    key::same_repository(opened, &file)?;
     check_current(config, &file, by)?;
     let out = out.map_or_else(|| next_name(by), Path::to_owned);
     shell.bus.step("sealing the new recovery file");
@@ -59,16 +68,14 @@ pub async fn run(shell: &Shell, by: &Path, out: Option<&Path>) -> Result<u8> {
     fail::fail_point!("rotate-identity::identity");
     let main = config.files.first().cloned().unwrap_or_else(|| config.folder.join(crate::config::find::FILE));
     let changed = change_recipient(&main, &file.recipient, &recipient, config)?;
-    let rotated = Rotated {
+    Ok(Rotated {
         recipient,
         replaces: file.recipient,
         recovery: out,
         identity: config.repository.identity.clone(),
         changed: changed.then(|| main.clone()),
         config: main,
-    };
-    shell.out.result("key", &rotated, text);
-    Ok(0)
+    })
 }
 
 /// The identity to be rotated must be one that this host seals for; else this is an old recovery file, or somebody else's.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::catalog::lease::{self, Holder, Standing};
 use crate::cli::Shell;
@@ -10,7 +11,7 @@ use crate::cli::args::UnlockArgs;
 use crate::cli::output::{confirm, is_interactive};
 use crate::error::{Error, Kind, Result};
 use crate::open::Opened;
-use crate::state::process_is_alive;
+use crate::state::{Act, process_is_alive};
 
 #[derive(Serialize)]
 struct Unlocked {
@@ -49,7 +50,8 @@ pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
                     return Err(Error::new(Kind::Preflight, "not unlocked"));
                 }
             }
-            lease::unlock(&setup.repository, &job, &holder).await?;
+            let act = Act::of("unlock").job(&job).on(&job).with(json!({ "held_by": holder.to_string() }));
+            setup.audited(act, lease::unlock(&setup.repository, &job, &holder)).await?;
             Some(holder)
         }
     };

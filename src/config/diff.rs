@@ -78,6 +78,8 @@ fn name(item: &View) -> Option<String> {
         return Some(text.clone());
     }
     match entries.as_slice() {
+        // It has no name that anyone looked at.
+        [("later", View::Map(source))] => source.first().map(|(kind, _)| format!("later.{kind}")),
         [(_, inner)] => name(inner),
         _ => None,
     }

@@ -153,7 +153,10 @@ fn job_view(job: &Job, secrets: Secrets) -> View {
         ("job", text(job.name.as_str())),
         ("timezone", text(job.timezone.iana_name().unwrap_or("UTC"))),
         ("stores", texts(&job.stores)),
-        ("sources", View::List(job.sources.iter().map(|s| source_view(s, secrets)).collect())),
+        (
+            "sources",
+            View::List(job.sources.iter().map(|s| source_view(s, secrets)).chain(job.later_sources.iter().map(later_view)).collect()),
+        ),
         ("schedule", schedule_view(&job.schedule)),
         ("retention", job.retention.as_ref().map_or(View::Nothing, retention_view)),
         ("objectives", objectives_view(&job.objectives)),
@@ -185,6 +188,10 @@ fn notify_view(notifiers: &[NotifierConfig], secrets: Secrets) -> View {
         map(vec![(notifier.kind.name(), map(settings))])
     };
     View::List(notifiers.iter().map(one).collect())
+}
+
+fn later_view(source: &LaterSource) -> View {
+    map(vec![("later", map(vec![(source.kind, View::Value(source.settings.clone()))]))])
 }
 
 fn schedule_view(schedule: &Schedule) -> View {

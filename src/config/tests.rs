@@ -57,6 +57,7 @@ jobs:
       - files: { name: uploads, paths: [/data/uploads, rel], exclude: ["*.tmp"], schedule: { full: "0 3 1 * *" }, retention: { keep_last: 2 } }
       - environment: { from: { file: .env }, prefixes: [JISU_, DATABASE_] }
       - compose: { files: [docker-compose.prod.yml] }
+      - later: { redis: { reach: { docker: hunter2 }, password: hunter2, url: { env: REDIS_URL } } }
       - command: { run: [sh, -c, "echo ${SET} $${LITERAL}"], env: { TOKEN: hunter2, OTHER: { env: X } }, timeout: 1h30m }
     schedule: { full: "0 2 * * *", verify: "0 6 * * *", jitter: 5m }
     objectives: { rpo: 1h, rto: 30m }
@@ -258,6 +259,62 @@ fn the_agent_listens_on_this_machine_only_unless_that_is_meant() {
             }
             (found, _) => panic!("{agent}: {found:?}"),
         }
+    }
+}
+
+#[test]
+fn sources_of_a_later_version_are_named_with_their_line_and_left_out() {
+    let folder = folder();
+    let text = |sources: &str| format!("{}jobs:\n  - job: a\n    sources:\n{sources}", head());
+    let config = read(
+        &folder,
+        &text(
+            "      - later: { redis: { anything: [at, all] } }\n      - files: { paths: [/x] }\n      - later: { mongodb: {} }\n      \
+             - later: { kubernetes: { namespaces: [prod] } }\n      - later: { environment: { from: { pod: app-0 }, prefixes: [APP_] } }\n      \
+             - later: { redis: { name: second } }\n",
+        ),
+    );
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    let said = |line: u32, column: u32, path: &str, what: &str| {
+        format!("drctl.yaml:{line}:{column}: jobs[0].sources{path}: {what} comes with a later version of drctl: nothing of it is backed up")
+    };
+    assert_eq!(
+        warnings,
+        [
+            said(13, 18, "[0].later.redis", "redis"),
+            said(15, 18, "[2].later.mongodb", "mongodb"),
+            said(16, 18, "[3].later.kubernetes", "kubernetes"),
+            said(17, 18, "[4].later.environment", "the environment of a pod"),
+            said(18, 18, "[5].later.redis", "redis"),
+        ]
+    );
+    let job = config.job("a").unwrap();
+    assert_eq!(job.sources.len(), 1);
+    assert_eq!(job.warnings().len(), 4, "each said once: {:?}", job.warnings());
+    // And there they are in what a set keeps, for whoever reads it on a new machine.
+    let again = read(&folder, &redacted_yaml(&config));
+    assert_eq!(again.job("a").unwrap().warnings(), job.warnings());
+
+    for (sources, words) in [
+        ("      - later: { redis: {} }\n", "every source is marked 'later:', so nothing would be backed up"),
+        ("      - later: { postgres: {} }\n      - files: { paths: [/x] }\n", "unknown key"),
+        ("      - later: { redis: {}, mongodb: {} }\n      - files: { paths: [/x] }\n", "takes one key only"),
+        ("      - later: {}\n      - files: { paths: [/x] }\n", "later"),
+        ("      - later: redis\n      - files: { paths: [/x] }\n", "later: must be a map"),
+        ("      - later: { environment: { from: { file: x } } }\n      - files: { paths: [/x] }\n", "this version backs it up"),
+        ("      - later: { environment: {} }\n      - files: { paths: [/x] }\n", "take 'later:' away"),
+        (
+            "      - redis: {}\n      - files: { paths: [/x] }\n",
+            "redis comes with a later version of drctl; mark the entry as 'later:' to go on without it, or take it out",
+        ),
+        (
+            "      - environment: { from: { unit: app } }\n      - files: { paths: [/x] }\n",
+            "the environment of a unit comes with a later version of drctl; mark the entry as 'later:'",
+        ),
+    ] {
+        private(&folder.path().join("drctl.yaml"), &text(sources));
+        let problems = load(&options(&folder, &[])).unwrap_err().to_string();
+        assert!(problems.contains(words), "{sources}: {problems}");
     }
 }
 

@@ -113,6 +113,8 @@ pub struct Job {
     pub timezone: TimeZone,
     /// What is backed up, in this order. Never empty.
     pub sources: Vec<SourceConfig>,
+    /// What is known to be there and is not backed up yet.
+    pub later_sources: Vec<LaterSource>,
     /// Names of the stores it writes to; the first is the repository's first and holds the log. Never empty.
     pub stores: Vec<String>,
     /// When it runs.
@@ -129,10 +131,36 @@ pub struct Job {
     pub notify: Vec<NotifierConfig>,
 }
 
+/// A source that a later version brings, written under `later:` to go on without it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaterSource {
+    /// Its key: `redis`, `mongodb`, `kubernetes`, `environment`.
+    pub kind: &'static str,
+    /// What it is, in words: `redis`, `the environment of a container`.
+    pub what: String,
+    /// Its settings as they are shown: without any text that may be a secret.
+    pub settings: serde_json::Value,
+}
+
+impl LaterSource {
+    /// What every check, and every set of the job, says of it.
+    pub fn warning(&self) -> String {
+        format!("{} comes with a later version of drctl: nothing of it is backed up", self.what)
+    }
+}
+
 /// The group of all sources without a schedule of their own.
 pub const MAIN_GROUP: &str = "main";
 
 impl Job {
+    /// What no set of this job holds, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.later_sources.iter().map(LaterSource::warning).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// A source by name.
     pub fn source(&self, name: &str) -> Option<&SourceConfig> {
         self.sources.iter().find(|s| s.name == name)

@@ -294,6 +294,7 @@ impl Opened {
             name: job.name.clone(),
             group: group.to_owned(),
             sources: list,
+            warnings: job.warnings(),
             config_sha256: crate::config::show::config_sha256(config),
             config_text: text,
         })

@@ -552,7 +552,7 @@ async fn describe(
         identity: BTreeMap::new(),
         as_of: started_at,
         problems: Vec::new(),
-        warnings: Vec::new(),
+        warnings: job.warnings.clone(),
     });
     let json = serde_json::to_vec(&details).map_err(|e| Error::failed("write the details").because(e))?;
     let (details, _) = destination.small(OWN_SOURCE, "details.json", ArtifactFormat::Json, Bytes::from(json), false).await?;

@@ -14,7 +14,7 @@ use crate::ops::suspect::Allowed;
 use crate::pipeline::seal::{Identities, Sealing};
 use crate::pipeline::split::{OBJECT_BYTES, Sink};
 use crate::source::{RunContext, Source};
-use crate::state::StateFile;
+use crate::state::{Act, Audited, StateFile};
 
 /// An open repository and how this host uses it. Cheap to clone.
 #[derive(Clone)]
@@ -105,6 +105,19 @@ impl Setup {
         Setup { sinks, read_from: 0, ..self.clone() }
     }
 
+    /// Writes into the audit log that something begins; say how it [`Audited::ended`].
+    pub fn audit(&self, act: Act) -> Audited {
+        Audited::begin(self.state.as_ref(), &self.bus, act)
+    }
+
+    /// Does something between its two entries in the audit log.
+    pub async fn audited<T>(&self, act: Act, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let audited = self.audit(act);
+        let done = work.await;
+        audited.ended(&done);
+        done
+    }
+
     /// What a source or loader gets for run `run`.
     pub fn context(&self, run: &str) -> RunContext {
         RunContext { run: run.to_owned(), cancel: self.cancel.clone(), bus: self.bus.clone(), clock: self.clock.clone() }
@@ -131,6 +144,8 @@ pub struct JobSpec {
     pub group: String,
     /// The sources, in the order in which they run.
     pub sources: Vec<SourceSpec>,
+    /// What no set of the job holds, as each of them says.
+    pub warnings: Vec<String>,
     /// The effective configuration as text, secrets by reference: kept in the set as `drctl.yaml`.
     pub config_text: String,
     /// SHA-256 of the effective configuration without secrets.

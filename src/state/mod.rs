@@ -1,4 +1,4 @@
-//! What this machine remembers: one SQLite file with runs, restore journals, high-water marks and settings.
+//! What this machine remembers: one SQLite file with runs, restore journals, high-water marks, settings and the audit log.
 //!
 //! ```text
 //! state.sqlite        0600, WAL, synchronous = FULL: what was noted is on the disk before the call returns
@@ -18,12 +18,16 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::Clock;
 
+pub mod audit;
+pub mod audited;
 pub mod journal;
 pub mod marks;
 pub mod process;
 pub mod runs;
 mod schema;
 
+pub use audit::{AuditEntry, AuditHead, AuditNote};
+pub use audited::{Act, Audited};
 pub use process::{Process, process_is_alive};
 pub use runs::{Run, RunOutcome, RunRow};
 

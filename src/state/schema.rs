@@ -12,9 +12,10 @@ use crate::state::{broken, trouble};
 const APPLICATION: i32 = 0x6472_6374;
 
 /// Step `n` makes version `n + 1` of version `n`. Steps are only ever added.
-const STEPS: &[(&str, &str)] = &[(
-    "first tables",
-    "CREATE TABLE migrations (
+const STEPS: &[(&str, &str)] = &[("first tables", FIRST), ("audit", crate::state::audit::TABLES)];
+
+const FIRST: &str = "
+     CREATE TABLE migrations (
          version    INTEGER PRIMARY KEY,
          name       TEXT NOT NULL,
          applied_at TEXT NOT NULL
@@ -57,8 +58,7 @@ const STEPS: &[(&str, &str)] = &[(
      CREATE TABLE settings (
          key   TEXT PRIMARY KEY,
          value TEXT NOT NULL
-     ) STRICT;",
-)];
+     ) STRICT;";
 
 /// The version this program works with.
 pub(super) fn latest() -> i64 {

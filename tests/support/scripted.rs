@@ -208,6 +208,7 @@ impl World {
             name: "shop".parse().unwrap(),
             group: "main".into(),
             sources: sources.into_iter().map(spec).collect(),
+            warnings: Vec::new(),
             config_text: "jobs: []\n".into(),
             config_sha256: Sha256::of(b"jobs: []\n"),
         }

@@ -9,6 +9,7 @@ mod config;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::catalog::env::Env;
 use crate::catalog::keys::{KeyFile, all_in_one};
@@ -32,6 +33,7 @@ use crate::ops::backup::OWN_SOURCE;
 use crate::ops::keys::{self, Wanted};
 use crate::pipeline::read::StoredArtifact;
 use crate::pipeline::seal::{Identities, Sealing};
+use crate::state::{Act, Audited};
 
 /// Says that a folder of keys is of a call that is under way or broke off, and of which repository.
 const MARKER: &str = ".init-from";
@@ -106,7 +108,17 @@ pub async fn run(shell: &Shell, args: InitArgs, from: &Path) -> Result<u8> {
     free(&plan)?;
     let typed = args.passphrase_file;
     let opened = open::recovery_file_with(recovery, || typed.as_deref().map_or_else(open::passphrase, read_secret_file)).await?;
-    let report = make(shell, &plan, &opened, args.dry_run).await.map_err(|e| e.context("init --from"))?;
+    let audited = (!args.dry_run).then(|| {
+        let state = open::open_state(&shell.around(), &state_folder(None, &environment));
+        let roles = key::role_names(&plan.roles);
+        let act = Act::of("init --from").on(&opened.0.repository).with(json!({ "roles": roles, "revoke": plan.revokes }));
+        Audited::begin(state.as_ref(), &shell.bus, act)
+    });
+    let made = make(shell, &plan, &opened, args.dry_run).await.map_err(|e| e.context("init --from"));
+    if let Some(audited) = audited {
+        audited.ended(&made);
+    }
+    let report = made?;
     shell.out.result("init", &report, |report| text(report, args.dry_run));
     Ok(0)
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
+use serde_json::Value;
 
 use super::notify::{Names, notify};
-use super::source::source;
+use super::source::{later_source, source};
 use super::{LATER, Scope, items, running};
 use crate::config::problem::{shorten, suggestion};
 use crate::config::raw::{RawDefaults, RawJob, RawObjectives, RawRetention, RawSchedule};
 use crate::config::running::Limits;
-use crate::config::typed::{Job, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
+use crate::config::typed::{Job, LaterSource, MAIN_GROUP, Objectives, Repository, Retention, Schedule, SourceConfig, StorePlace};
 use crate::config::values::{self, CronSchedule, time_zone};
 use crate::model::JobName;
 
@@ -54,7 +55,7 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
         Some(name) => scope.key("timezone").take(time_zone(name)),
         None => Some(context.defaults.timezone.clone().unwrap_or_else(system_zone)),
     };
-    let sources = sources(&scope.key("sources"), raw, context);
+    let found = sources(&scope.key("sources"), raw, context);
     let stores = stores(&scope.key("stores"), raw, context);
     let own_schedule = raw.schedule.as_ref().map(|raw| schedule(&scope.key("schedule"), raw));
     let own_retention = raw.retention.as_ref().map(|raw| retention(&scope.key("retention"), raw));
@@ -63,10 +64,12 @@ pub fn job(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Job
     let base = context.defaults.limits;
     let limits = raw.limits.as_ref().map_or(base, |raw| running::limits(&scope.key("limits"), raw, base));
     let hooks = raw.hooks.as_ref().map(|raw| running::hooks(&scope.key("hooks"), raw)).unwrap_or_default();
+    let (sources, later_sources) = found?;
     Some(Job {
         name: name?,
         timezone: timezone?,
-        sources: sources?,
+        sources,
+        later_sources,
         stores: stores?,
         schedule: own_schedule.or_else(|| context.defaults.schedule.clone()).unwrap_or_default(),
         retention: match own_retention {
@@ -85,12 +88,18 @@ fn system_zone() -> TimeZone {
     TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some()).unwrap_or(TimeZone::UTC)
 }
 
-fn sources(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec<SourceConfig>> {
-    let mut all: Vec<SourceConfig> = Vec::new();
+fn sources(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<(Vec<SourceConfig>, Vec<LaterSource>)> {
+    let (mut all, mut later): (Vec<SourceConfig>, Vec<LaterSource>) = Default::default();
     let mut whole = true;
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for (i, raw) in items(&raw.sources) {
         let scope = scope.index(i);
+        if let Some(raw) = &raw.later {
+            let found = later_source(&scope.key("later"), raw);
+            whole &= found.is_some();
+            later.extend(found);
+            continue;
+        }
         let Some((kind_scope, name, made)) = source(&scope, raw) else {
             whole = false;
             continue;
@@ -111,7 +120,10 @@ fn sources(scope: &Scope<'_>, raw: &RawJob, context: &Context<'_>) -> Option<Vec
         source_in_job(&kind_scope, &made, context);
         all.push(made);
     }
-    (whole && !all.is_empty()).then_some(all)
+    if whole && all.is_empty() && !later.is_empty() {
+        scope.error("every source is marked 'later:', so nothing would be backed up");
+    }
+    (whole && !all.is_empty()).then_some((all, later))
 }
 
 /// What can only be said of a source together with its job and repository.
@@ -234,5 +246,18 @@ fn objectives(scope: &Scope<'_>, raw: &RawObjectives) -> Objectives {
         verified_within: scope.duration("verified_within", raw.verified_within.as_ref()),
         drilled_within: scope.duration("drilled_within", raw.drilled_within.as_ref()),
         max_total_size: raw.max_total_size.as_ref().and_then(|text| scope.key("max_total_size").take(values::size(text))),
+    }
+}
+
+/// Text becomes `***` unless it says where a secret is fetched from.
+pub fn masked(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.iter().map(masked).collect()),
+        Value::Object(map) => {
+            let reference = map.len() == 1 && map.keys().all(|k| matches!(k.as_str(), "env" | "file" | "cred"));
+            map.iter().map(|(key, v)| (key.clone(), if reference { v.clone() } else { masked(v) })).collect()
+        }
+        Value::String(_) => Value::String("***".to_owned()),
+        other => other.clone(),
     }
 }

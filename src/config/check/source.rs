@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::job::{retention, schedule};
+use super::job::{masked, retention, schedule};
 use super::reference::{in_the_file, reference, secret, shown, text, written};
 use super::running::{program, variables};
 use super::{LATER, Scope, check_name, items};
@@ -20,6 +20,9 @@ use crate::model::Secret;
 /// Names that a set uses itself.
 const RESERVED: [&str; 2] = ["drctl", "details"];
 
+const COMES_LATER: &str = "comes with a later version of drctl";
+const MARK_IT: &str = "mark the entry as 'later:' to go on without it";
+
 /// Place of its settings, name, and the source itself unless a finding stands in the way; `None` when not even a name is known.
 type Found<'a> = (Scope<'a>, String, Option<SourceConfig>);
 
@@ -27,7 +30,7 @@ type Found<'a> = (Scope<'a>, String, Option<SourceConfig>);
 pub fn source<'a>(scope: &Scope<'a>, raw: &RawSource) -> Option<Found<'a>> {
     for (kind, later) in [("redis", &raw.redis), ("mongodb", &raw.mongodb), ("kubernetes", &raw.kubernetes)] {
         if later.is_some() {
-            scope.key(kind).error(format!("a source of kind {kind} is {LATER}; take it out to use the rest"));
+            scope.key(kind).error(format!("{kind} {COMES_LATER}; {MARK_IT}, or take it out"));
             return None;
         }
     }
@@ -50,6 +53,41 @@ pub fn source<'a>(scope: &Scope<'a>, raw: &RawSource) -> Option<Found<'a>> {
     let raw = raw.command.as_ref()?;
     let common = Common::of(&raw.name, &raw.schedule, &raw.retention, raw.allow_plaintext);
     Some(common.finish(scope, "command", |scope, name| command(scope, name, raw).map(SourceKind::Command)))
+}
+
+/// One entry of `sources` that is marked `later:`; `None` with its finding told.
+pub fn later_source(scope: &Scope<'_>, raw: &RawLaterSource) -> Option<LaterSource> {
+    let (kind, what) = match raw {
+        RawLaterSource { redis: Some(_), .. } => ("redis", "redis".to_owned()),
+        RawLaterSource { mongodb: Some(_), .. } => ("mongodb", "mongodb".to_owned()),
+        RawLaterSource { kubernetes: Some(_), .. } => ("kubernetes", "kubernetes".to_owned()),
+        RawLaterSource { environment: Some(_), .. } => {
+            let from = scope.root.at(&scope.key("environment").key("from").path);
+            let place = FROM_LATER.into_iter().find(|place| from.is_some_and(|from| from.get(place).is_some()));
+            let Some(place) = place else {
+                let places = FROM_LATER.join(", ");
+                scope
+                    .key("environment")
+                    .error(format!("this version backs it up, unless it is 'from' one of {places}; take 'later:' away"));
+                return None;
+            };
+            ("environment", environment_of(place))
+        }
+        // What the schema refused has been told.
+        _ => return None,
+    };
+    let scope = scope.key(kind);
+    let settings = scope.root.at(&scope.path).map(|node| masked(&node.to_json())).unwrap_or_default();
+    let later = LaterSource { kind, what, settings };
+    scope.warn(later.warning());
+    Some(later)
+}
+
+/// Where an environment cannot be read from yet.
+const FROM_LATER: [&str; 3] = ["container", "unit", "pod"];
+
+fn environment_of(place: &str) -> String {
+    format!("the environment of a {place}")
 }
 
 /// What every source has.
@@ -375,7 +413,7 @@ fn environment(scope: &Scope<'_>, name: &str, raw: &RawEnvironment) -> Option<En
         Some(RawFrom::Of(of)) => {
             for (key, later) in [("container", &of.container), ("unit", &of.unit), ("pod", &of.pod)] {
                 if later.is_some() {
-                    place.key(key).error(format!("reading the environment of a {key} is {LATER}; use self or {{ file: … }}"));
+                    place.key(key).error(format!("{} {COMES_LATER}; {MARK_IT}, or use self or {{ file: … }}", environment_of(key)));
                 }
             }
             of.file.as_ref().and_then(|text| place.key("file").path(text)).map(EnvironmentFrom::File)

@@ -28,6 +28,23 @@ pub struct RawSource {
     pub mongodb: Option<Later>,
     /// Kubernetes objects (comes with a later version).
     pub kubernetes: Option<Later>,
+    /// A source that comes with a later version: known to be there, and not backed up. Every check and every set says so.
+    pub later: Option<RawLaterSource>,
+}
+
+/// A source that comes with a later version: exactly one of these. What stands in it is not looked at.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct RawLaterSource {
+    /// Redis.
+    pub redis: Option<Later>,
+    /// MongoDB.
+    pub mongodb: Option<Later>,
+    /// Kubernetes objects.
+    pub kubernetes: Option<Later>,
+    /// The environment of a container, a systemd unit or a pod.
+    pub environment: Option<Later>,
 }
 
 /// PostgreSQL databases and globals. What is not given comes from `url`, then PGSERVICE, then PGHOST, PGPORT, PGUSER, PGPASSWORD,
