@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Layers; each may name only what stands to its left (tests/layers.rs checks it):
-//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog} ← ops ← cli`.
+//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog} ← ops ← agent ← cli`.
 //! `error` stands below them all.
 
 pub mod error;
@@ -32,5 +32,7 @@ pub mod catalog;
 pub mod source;
 
 pub mod ops;
+
+pub mod agent;
 
 pub mod cli;

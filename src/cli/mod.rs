@@ -18,6 +18,7 @@ mod progress;
 mod repository;
 mod restore;
 mod rotate_identity;
+mod schedule;
 mod show;
 mod sources;
 mod status;
@@ -140,6 +141,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::List(_) => "list",
         Verb::Show(_) => "show",
         Verb::Status(_) => "status",
+        Verb::Schedule(_) => "schedule",
         Verb::Verify(_) => "verify",
         Verb::Restore(_) => "restore",
         Verb::Cat(_) => "cat",
@@ -210,6 +212,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::List(args) => list::run(&shell, args).await,
             Verb::Show(args) => show::run(&shell, args).await,
             Verb::Status(args) => status::run(&shell, args).await,
+            Verb::Schedule(args) => schedule::run(&shell, &args),
             Verb::Verify(args) => verify::run(&shell, args).await,
             Verb::Restore(args) => restore::run(&shell, args).await,
             Verb::Cat(args) => cat::run(&shell, args).await,
