@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Layers; each may name only what stands to its left (tests/layers.rs checks it):
-//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog} ← ops ← open ← cli`.
+//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog} ← ops ← open ← agent ← cli`.
 //! `error` stands below them all.
 
 pub mod error;
@@ -34,5 +34,7 @@ pub mod source;
 pub mod ops;
 
 pub mod open;
+
+pub mod agent;
 
 pub mod cli;

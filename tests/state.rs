@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use drctl::error::Kind;
 use drctl::model::{Sha256, SystemClock, TestClock};
-use drctl::state::{RunOutcome, StateFile};
+use drctl::state::{RunOutcome, ScheduleMark, StateFile};
 use serde_json::json;
 
 /// Set for the inner half of a test that runs in a process of its own: the state file.
@@ -265,6 +265,42 @@ fn damage_is_an_error_that_tells_the_way_out() {
     assert_eq!(std::fs::read(&aside).unwrap(), sound[..40_960]);
     assert_eq!(open(&path).setting("key 1").unwrap(), None);
     assert_eq!(StateFile::move_aside(&path, now).unwrap_err().kind(), Kind::Exists, "an earlier one is not overwritten");
+}
+
+#[test]
+fn f59_what_was_handled_of_a_schedule_is_remembered() {
+    let (_folder, path) = scratch();
+    let mark = |what: &str, handled: &str| ScheduleMark {
+        job: "shop".into(),
+        group: "main".into(),
+        what: what.into(),
+        schedule: "0 2 * * * UTC".into(),
+        handled: handled.parse().unwrap(),
+    };
+    let (old, new) = ("2025-01-01T02:00:00Z", "2025-01-02T02:00:00.5Z");
+    let state = open(&path);
+    state.replace_schedule_marks("r", &[mark("full", old), mark("verify", old)]).unwrap();
+    state.keep_schedule_marks("other", &[mark("full", old)]).unwrap();
+    state.keep_schedule_marks("r", &[mark("full", new)]).unwrap();
+    state.keep_schedule_marks("r", &[]).unwrap();
+    assert_eq!(open(&path).schedule_marks("r").unwrap(), [mark("full", new), mark("verify", old)]);
+    state.replace_schedule_marks("r", &[mark("full", old)]).unwrap();
+    assert_eq!(open(&path).schedule_marks("r").unwrap(), [mark("full", old)]);
+    assert_eq!(open(&path).schedule_marks("other").unwrap(), [mark("full", old)]);
+    rusqlite::Connection::open(&path).unwrap().execute("UPDATE schedule SET handled = 'soon'", []).unwrap();
+    assert_eq!(open(&path).schedule_marks("r").unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[test]
+fn a_file_of_an_earlier_version_gets_what_it_lacks_and_keeps_what_it_has() {
+    let (_folder, path) = scratch();
+    open(&path).set_setting("a", "b").unwrap();
+    let old = "DROP TABLE schedule; DELETE FROM migrations WHERE version > 1; PRAGMA user_version = 1";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(old).unwrap();
+    let state = open(&path);
+    assert_eq!((state.schedule_marks("r").unwrap(), state.setting("a").unwrap().as_deref()), (vec![], Some("b")));
+    let steps: i64 = rusqlite::Connection::open(&path).unwrap().query_row("SELECT count(*) FROM migrations", [], |r| r.get(0)).unwrap();
+    assert!(steps > 1);
 }
 
 #[test]

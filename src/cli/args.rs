@@ -68,6 +68,8 @@ pub enum Verb {
     Show(ShowArgs),
     /// Where every job stands: newest good set, what would be lost now
     Status(StatusArgs),
+    /// What runs when: the next five of each entry
+    Schedule(ScheduleArgs),
     /// Check that stored sets are what was written; the proof goes into the log
     Verify(VerifyArgs),
     /// Get data back: plan, load beside, count, switch; undo or finish
@@ -198,6 +200,14 @@ pub struct ListArgs {
     /// Which copy is read.
     #[command(flatten)]
     pub from_store: FromStore,
+}
+
+/// `drctl schedule`.
+#[derive(Args, Debug)]
+pub struct ScheduleArgs {
+    /// Only this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
 }
 
 /// `drctl show SET`.

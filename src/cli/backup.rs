@@ -15,7 +15,9 @@ use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
 use crate::ops::conformance;
 use crate::ops::dump::interrupted;
+use crate::ops::hooks::HookRunner;
 use crate::ops::identity::Known;
+use crate::ops::limits::within;
 use crate::ops::own_read::{self, OwnRead};
 use crate::ops::pins;
 use crate::ops::verify::{VerifyReport, verify};
@@ -62,9 +64,9 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             class: if args.archive { SetClass::Archive } else { SetClass::Ordinary },
             ..own_sources(&job, &args.source)
         };
-        match backup(&opened.setup, &job, &options).await {
+        match run_job(&opened, &job, &options).await {
             Ok(mut report) => {
-                let exit = if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() };
+                let exit = exit_of(&report);
                 report.unrecorded = recorded.finished(Some(&report.set), exit, None);
                 outcome.code(exit);
                 if let Some((until, reason)) = &pin
@@ -106,6 +108,32 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
         Some(error) => Err(error),
         None => Ok(code),
     }
+}
+
+/// One run within the job's limits, between its hooks.
+async fn run_job(opened: &Opened, job: &JobSpec, options: &BackupOptions) -> Result<BackupReport> {
+    let setup = &opened.setup;
+    let Some((config, settings)) = opened.config.as_ref().and_then(|config| Some((config, config.job(job.name.as_str())?))) else {
+        return backup(setup, job, options).await;
+    };
+    let hooks = HookRunner { hooks: &settings.hooks, folder: &config.folder, job: &job.name, group: &job.group, bus: &setup.bus };
+    let run = within(&settings.limits, setup, async |setup| backup(&setup, job, options).await);
+    let (done, failed) = hooks.around(&setup.cancel, run, |report| (report.set.clone(), exit_of(report))).await;
+    match done {
+        Ok(mut report) => {
+            report.warnings.extend(failed);
+            Ok(report)
+        }
+        Err(error) => {
+            failed.into_iter().for_each(|failed| setup.bus.warn(failed));
+            Err(error)
+        }
+    }
+}
+
+/// The exit code of a run that made a set.
+fn exit_of(report: &BackupReport) -> u8 {
+    if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() }
 }
 
 fn accept_changed(opened: &Opened, names: &[String]) -> Result<()> {

@@ -20,6 +20,7 @@ mod prune;
 mod repository;
 mod restore;
 mod rotate_identity;
+mod schedule;
 mod show;
 mod status;
 mod unlock;
@@ -148,6 +149,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::List(_) => "list",
         Verb::Show(_) => "show",
         Verb::Status(_) => "status",
+        Verb::Schedule(_) => "schedule",
         Verb::Verify(_) => "verify",
         Verb::Restore(_) => "restore",
         Verb::Prune(_) => "prune",
@@ -224,6 +226,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::List(args) => list::run(&shell, args).await,
             Verb::Show(args) => show::run(&shell, args).await,
             Verb::Status(args) => status::run(&shell, args).await,
+            Verb::Schedule(args) => schedule::run(&shell, &args),
             Verb::Verify(args) => verify::run(&shell, args).await,
             Verb::Restore(args) => restore::run(&shell, args).await,
             Verb::Prune(args) => prune::run(&shell, args).await,

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -18,6 +18,9 @@ const SMALL: usize = 64 * 1024;
 /// … which then gets this long to fill the pipe. pg_dump writes 4 KiB at a time; waking up for each costs both sides more than the
 /// copy. The pipe holds 1 MiB, so the child is not held up below 3 GB/s.
 const PAUSE: Duration = Duration::from_micros(300);
+
+/// What a slow child wrote is handed on after this at the latest, so that whoever counts bytes sees them move.
+const HELD: Duration = Duration::from_secs(2);
 
 /// What the watcher sees of a pump.
 #[derive(Default)]
@@ -83,6 +86,7 @@ fn take(shelf: &Shelf) -> Vec<u8> {
 pub(super) fn pump(fd: impl AsFd, progress: &Progress, mut sink: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
     let shelf = Shelf::default();
     let mut block = take(&shelf);
+    let mut sent = Instant::now();
     let mut send = |bytes: Vec<u8>| {
         let bytes = Bytes::from_owner(Block { bytes, shelf: shelf.clone() });
         progress.ours(|| sink(bytes))
@@ -96,9 +100,10 @@ pub(super) fn pump(fd: impl AsFd, progress: &Progress, mut sink: impl FnMut(Byte
         if read == 0 {
             return if block.is_empty() { Ok(()) } else { send(block) };
         }
-        if block.len() == block.capacity() {
+        if block.len() == block.capacity() || (read < SMALL && sent.elapsed() > HELD) {
             send(std::mem::take(&mut block))?;
             block = take(&shelf);
+            sent = Instant::now();
         } else if read < SMALL {
             std::thread::sleep(PAUSE);
         }

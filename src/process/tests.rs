@@ -61,6 +61,18 @@ async fn output_arrives_whole_in_large_blocks() {
 }
 
 #[tokio::test]
+async fn what_a_slow_child_writes_is_handed_on_before_a_block_is_full() {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = sizes.clone();
+    let sink = move |bytes: Bytes| {
+        seen.lock().unwrap().push(bytes.len());
+        Ok(())
+    };
+    let slow = shell("echo x; sleep 2.2; echo y; sleep 0.2; echo z").stream(&CancellationToken::new(), sink).await.unwrap();
+    assert_eq!((slow.bytes, sizes.lock().unwrap().as_slice()), (6, &[4, 2][..]));
+}
+
+#[tokio::test]
 async fn content_is_kept_when_blocks_are_held_or_let_go() {
     let held = Arc::new(Mutex::new(Vec::new()));
     let seen = held.clone();

@@ -24,12 +24,14 @@ pub mod journal;
 pub mod marks;
 pub mod process;
 pub mod runs;
+pub mod schedule;
 mod schema;
 
 pub use audit::{AuditEntry, AuditHead, AuditNote};
 pub use audited::{Act, Audited};
 pub use process::{Process, process_is_alive};
 pub use runs::{Run, RunOutcome, RunRow};
+pub use schedule::ScheduleMark;
 
 /// How long a call waits for another process that writes; each write is a matter of milliseconds.
 const BUSY: Duration = Duration::from_secs(10);

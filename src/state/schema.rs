@@ -12,10 +12,11 @@ use crate::state::{broken, trouble};
 const APPLICATION: i32 = 0x6472_6374;
 
 /// Step `n` makes version `n + 1` of version `n`. Steps are only ever added.
-const STEPS: &[(&str, &str)] = &[("first tables", FIRST), ("audit", crate::state::audit::TABLES)];
+const STEPS: &[(&str, &str)] = &[FIRST_TABLES, ("audit", crate::state::audit::TABLES), SCHEDULE];
 
-const FIRST: &str = "
-     CREATE TABLE migrations (
+const FIRST_TABLES: (&str, &str) = (
+    "first tables",
+    "CREATE TABLE migrations (
          version    INTEGER PRIMARY KEY,
          name       TEXT NOT NULL,
          applied_at TEXT NOT NULL
@@ -58,7 +59,21 @@ const FIRST: &str = "
      CREATE TABLE settings (
          key   TEXT PRIMARY KEY,
          value TEXT NOT NULL
-     ) STRICT;";
+     ) STRICT;",
+);
+
+const SCHEDULE: (&str, &str) = (
+    "schedule",
+    "CREATE TABLE schedule (
+         repository   TEXT NOT NULL,
+         job          TEXT NOT NULL,
+         source_group TEXT NOT NULL,
+         what         TEXT NOT NULL,
+         schedule     TEXT NOT NULL,
+         handled      TEXT NOT NULL,
+         PRIMARY KEY (repository, job, source_group, what)
+     ) STRICT;",
+);
 
 /// The version this program works with.
 pub(super) fn latest() -> i64 {

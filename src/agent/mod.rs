@@ -1,0 +1,3 @@
+//! `drctl agent`: what runs jobs by their schedules, for years.
+
+pub mod schedule;
