@@ -1,38 +1,6 @@
 //! Figures as people read them: on the terminal and in `RESTORE.md`.
 
-/// `37 min`, `2 h 5 min`, `3 d 4 h`: two units at most; below a minute seconds.
-pub fn duration(seconds: i64) -> String {
-    let seconds = seconds.max(0);
-    match seconds {
-        0..=59 => format!("{seconds} s"),
-        60..=3599 => format!("{} min", seconds / 60),
-        3600..=86_399 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
-        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
-    }
-}
-
-/// A time in two units, the smaller one left out when it is nought.
-pub(crate) fn two(large: i64, large_unit: &str, small: i64, small_unit: &str) -> String {
-    if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
-}
-
-/// `1,234,567`.
-pub fn number(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// `1 set`, `1,234 sets`: the noun is given in the singular and takes an `s`.
-pub fn count(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", number(count)) }
-}
+pub use crate::model::figures::{bytes, count, duration, number, two};
 
 /// What an inspector counted, in words and in the order people ask for it: `3 tables, 305,000 rows`. A zero is left out, but
 /// where tables, rows or files are counted at all their zero is news. Bytes and the archive's own entries are for `--json`.

@@ -1,4 +1,4 @@
-//! What this machine remembers: one SQLite file with runs, restore journals, high-water marks and settings.
+//! What this machine remembers: one SQLite file with runs, restore journals, high-water marks, incidents, alerts that wait, and settings.
 //!
 //! ```text
 //! state.sqlite        0600, WAL, synchronous = FULL: what was noted is on the disk before the call returns
@@ -18,12 +18,16 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::Clock;
 
+pub mod incidents;
 pub mod journal;
 pub mod marks;
+pub mod outbox;
 pub mod process;
 pub mod runs;
 mod schema;
 
+pub use incidents::{Incident, Raised, Told};
+pub use outbox::{NewAlert, QueueState, Queued};
 pub use process::{Process, process_is_alive};
 pub use runs::{Run, RunOutcome, RunRow};
 
@@ -56,6 +60,15 @@ impl StateFile {
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         schema::migrate(&mut connection, path, clock.now())?;
         Ok(StateFile { path: path.to_owned(), connection: Mutex::new(connection), clock })
+    }
+
+    /// One in memory, for what cannot be written to the disk just now. Nothing of it outlives the process.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Result<StateFile> {
+        let path = PathBuf::from(":memory:");
+        let failed = |e| trouble("make", &path, e);
+        let mut connection = Connection::open_in_memory().map_err(failed)?;
+        schema::migrate(&mut connection, &path, clock.now())?;
+        Ok(StateFile { path, connection: Mutex::new(connection), clock })
     }
 
     /// Where it lies.
