@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Layers; each may name only what stands to its left (tests/layers.rs checks it):
-//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog} ← ops ← open ← agent ← cli`.
+//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog, notify} ← ops ← open ← agent ← cli`.
 //! `error` stands below them all.
 
 pub mod error;
@@ -29,6 +29,7 @@ pub mod reach;
 pub mod store;
 
 pub mod catalog;
+pub mod notify;
 pub mod source;
 
 pub mod ops;

@@ -90,6 +90,8 @@ pub enum Verb {
     Doctor,
     /// Try the recovery file; list, add and rotate signing keys
     Key(KeyArgs),
+    /// Try whether alarms arrive where they should
+    Notify(NotifyArgs),
     /// Take a job's lease away from a run that is gone
     Unlock(UnlockArgs),
     /// Say who may write, and which store holds the log, when a host or a disk is gone
@@ -510,6 +512,25 @@ pub enum RoleArg {
     Restorer,
     /// All of these
     AllInOne,
+}
+
+/// `drctl notify …`.
+#[derive(Args, Debug)]
+pub struct NotifyArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: NotifyVerb,
+}
+
+/// What can be done with notifiers.
+#[derive(Subcommand, Debug)]
+pub enum NotifyVerb {
+    /// Send a test message through every notifier of the configuration; say what each could and could not do
+    Test {
+        /// Only this one
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
 }
 
 /// `drctl unlock JOB`.

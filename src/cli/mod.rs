@@ -13,6 +13,7 @@ mod init;
 mod init_from;
 mod key;
 mod list;
+mod notify;
 pub mod output;
 mod pin;
 mod progress;
@@ -160,6 +161,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::Diff(_) => "diff",
         Verb::Doctor => "doctor",
         Verb::Key(_) => "key",
+        Verb::Notify(_) => "notify",
         Verb::Grants(_) => "grants",
         Verb::Unlock(_) => "unlock",
         Verb::Repository(_) => "repository",
@@ -237,6 +239,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::Diff(args) => diff::run(&shell, args).await,
             Verb::Doctor => doctor::run(&shell).await,
             Verb::Key(args) => key::run(&shell, args).await,
+            Verb::Notify(args) => notify::run(&shell, args).await,
             Verb::Unlock(args) => unlock::run(&shell, args).await,
             Verb::Repository(args) => repository::run(&shell, args).await,
             Verb::Grants(_) | Verb::Audit(_) | Verb::Config(_) | Verb::Completions { .. } | Verb::Man { .. } => Ok(0),

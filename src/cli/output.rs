@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Kind};
 use crate::ops::words::two;
-pub use crate::ops::words::{count, counted, duration, number, when};
+pub use crate::ops::words::{bytes, count, counted, duration, number, when};
 
 /// Name of the shape of JSON results.
 pub const SCHEMA: &str = "drctl.v1";
@@ -86,24 +86,6 @@ pub fn confirm(question: &str) -> crate::error::Result<bool> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|e| Error::new(Kind::Failed, "read the answer").because(e))?;
     Ok(answer.trim().eq_ignore_ascii_case("yes"))
-}
-
-/// `1.4 GiB`, three digits at most.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64;
-    let mut unit = "";
-    for next in UNITS {
-        if value < 1000.0 && !unit.is_empty() {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// Seconds a thing took: `0.4 s`, `12 s`, `3 min 20 s`.

@@ -10,13 +10,13 @@ use serde::Serialize;
 use crate::agent::schedule::{Entry, What, entries, next_after};
 use crate::cli::Shell;
 use crate::cli::args::ScheduleArgs;
-use crate::cli::backup::no_such_job;
-use crate::cli::open::{STATE_FILE, load_options};
 use crate::cli::output::{age, duration, table, when};
 use crate::config::load::load;
 use crate::config::values::duration_text;
 use crate::error::Result;
 use crate::model::SystemClock;
+use crate::open::no_such_job;
+use crate::open::{STATE_FILE, load_options};
 use crate::state::{ScheduleMark, StateFile};
 
 /// So many runs of each entry are shown.

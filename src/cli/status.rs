@@ -21,6 +21,7 @@ pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let restores = standing.into_iter().map(|(restore, kept)| StandingRestore { restore, kept }).collect();
     let mut report = look::status(&opened.setup, &jobs, &opened, restores, max_age).await?;
     report.interrupted = opened.interrupted_runs().await?;
+    report.findings.extend(opened.setup.state.as_deref().map(crate::cli::notify::undelivered).unwrap_or_default());
     shell.out.result("status", &report, text);
     let stale = report.jobs.iter().any(|j| j.stale);
     Ok(if stale { Kind::Stale.exit_code() } else { 0 })

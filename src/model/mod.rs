@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod clock;
 pub mod digest;
 pub mod facts;
+pub mod figures;
 pub mod ids;
 pub mod manifest;
 pub mod record;

@@ -5,16 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// `37 min`, `2 h 5 min`, `3 d 4 h`: two units at most; below a minute seconds.
-pub fn duration(seconds: i64) -> String {
-    let seconds = seconds.max(0);
-    match seconds {
-        0..=59 => format!("{seconds} s"),
-        60..=3599 => format!("{} min", seconds / 60),
-        3600..=86_399 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
-        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
-    }
-}
+pub use crate::model::figures::{bytes, count, duration, number, two};
 
 /// [`duration`] of a length of time.
 pub fn span(length: Duration) -> String {
@@ -24,29 +15,6 @@ pub fn span(length: Duration) -> String {
 /// An instant in a zone, to the minute, with the zone's abbreviation: `2025-01-31 14:00 CET`.
 pub fn when(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
-}
-
-/// A time in two units, the smaller one left out when it is nought.
-pub(crate) fn two(large: i64, large_unit: &str, small: i64, small_unit: &str) -> String {
-    if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
-}
-
-/// `1,234,567`.
-pub fn number(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// `1 set`, `1,234 sets`: the noun is given in the singular and takes an `s`.
-pub fn count(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{} {noun}s", number(count)) }
 }
 
 /// What an inspector counted, in words and in the order people ask for it: `3 tables, 305,000 rows`. A zero is left out, but

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use crate::error::{Context, Error, Result};
 use crate::process::Command;
 use crate::process::child::{Child, Flow};
-use crate::process::stderr::{self, Redactor, Tail};
+use crate::process::redact::Redactor;
+use crate::process::stderr::{self, Tail};
 
 /// What goes in is the child's standard input, what comes out its standard output. Dropped, the child is killed with its group.
 ///

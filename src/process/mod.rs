@@ -13,13 +13,14 @@ mod command;
 mod duplex;
 pub mod lookup;
 mod read;
+mod redact;
 mod run;
 mod stderr;
 
 pub use command::{Command, KeepLine, Limits};
 pub use duplex::{Duplex, Said};
+pub use redact::{Redactor, hide_likely};
 pub use run::{Failure, Finished, Input, Reason, human_bytes, shell_word};
-pub use stderr::Redactor;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::child::{Child, Flow};
 use crate::process::read::{self, Progress};
-use crate::process::stderr::{self, Redactor, Tail};
+use crate::process::redact::Redactor;
+use crate::process::stderr::{self, Tail};
 use crate::process::{Command, Limits};
 
 /// How long what the child left behind may keep its streams open after its end.

@@ -4,62 +4,12 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
-use crate::model::Secret;
-use crate::process::KeepLine;
+use crate::process::{KeepLine, Redactor};
 
 /// Lines kept (FAULTS 26).
 const LINES: usize = 20;
 /// Bytes kept of one line. pg_dump's longest usual lines name a query; a COPY of a wide table has a few hundred bytes.
 const LINE_BYTES: usize = 800;
-
-/// Replaces known secrets with `***`, as they are and percent-encoded, and makes control characters harmless.
-#[derive(Clone, Default)]
-pub struct Redactor {
-    needles: Vec<Secret>,
-    longest: usize,
-}
-
-impl Redactor {
-    /// A redactor for these secrets; empty ones are ignored.
-    pub fn new(secrets: &[Secret]) -> Self {
-        let mut needles: Vec<Secret> = Vec::new();
-        for secret in secrets.iter().filter(|s| !s.expose().is_empty()) {
-            needles.push(secret.clone());
-            let encoded: String = url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect();
-            let percent = encoded.replace('+', "%20");
-            for form in [encoded, percent] {
-                if form != secret.expose() {
-                    needles.push(Secret::new(form));
-                }
-            }
-        }
-        // The longest first: a secret that is part of another must not leave the rest of it behind.
-        needles.sort_by_key(|n| std::cmp::Reverse(n.expose().len()));
-        let longest = needles.first().map_or(0, |n| n.expose().len());
-        Redactor { needles, longest }
-    }
-
-    /// The text without secrets; control characters are escaped.
-    pub fn redact(&self, text: &str) -> String {
-        let mut out = text.to_owned();
-        for needle in &self.needles {
-            if out.contains(needle.expose()) {
-                out = out.replace(needle.expose(), "***");
-            }
-        }
-        if out.chars().any(|c| c.is_control() && c != '\t') {
-            out = out.chars().fold(String::with_capacity(out.len()), |mut kept, c| {
-                if c.is_control() && c != '\t' {
-                    kept.extend(c.escape_default())
-                } else {
-                    kept.push(c)
-                }
-                kept
-            });
-        }
-        out
-    }
-}
 
 /// The last lines.
 pub(super) struct Tail {
@@ -77,7 +27,7 @@ impl Tail {
 
     /// Bytes kept of a line before redaction: enough to see a secret that begins before the cut as a whole.
     fn room(&self) -> usize {
-        LINE_BYTES + self.redactor.longest
+        LINE_BYTES + self.redactor.longest()
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -142,7 +92,7 @@ impl Tail {
         // A secret cut in two by the limit on what is kept cannot be found: what might be its first half goes too.
         let safe = String::from_utf8_lossy(&line[..line.len().min(self.room())]);
         let safe = self.redactor.redact(&safe);
-        let keep = if line.len() >= self.room() { safe.len().saturating_sub(self.redactor.longest) } else { safe.len() };
+        let keep = if line.len() >= self.room() { safe.len().saturating_sub(self.redactor.longest()) } else { safe.len() };
         let mut end = keep.min(LINE_BYTES);
         while !safe.is_char_boundary(end) {
             end -= 1;
@@ -167,6 +117,7 @@ pub(super) fn drain(fd: impl AsFd, tail: &Arc<Mutex<Tail>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Secret;
 
     fn tail_of(secrets: &[&str], pieces: &[&[u8]]) -> Vec<String> {
         let secrets: Vec<Secret> = secrets.iter().map(|s| Secret::new(*s)).collect();

@@ -1,4 +1,5 @@
-//! What this machine remembers: one SQLite file with runs, restore journals, high-water marks, settings and the audit log.
+//! What this machine remembers: one SQLite file with runs, restore journals, high-water marks, incidents, alerts that wait, settings and the
+//! audit log.
 //!
 //! ```text
 //! state.sqlite        0600, WAL, synchronous = FULL: what was noted is on the disk before the call returns
@@ -20,8 +21,10 @@ use crate::model::Clock;
 
 pub mod audit;
 pub mod audited;
+pub mod incidents;
 pub mod journal;
 pub mod marks;
+pub mod outbox;
 pub mod process;
 pub mod runs;
 pub mod schedule;
@@ -29,6 +32,8 @@ mod schema;
 
 pub use audit::{AuditEntry, AuditHead, AuditNote};
 pub use audited::{Act, Audited};
+pub use incidents::{Incident, Raised, Told};
+pub use outbox::{NewAlert, QueueState, Queued};
 pub use process::{Process, process_is_alive};
 pub use runs::{Run, RunOutcome, RunRow};
 pub use schedule::ScheduleMark;
@@ -62,6 +67,15 @@ impl StateFile {
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         schema::migrate(&mut connection, path, clock.now())?;
         Ok(StateFile { path: path.to_owned(), connection: Mutex::new(connection), clock })
+    }
+
+    /// One in memory, for what cannot be written to the disk just now. Nothing of it outlives the process.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Result<StateFile> {
+        let path = PathBuf::from(":memory:");
+        let failed = |e| trouble("make", &path, e);
+        let mut connection = Connection::open_in_memory().map_err(failed)?;
+        schema::migrate(&mut connection, &path, clock.now())?;
+        Ok(StateFile { path, connection: Mutex::new(connection), clock })
     }
 
     /// Where it lies.

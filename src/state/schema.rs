@@ -12,7 +12,7 @@ use crate::state::{broken, trouble};
 const APPLICATION: i32 = 0x6472_6374;
 
 /// Step `n` makes version `n + 1` of version `n`. Steps are only ever added.
-const STEPS: &[(&str, &str)] = &[FIRST_TABLES, ("audit", crate::state::audit::TABLES), SCHEDULE];
+const STEPS: &[(&str, &str)] = &[FIRST_TABLES, ("audit", crate::state::audit::TABLES), SCHEDULE, ALERTS];
 
 const FIRST_TABLES: (&str, &str) = (
     "first tables",
@@ -72,6 +72,51 @@ const SCHEDULE: (&str, &str) = (
          schedule     TEXT NOT NULL,
          handled      TEXT NOT NULL,
          PRIMARY KEY (repository, job, source_group, what)
+     ) STRICT;",
+);
+
+const ALERTS: (&str, &str) = (
+    "alerts",
+    "CREATE TABLE incidents (
+         id           INTEGER PRIMARY KEY AUTOINCREMENT,
+         key          TEXT NOT NULL,
+         severity     INTEGER NOT NULL,
+         job          TEXT,
+         opened_at    TEXT NOT NULL,
+         raised_at    TEXT NOT NULL,
+         times        INTEGER NOT NULL,
+         message      TEXT NOT NULL,
+         recovered_at TEXT,
+         closing      TEXT
+     ) STRICT;
+     CREATE UNIQUE INDEX incidents_open ON incidents (key) WHERE recovered_at IS NULL;
+     CREATE TABLE incident_told (
+         incident INTEGER NOT NULL REFERENCES incidents (id),
+         notifier TEXT NOT NULL,
+         severity INTEGER NOT NULL,
+         told_at  TEXT NOT NULL,
+         times    INTEGER NOT NULL,
+         thread   TEXT,
+         closed   INTEGER NOT NULL DEFAULT 0,
+         PRIMARY KEY (incident, notifier)
+     ) STRICT;
+     CREATE INDEX incident_told_open ON incident_told (incident) WHERE closed = 0;
+     CREATE TABLE outbox (
+         id          INTEGER PRIMARY KEY AUTOINCREMENT,
+         notifier    TEXT NOT NULL,
+         severity    INTEGER NOT NULL,
+         incident    INTEGER,
+         message     TEXT NOT NULL,
+         queued_at   TEXT NOT NULL,
+         attempts    INTEGER NOT NULL DEFAULT 0,
+         next_try_at TEXT,
+         failed_at   TEXT,
+         problem     TEXT
+     ) STRICT;
+     CREATE INDEX outbox_by_notifier ON outbox (notifier, id);
+     CREATE TABLE outbox_dropped (
+         notifier TEXT PRIMARY KEY,
+         dropped  INTEGER NOT NULL
      ) STRICT;",
 );
 

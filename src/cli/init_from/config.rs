@@ -4,7 +4,6 @@ use super::{Plan, Report};
 use crate::catalog::RecoveryFile;
 use crate::cli::files::create_whole;
 use crate::cli::init::{private_file, private_folder};
-use crate::cli::open;
 use crate::config::discover::{Look, discover};
 use crate::config::environment::Environment;
 use crate::config::kept::Kept;
@@ -12,6 +11,7 @@ use crate::config::load::load;
 use crate::config::problem::{Problems, Step};
 use crate::config::template::{self, KeptJobs, Template, Written};
 use crate::error::{Context, Error, Kind, Result};
+use crate::open;
 use crate::ops::Setup;
 
 /// Writes `drctl.yaml`. It must load: a job that does not on this machine is written down and not in effect.
