@@ -13,6 +13,7 @@ pub mod find;
 pub mod kept;
 pub mod load;
 pub mod postgres;
+pub mod preset;
 pub mod problem;
 mod raw;
 pub mod reload;
