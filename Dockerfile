@@ -59,6 +59,7 @@ FROM rust:1-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY jobs jobs
 RUN cargo build --release --locked --bin drctl
 
 FROM tools

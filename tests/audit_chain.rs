@@ -157,6 +157,17 @@ fn a_removed_exchanged_added_or_renumbered_row_is_found() {
     }
 }
 
+/// Who knows how the hash is made can make an entry that is sound by itself: the one behind it tells.
+#[test]
+fn an_entry_written_anew_with_its_hash_is_found_by_the_next() {
+    let chain = Chain::of((1..=5).map(note));
+    let mut entry = chain.state.audit_entries(None, 9).unwrap().remove(2);
+    entry.note.user = "nobody".into();
+    chain.raw.execute("UPDATE audit SET user = 'nobody', own = ?1 WHERE number = 3", [entry.hash().to_string()]).unwrap();
+    let said = chain.broken(None);
+    assert!(said.contains("entry 4 ") && said.contains("behind the entry before it"), "{said}");
+}
+
 #[test]
 fn a_cut_off_end_and_a_chain_written_anew_are_found_by_a_noted_head() {
     let chain = Chain::of((1..=5).map(note));

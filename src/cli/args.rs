@@ -124,8 +124,11 @@ pub struct InitArgs {
     /// Name of the job [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
+    /// Take a ready-made job instead of what is found, as jobs/NAME.yaml; `list` shows them; may be repeated
+    #[arg(long, value_name = "NAME", conflicts_with = "job")]
+    pub preset: Vec<String>,
     /// Make this machine one of an existing repository, which --recovery opens: configuration from its newest set, a new signing key
-    #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["store", "job"])]
+    #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["store", "job", "preset"])]
     pub from: Option<PathBuf>,
     /// With --from: what the new signing key may do; may be repeated [default: all-in-one]
     #[arg(long, value_enum, value_name = "ROLE", requires = "from")]

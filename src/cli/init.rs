@@ -17,6 +17,7 @@ use crate::catalog::repository::REPOSITORY_KEY;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{RecoveryFile, Repository};
 use crate::cli::args::InitArgs;
+use crate::cli::init_preset::{self, PresetReport};
 use crate::cli::{Shell, init_from};
 use crate::config::discover::{Finding, Found, Look, discover};
 use crate::config::environment::Environment;
@@ -49,11 +50,15 @@ struct InitReport {
     /// Sources that were tried: name, and why it does not work yet, if it does not.
     tried: Vec<(String, Option<String>)>,
     warnings: Vec<String>,
+    /// Ready-made jobs, and what they need.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    presets: Vec<PresetReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     passphrase: Option<String>,
 }
 
 struct Places {
+    folder: PathBuf,
     config: PathBuf,
     store: StorePlace,
     keys: PathBuf,
@@ -65,9 +70,14 @@ pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
     if let Some(from) = args.from.clone() {
         return init_from::run(shell, args, &from).await;
     }
+    if args.preset.iter().any(|name| name == init_preset::LIST) {
+        init_preset::list(shell.out);
+        return Ok(0);
+    }
     let environment = Environment::system();
     let config = environment.absolute(shell.global.config.as_deref().unwrap_or(Path::new("drctl.yaml")));
     let folder = config.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+    let presets = init_preset::chosen(&args.preset, &folder, &environment)?;
     let places = Places {
         store: match open::repo_place(args.store.as_deref().unwrap_or(&folder.join("drctl-repository")))? {
             StorePlace::Local { path } => StorePlace::Local { path: environment.absolute(&path) },
@@ -76,8 +86,9 @@ pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
         keys: folder.join(KEYS),
         recovery: folder.join(RECOVERY),
         config,
+        folder,
     };
-    for taken in [&places.config, &places.keys, &places.recovery] {
+    for taken in [&places.config, &places.keys, &places.recovery].into_iter().chain(presets.iter().map(|preset| &preset.file)) {
         if taken.symlink_metadata().is_ok() {
             return Err(Error::new(Kind::Preflight, format!("{} exists already: nothing was changed", taken.display()))
                 .hint("drctl config check looks at what is there; init in another folder makes a second repository"));
@@ -85,19 +96,20 @@ pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
     }
     let job = match &args.job {
         Some(name) => name.parse::<JobName>().map_err(|e| e.with_kind(Kind::Usage))?,
-        None => template::job_name(&folder),
+        None => template::job_name(&places.folder),
     };
-    let findings = discover(&Look::at(&environment, &folder)?);
+    // A preset says what there is.
+    let findings = if presets.is_empty() { discover(&Look::at(&environment, &places.folder)?) } else { Vec::new() };
     let passphrase = args.passphrase_file.as_deref().map(read_secret_file).transpose()?;
     let made_up = passphrase.is_none();
     let passphrase = passphrase.unwrap_or_else(new_passphrase);
 
     if args.dry_run {
-        shell.out.result("init", &dry(&places, &job, &findings), |report| text(report, true));
+        shell.out.result("init", &dry(&places, &job, &findings, presets), |report| text(report, true));
         return Ok(0);
     }
     let mut undo = Undo::default();
-    let made = make(shell, &places, &folder, &job, &findings, &passphrase, &mut undo).await;
+    let made = make(shell, &places, &job, &findings, presets, &passphrase, &mut undo).await;
     let mut report = match made {
         Ok(report) => report,
         Err(error) => {
@@ -112,7 +124,7 @@ pub async fn run(shell: &Shell, args: InitArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn dry(places: &Places, job: &JobName, findings: &[Finding]) -> InitReport {
+fn dry(places: &Places, job: &JobName, findings: &[Finding], presets: Vec<PresetReport>) -> InitReport {
     InitReport {
         config: places.config.clone(),
         store: match &places.store {
@@ -122,10 +134,11 @@ fn dry(places: &Places, job: &JobName, findings: &[Finding]) -> InitReport {
         keys: places.keys.clone(),
         recovery: places.recovery.clone(),
         repository: String::new(),
-        job: job.to_string(),
+        job: if presets.is_empty() { job.to_string() } else { names(&presets).join(", ") },
         found: findings.iter().map(|f| f.sentence.clone()).collect(),
         tried: Vec::new(),
         warnings: Vec::new(),
+        presets,
         passphrase: None,
     }
 }
@@ -133,9 +146,9 @@ fn dry(places: &Places, job: &JobName, findings: &[Finding]) -> InitReport {
 async fn make(
     shell: &Shell,
     places: &Places,
-    folder: &Path,
     job: &JobName,
     findings: &[Finding],
+    presets: Vec<PresetReport>,
     passphrase: &Secret,
     undo: &mut Undo,
 ) -> Result<InitReport> {
@@ -197,7 +210,7 @@ async fn make(
     undo.paths.push(places.recovery.clone());
 
     let written = template::write(&Template {
-        folder: folder.to_owned(),
+        folder: places.folder.clone(),
         store_name: "main".into(),
         store: places.store.clone(),
         id: new.repository.id().to_owned(),
@@ -208,6 +221,7 @@ async fn make(
         job: job.clone(),
         findings: findings.to_vec(),
         paths: Vec::new(),
+        presets: names(&presets),
         kept: None,
     });
     for (path, secret) in &written.secrets {
@@ -218,17 +232,36 @@ async fn make(
         private_file(path, secret.expose().as_bytes())?;
         undo.paths.push(path.clone());
     }
+    for preset in &presets {
+        if let Some(parent) = preset.file.parent().filter(|parent| parent.symlink_metadata().is_err()) {
+            private_folder(parent)?;
+            undo.paths.push(parent.to_owned());
+        }
+        private_file(&preset.file, preset.text.as_bytes())?;
+        undo.paths.push(preset.file.clone());
+    }
     private_file(&places.config, written.text.as_bytes())?;
     undo.paths.push(places.config.clone());
 
-    let mut report = dry(places, job, findings);
+    let mut report = dry(places, job, findings, presets);
     report.repository = new.repository.id().to_owned();
-    report.tried = try_sources(shell, &places.config).await?;
+    match try_sources(shell, &places.config).await {
+        Ok(tried) => report.tried = tried,
+        // A variable is still to be set, and what was written is right all the same.
+        Err(error) if !report.presets.is_empty() && error.kind() == Kind::Config => {
+            report.warnings.push(format!("the configuration does not load yet: {error}"));
+        }
+        Err(error) => return Err(error),
+    }
     if let StorePlace::Local { path } = &places.store {
         report.warnings.extend(same_disk(findings, path));
     }
     report.warnings.extend(single.map(|why| format!("only this host, '{host}', may write to the repository: {why}")));
     Ok(report)
+}
+
+fn names(presets: &[PresetReport]) -> Vec<String> {
+    presets.iter().map(|preset| preset.name.to_owned()).collect()
 }
 
 /// Loads what was written and tries each source, so that the first backup holds no surprise.
@@ -322,7 +355,7 @@ fn text(report: &InitReport, dry: bool) -> String {
         out.push_str(&text);
         out.push('\n');
     };
-    if report.found.is_empty() {
+    if report.found.is_empty() && report.presets.is_empty() {
         line("nothing was found here: no PostgreSQL, no .env, no compose file; the configuration has an example to fill in".into());
     }
     for sentence in &report.found {
@@ -335,8 +368,10 @@ fn text(report: &InitReport, dry: bool) -> String {
         });
     }
     let verb = if dry { "would make" } else { "made" };
-    let made = [
-        (report.config.display().to_string(), format!("the configuration of job '{}'", report.job)),
+    let config =
+        if report.presets.is_empty() { format!("the configuration of job '{}'", report.job) } else { "the configuration".to_owned() };
+    let mut made = vec![
+        (report.config.display().to_string(), config),
         (
             if is_s3_url(&report.store) { report.store.clone() } else { format!("{}/", report.store) },
             "the repository: backup sets and their log".to_owned(),
@@ -344,10 +379,14 @@ fn text(report: &InitReport, dry: bool) -> String {
         (format!("{}/", report.keys.display()), "the keys of this host".to_owned()),
         (report.recovery.display().to_string(), "the recovery file".to_owned()),
     ];
+    made.splice(1..1, report.presets.iter().map(|preset| (preset.file.display().to_string(), format!("job '{}'", preset.name))));
     let width = made.iter().map(|(path, _)| path.chars().count()).max().unwrap_or(0);
     line(String::new());
     for (path, what) in made {
         line(format!("{verb}  {path:width$}  {what}"));
+    }
+    if !report.presets.is_empty() {
+        line(init_preset::text(&report.presets).trim_end().to_owned());
     }
     for warning in &report.warnings {
         line(format!("\nwarning: {warning}"));
@@ -363,7 +402,12 @@ fn text(report: &InitReport, dry: bool) -> String {
         line("\nWithout this host, the recovery file and its passphrase are the ONLY way into your backups.".into());
     }
     line("Print both, or put both into a password manager, away from this machine.".into());
-    line(if report.found.is_empty() {
+    let missing = init_preset::missing(&report.presets);
+    line(if !missing.is_empty() {
+        format!("\nnext:   set {} where drctl runs, then drctl config check, then drctl backup now", missing.join(", "))
+    } else if !report.presets.is_empty() {
+        "\nnext:   drctl config check, then drctl backup now; once it worked, drctl doctor".to_owned()
+    } else if report.found.is_empty() {
         format!("\nnext:   fill in the example in {}, then drctl config check, then drctl backup now", report.config.display())
     } else {
         "\nnext:   drctl backup now; once it worked, drctl doctor".into()

@@ -11,6 +11,7 @@ mod files;
 mod grants;
 mod init;
 mod init_from;
+mod init_preset;
 mod key;
 mod list;
 mod notify;

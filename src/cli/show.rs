@@ -11,6 +11,7 @@ use crate::cli::list::proof;
 use crate::cli::output::{bytes, counted, duration, number, when};
 use crate::error::{Kind, Result};
 use crate::open::Opened;
+use crate::ops::backup::OWN_SOURCE;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::look::{self, ShowReport};
 
@@ -35,6 +36,9 @@ fn text(report: &ShowReport, rescue: bool, now: Timestamp, zone: &TimeZone) -> S
     for reason in &report.reasons {
         let _ = writeln!(out, "  ! {reason}");
     }
+    for warning in report.sources.iter().filter(|s| s.kind == OWN_SOURCE).flat_map(|s| &s.warnings) {
+        let _ = writeln!(out, "  - {warning}");
+    }
     let _ = writeln!(out, "  begun     {} on {} by drctl {}", when(set.started_at, zone), report.host, report.drctl_version);
     let _ = writeln!(out, "  folder    {}", report.folder);
     if report.stores.len() > 1 {
@@ -51,7 +55,7 @@ fn text(report: &ShowReport, rescue: bool, now: Timestamp, zone: &TimeZone) -> S
     if set.sources.len() > 1 {
         let _ = writeln!(out, "  spread    its sources lie {} apart", duration(report.spread_seconds));
     }
-    for source in report.sources.iter().filter(|s| s.kind != crate::ops::backup::OWN_SOURCE) {
+    for source in report.sources.iter().filter(|s| s.kind != OWN_SOURCE) {
         let _ = writeln!(out, "\n{} ({}), as of {}", source.name, source.kind, when(source.as_of, zone));
         for problem in &source.problems {
             let _ = writeln!(out, "  ! {problem}");

@@ -8,6 +8,9 @@ use crate::config::problem::Problems;
 /// The file's name everywhere.
 pub const FILE: &str = "drctl.yaml";
 
+/// The folder of job files beside it.
+pub const JOBS: &str = "jobs";
+
 /// The configuration file: `--config`, `DRCTL_CONFIG`, `./drctl.yaml`, the XDG configuration folder, `/etc/drctl`. The first two must
 /// exist once they are given.
 pub fn config_file(given: Option<&Path>, environment: &Environment) -> Result<PathBuf, Problems> {

@@ -243,7 +243,7 @@ impl Files<'_> {
 
     /// `jobs/*.yaml` and `*.yml`, by name.
     fn job_files(&mut self, folder: &Path) -> Vec<PathBuf> {
-        let jobs = folder.join("jobs");
+        let jobs = folder.join(find::JOBS);
         let label = self.label(&jobs);
         let entries = match std::fs::read_dir(&jobs) {
             Ok(entries) => entries,

@@ -14,6 +14,7 @@ pub mod kept;
 pub mod load;
 pub mod notify;
 pub mod postgres;
+pub mod preset;
 pub mod problem;
 mod raw;
 pub mod reload;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::discover::{Finding, Found, FoundPostgres};
+use crate::config::find::JOBS;
 use crate::config::kept::KeptJob;
 use crate::config::s3::S3Place;
 use crate::config::show::scalar;
@@ -34,6 +35,8 @@ pub struct Template {
     pub findings: Vec<Finding>,
     /// Folders to back up as files.
     pub paths: Vec<PathBuf>,
+    /// Jobs that stand in files of their own beside it, by name; they stand for job, findings and folders.
+    pub presets: Vec<String>,
     /// Jobs of a configuration that a backup set kept; they stand for job, findings and folders.
     pub kept: Option<KeptJobs>,
 }
@@ -179,6 +182,11 @@ impl Writer<'_> {
 
     fn job(&mut self) {
         let template = self.template;
+        if !template.presets.is_empty() {
+            let files: Vec<String> = template.presets.iter().map(|name| format!("{JOBS}/{name}.yaml")).collect();
+            self.line(&format!("# Jobs stand in files of their own, one in each: {}.", files.join(", ")));
+            return;
+        }
         let any = template.findings.iter().any(|f| matches!(f.found, Found::Postgres(_) | Found::EnvFile(_) | Found::Compose(_)));
         if !any && template.paths.is_empty() {
             self.notes("");

@@ -15,13 +15,13 @@ use crate::model::{Codec, Secret};
 const RECIPIENT: &str = "age17et55u4d4df3aee5pafa5cs4ahcwfrl507ultujwu3a9ntsk34xs7r78nm";
 const ROOT_KEY: &str = "RWR3cBpllPzfHE/HcwpCzx0LtLbYTVuI6FSpV6SdSJzNM53mU1tJlsq/";
 
-fn private(path: &Path, text: &str) {
+pub(super) fn private(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
 }
 
-fn folder() -> TempDir {
+pub(super) fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["identity", "signing", "other"] {
         private(&folder.path().join("keys").join(name), "key\n");
@@ -29,7 +29,7 @@ fn folder() -> TempDir {
     folder
 }
 
-fn head() -> String {
+pub(super) fn head() -> String {
     format!(
         "repository:\n  id: shop-7k3q\n  root_key: {ROOT_KEY}\n  stores:\n    - name: main\n      local: {{ path: store }}\n  recipients: [{RECIPIENT}]\n  \
          identity: keys/identity\n  signing_key: keys/signing\n"
@@ -412,6 +412,7 @@ fn template(folder: &TempDir, look: &Look, recipients: &[&str]) -> Template {
         job: job_name(Path::new("/srv/shop")),
         findings: discover(look),
         paths: vec!["/data/up loads".into()],
+        presets: Vec::new(),
         kept: None,
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn write(
         job: template::job_name(&plan.folder),
         findings,
         paths: Vec::new(),
+        presets: Vec::new(),
         kept: kept.map(|kept| KeptJobs { origin: origin.to_owned(), jobs: kept.jobs.iter().map(|job| (job.clone(), None)).collect() }),
     };
     let next = plan.folder.join(".drctl.yaml.next");

@@ -9,6 +9,7 @@ use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
 use crate::model::{Manifest, SetId};
+use crate::ops::backup::OWN_SOURCE;
 use crate::ops::copies::check_is_here;
 use crate::ops::details::Details;
 use crate::ops::restore::pick::pick;
@@ -103,6 +104,9 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
     for pick in &picked.picks {
         let manifest = &pick.entry.manifest;
         warnings.extend(refuse_failed(setup, pick.entry)?);
+        // What the job knew of and the set does not hold.
+        let missing = manifest.source(OWN_SOURCE).map(|own| own.warnings.clone()).unwrap_or_default();
+        warnings.extend(missing.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
         check_is_here(setup, manifest).await?;
         setup.bus.step(format!("reading the details of {}", manifest.set));
         let details = Details::read(setup, &setup.reading().store, manifest).await?;
