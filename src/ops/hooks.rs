@@ -98,7 +98,7 @@ impl HookRunner<'_> {
             ran.map_err(|error| {
                 let kind = if error.kind() == Kind::Interrupted { Kind::Interrupted } else { Kind::Preflight };
                 error
-                    .context(format!("job {} was not run", self.job))
+                    .context("not run")
                     .with_kind(kind)
                     .hint_or(format!("try it by hand, or take it out of `hooks.before` of job {}", self.job))
             })?;

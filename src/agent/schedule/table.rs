@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Entry, next_after};
-use crate::model::Sha256;
+use crate::model::{JobName, Sha256};
 use crate::state::ScheduleMark;
 
 /// A clock that goes back by more than this was set, and its instants count anew; by less, it was corrected, and nothing runs twice.
@@ -157,16 +157,37 @@ impl Table {
 
 /// Of backups of one group that are due only the strongest, which stands for the others. Those too old to run stand for nothing.
 fn strongest(due: Vec<Due>, rows: &[Row], now: Timestamp) -> Vec<Due> {
-    let strength = |entry: &Entry| entry.what.strength();
-    let same = |a: &Entry, b: &Entry| a.job == b.job && a.group == b.group;
-    let weaker = |than: &Entry, entry: &Entry| same(than, entry) && strength(entry).is_some() && strength(entry) < strength(than);
-    let run: Vec<Arc<Entry>> = due.iter().filter(|due| !due.too_old).map(|due| due.entry.clone()).collect();
-    let mut kept: Vec<Due> = due.into_iter().filter(|due| !run.iter().any(|other| weaker(other, &due.entry))).collect();
-    for due in kept.iter_mut().filter(|due| !due.too_old && strength(&due.entry).is_some()) {
-        // One that only waits for its jitter is covered as well.
-        let covered = rows.iter().filter(|row| weaker(&due.entry, &row.entry));
-        let came = covered.filter_map(|row| Some((row, row.next.filter(|next| next.scheduled_at <= now)?.scheduled_at)));
-        due.covers = came.map(|(row, first)| (row.entry.clone(), latest(&row.entry, first, now))).collect();
+    /// What came of one group.
+    #[derive(Default)]
+    struct Group<'a> {
+        strongest: u8,
+        came: Vec<(&'a Row, Timestamp)>,
+    }
+    let name = |entry: &'_ Entry| (entry.job.clone(), entry.group.clone());
+    let mut groups: HashMap<(JobName, String), Group<'_>> = HashMap::new();
+    for due in due.iter().filter(|due| !due.too_old) {
+        let Some(strength) = due.entry.what.strength() else { continue };
+        let group = groups.entry(name(&due.entry)).or_default();
+        group.strongest = group.strongest.max(strength);
+    }
+    // One that only waits for its jitter came as well.
+    for row in rows.iter().filter(|row| row.entry.what.strength().is_some()) {
+        if let Some(next) = row.next.filter(|next| next.scheduled_at <= now)
+            && let Some(group) = groups.get_mut(&name(&row.entry))
+        {
+            group.came.push((row, next.scheduled_at));
+        }
+    }
+    let mut kept = Vec::new();
+    for mut due in due {
+        if let (Some(strength), Some(group)) = (due.entry.what.strength(), groups.get(&name(&due.entry))) {
+            if strength < group.strongest {
+                continue;
+            }
+            let weaker = group.came.iter().filter(|(row, _)| !due.too_old && row.entry.what.strength() < Some(strength));
+            due.covers = weaker.map(|(row, first)| (row.entry.clone(), latest(&row.entry, *first, now))).collect();
+        }
+        kept.push(due);
     }
     kept
 }
