@@ -11,14 +11,12 @@ use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
 use crate::model::{SetClass, Timestamp};
 use crate::open::Opened;
+use crate::open::runs::{back_up, exit_of, verify_own};
 use crate::ops::JobSpec;
-use crate::ops::backup::{BackupOptions, BackupReport, backup};
+use crate::ops::backup::{BackupOptions, BackupReport};
 use crate::ops::conformance;
 use crate::ops::dump::interrupted;
-use crate::ops::hooks::HookRunner;
 use crate::ops::identity::Known;
-use crate::ops::limits::within;
-use crate::ops::own_read::{self, OwnRead};
 use crate::ops::pins;
 use crate::ops::verify::{VerifyReport, verify};
 use crate::source::{Preflight, Source};
@@ -64,7 +62,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             class: if args.archive { SetClass::Archive } else { SetClass::Ordinary },
             ..own_sources(&job, &args.source)
         };
-        match run_job(&opened, &job, &options).await {
+        match back_up(&opened, &job, &options).await {
             Ok(mut report) => {
                 let exit = exit_of(&report);
                 report.unrecorded = recorded.finished(Some(&report.set), exit, None);
@@ -110,32 +108,6 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     }
 }
 
-/// One run within the job's limits, between its hooks.
-async fn run_job(opened: &Opened, job: &JobSpec, options: &BackupOptions) -> Result<BackupReport> {
-    let setup = &opened.setup;
-    let Some((config, settings)) = opened.config.as_ref().and_then(|config| Some((config, config.job(job.name.as_str())?))) else {
-        return backup(setup, job, options).await;
-    };
-    let hooks = HookRunner { hooks: &settings.hooks, folder: &config.folder, job: &job.name, group: &job.group, bus: &setup.bus };
-    let run = within(&settings.limits, setup, async |setup| backup(&setup, job, options).await);
-    let (done, failed) = hooks.around(&setup.cancel, run, |report| (report.set.clone(), exit_of(report))).await;
-    match done {
-        Ok(mut report) => {
-            report.warnings.extend(failed);
-            Ok(report)
-        }
-        Err(error) => {
-            failed.into_iter().for_each(|failed| setup.bus.warn(failed));
-            Err(error)
-        }
-    }
-}
-
-/// The exit code of a run that made a set.
-fn exit_of(report: &BackupReport) -> u8 {
-    if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() }
-}
-
 fn accept_changed(opened: &Opened, names: &[String]) -> Result<()> {
     let setup = &opened.setup;
     for name in names {
@@ -157,16 +129,11 @@ async fn pin_now(opened: &Opened, report: &BackupReport, until: Timestamp, reaso
 }
 
 async fn verify_now(opened: &Opened, report: &mut BackupReport, grade: Grade) -> Result<VerifyReport> {
-    let mut log = opened.setup.log(report.set.job()).await?;
-    match report.own_read.take() {
-        // A sealed host cannot read it any more: the run did, before its commit.
-        Some(OwnRead::Proven(reading)) => own_read::tell(&opened.setup, &mut log, *reading).await,
-        Some(OwnRead::NotNow { kind, why }) => {
-            Err(Error::new(kind, why)
-                .hint("this host cannot read the set any more: verify it where the identity is, or make another backup"))
-        }
-        None => verify(&opened.setup, &mut log, &report.set, grade).await,
+    if report.own_read.is_some() {
+        return verify_own(opened, report).await;
     }
+    let mut log = opened.setup.log(report.set.job()).await?;
+    verify(&opened.setup, &mut log, &report.set, grade).await
 }
 
 /// The first thing that went wrong decides the exit code (FORMAT, Exit codes); later errors are said.

@@ -27,7 +27,9 @@ use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
 use crate::state::{Run, RunOutcome, RunRow, StateFile};
 
+pub mod history;
 pub mod policy;
+pub mod runs;
 pub mod sources;
 pub mod stores;
 
@@ -302,13 +304,7 @@ impl Opened {
 
     /// Notes in the state file that a run began. A state file that is not there is no reason not to back up.
     pub fn run_started(&self, verb: &str, job: &JobName) -> RunNote {
-        let Some(state) = &self.setup.state else {
-            return RunNote { run: None, problem: Some("the state file cannot be opened".into()) };
-        };
-        match state.begin_run(verb, Some(job.as_str())) {
-            Ok(run) => RunNote { run: Some(run), problem: None },
-            Err(error) => RunNote { run: None, problem: Some(error.to_string()) },
-        }
+        RunNote::begin(self.setup.state.as_ref(), verb, job)
     }
 
     /// Runs of this host that began and never ended. Of a backup that died behind its commit the log tells that its set stands (FAULTS 5).
@@ -350,6 +346,17 @@ pub struct RunNote {
 }
 
 impl RunNote {
+    /// Notes that a run begins.
+    pub fn begin(state: Option<&Arc<StateFile>>, verb: &str, job: &JobName) -> RunNote {
+        let Some(state) = state else {
+            return RunNote { run: None, problem: Some("the state file cannot be opened".into()) };
+        };
+        match state.begin_run(verb, Some(job.as_str())) {
+            Ok(run) => RunNote { run: Some(run), problem: None },
+            Err(error) => RunNote { run: None, problem: Some(error.to_string()) },
+        }
+    }
+
     /// Notes how the run ended; returns what could not be recorded, if anything.
     pub fn finished(self, set: Option<&SetId>, exit_code: u8, error: Option<&Error>) -> Option<String> {
         let Some(run) = self.run else { return self.problem };

@@ -1,0 +1,672 @@
+//! The agent itself: [`Agent::tick`] looks once at clock, schedule, runs and configuration and returns at once; [`serve`] ticks.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::alarms::{self, Disk, JobView};
+use crate::agent::facts::{self, Facts};
+use crate::agent::lifecycle::{self, Manager};
+use crate::agent::log::{Log, RunLog};
+use crate::agent::schedule::{self, Due, What, table::Table};
+use crate::agent::work::{Done, Work, groups};
+use crate::config::environment::Environment;
+use crate::config::load::load;
+use crate::config::reload::{Reload, reload};
+use crate::config::typed::{Config, StorePlace};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Clock, JobName, Severity};
+use crate::notify::words::{self, DigestJob};
+use crate::notify::{Alert, Desk, desk::DeskOptions};
+use crate::observe::Bus;
+use crate::open::policy::pace;
+use crate::open::{Opened, STATE_FILE, Surroundings, history, load_options, stores};
+use crate::ops::restore::journal::RestoreNote;
+use crate::state::{RunOutcome, RunRow, StateFile};
+
+/// Jobs that run at the same time: a long one must not make a short one late.
+const AT_ONCE: usize = 4;
+
+/// Longest time between two looks at the clock: it may be set, and the machine may sleep.
+const TICK: Duration = Duration::from_secs(2);
+
+/// How often alarms are judged while nothing happens.
+const JUDGE: SignedDuration = SignedDuration::from_secs(60);
+
+/// How often logs are read that no run of this host changed.
+const LOOK: SignedDuration = SignedDuration::from_hours(1);
+/// The same after a look that failed.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+
+/// What was aborted may clean up for so long.
+const CLEAN_UP: Duration = Duration::from_secs(30);
+
+/// The agent.
+pub struct Agent {
+    around: Surroundings,
+    log: Log,
+    config: Arc<Config>,
+    state: Option<Arc<StateFile>>,
+    table: Table,
+    desk: Arc<Desk>,
+    running: BTreeMap<JobName, Running>,
+    tasks: JoinSet<Ended>,
+    /// The task of each run, to know whose ended when it broke down.
+    by_task: BTreeMap<tokio::task::Id, JobName>,
+    known: BTreeMap<JobName, Facts>,
+    looking: bool,
+    next_look: Timestamp,
+    next_judgement: Timestamp,
+    files: Vec<FileMark>,
+    refused: Option<String>,
+    again: Vec<Due>,
+    stopping: bool,
+    started_at: Timestamp,
+}
+
+/// A run under way.
+struct Running {
+    what: What,
+    since: Timestamp,
+    cancel: CancellationToken,
+}
+
+enum Ended {
+    Run(Box<Done>),
+    Looked(Vec<(JobName, Facts)>, Option<String>),
+}
+
+/// A file of the configuration as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileMark {
+    path: PathBuf,
+    modified: Option<std::time::SystemTime>,
+    bytes: u64,
+}
+
+impl Agent {
+    /// Loads the configuration and takes up where an earlier agent left off. [`Kind::Config`] when the configuration is wrong.
+    pub async fn start(around: Surroundings, log: Log) -> Result<Agent> {
+        let config = load(&load_options(around.config.as_deref()))?;
+        for warning in &config.warnings {
+            log.line("warn", None, &warning.to_string());
+        }
+        let now = around.clock.now();
+        let (state, interrupted, problem) = open_state(&config, &around.clock);
+        let seed = stores::host();
+        let marks =
+            state.as_ref().map(|state| state.schedule_marks(&config.repository.id)).transpose().unwrap_or_default().unwrap_or_default();
+        let table = Table::new(schedule::entries(&config), &marks, now, &seed);
+        let desk = Arc::new(desk(&config, state.clone(), &around.clock));
+        let files = marks_of(&config);
+        let mut agent = Agent {
+            around,
+            log,
+            config: Arc::new(config),
+            state,
+            table,
+            desk,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            by_task: BTreeMap::new(),
+            known: BTreeMap::new(),
+            looking: false,
+            next_look: now,
+            next_judgement: now,
+            files,
+            refused: None,
+            again: Vec::new(),
+            stopping: false,
+            started_at: now,
+        };
+        if let Some(problem) = problem {
+            agent.raise(Alert {
+                lines: vec![problem, "runs go on; what they were is not remembered on this host".into()],
+                ..Alert::new(STATE_ALARM, Severity::Warning, "the state file cannot be used")
+            });
+        } else {
+            agent.tell(agent.desk.clear(STATE_ALARM, None, &[]));
+        }
+        agent.keep_marks();
+        agent.keep_configuration();
+        agent.take_up(&interrupted, &marks);
+        Ok(agent)
+    }
+
+    /// Runs of an earlier agent that died: they are told of, and a backup is made up for once.
+    fn take_up(&mut self, interrupted: &[RunRow], marks: &[crate::state::ScheduleMark]) {
+        for row in interrupted.iter().filter(|row| row.verb == "backup") {
+            let Some(job) = row.job.clone() else { continue };
+            let report = words::BackupReport {
+                job: job.clone(),
+                run: None,
+                exit_code: Kind::Interrupted.exit_code(),
+                why: Some(format!("the process that ran it since {} died", row.started_at.strftime("%Y-%m-%d %H:%M UTC"))),
+                next: None,
+                set: row.set.clone(),
+                started_at: row.started_at,
+                finished_at: row.finished_at.unwrap_or(row.started_at),
+                sources: Vec::new(),
+                grade: None,
+                spread_seconds: None,
+                spread_limit_seconds: None,
+                suspicions: Vec::new(),
+                drift: Vec::new(),
+                missed_stores: Vec::new(),
+                lost_now_seconds: None,
+                rpo_seconds: None,
+            };
+            self.log.line("warn", None, &format!("the backup of {job}, begun {}, was interrupted", row.started_at));
+            self.tell(self.desk.report(words::backup_report(&report)));
+            // Of the group whose instant it was: the mark was kept just before it began.
+            let begun_for = |mark: &&crate::state::ScheduleMark| {
+                let before = row.started_at.duration_since(mark.handled);
+                mark.job == job && before >= SignedDuration::ZERO && before < SignedDuration::from_hours(24)
+            };
+            let newest = marks
+                .iter()
+                .filter(begun_for)
+                .filter(|mark| matches!(mark.what.as_str(), "full" | "incremental" | "archive"))
+                .max_by_key(|m| m.handled);
+            let entry = newest.and_then(|mark| {
+                schedule::entries(&self.config)
+                    .into_iter()
+                    .find(|entry| entry.is(&mark.job, &mark.group, &mark.what))
+                    .map(|e| (e, mark.handled))
+            });
+            if let Some((entry, scheduled_at)) = entry {
+                self.again.push(Due { entry: Arc::new(entry), scheduled_at, missed: 0, too_old: false, covers: Vec::new() });
+            }
+        }
+    }
+
+    /// Looks once at everything; begins what is due, ends what ended. Returns at once.
+    pub async fn tick(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.ended(ended);
+        }
+        if self.stopping {
+            return;
+        }
+        let now = self.around.clock.now();
+        self.look_at_files().await;
+        self.begin_due(now);
+        if !self.looking && now >= self.next_look {
+            self.look();
+        }
+        if now >= self.next_judgement || now < self.started_at {
+            self.judge(now);
+        }
+        self.digest(now);
+    }
+
+    /// When the next tick has something to do, by the schedule alone.
+    pub fn sleep_for(&mut self) -> Duration {
+        let now = self.around.clock.now();
+        let next = self.table.next_start().map(|at| at.duration_since(now)).filter(|left| *left > SignedDuration::ZERO);
+        next.map_or(TICK, |left| left.unsigned_abs().min(TICK))
+    }
+
+    /// Waits until no run and no look is under way.
+    pub async fn settle(&mut self) {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.ended(ended);
+        }
+    }
+
+    /// Sends what waits to be sent.
+    pub async fn deliver(&self) {
+        for outcome in self.desk.deliver_due().await {
+            if let Some(problem) = outcome.problem {
+                self.log.line("warn", None, &format!("notifier {}: {problem}", outcome.notifier));
+            }
+        }
+    }
+
+    /// The desk, for whoever delivers beside.
+    pub fn desk(&self) -> Arc<Desk> {
+        self.desk.clone()
+    }
+
+    /// Jobs with a run under way.
+    pub fn busy(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Begins nothing more; what runs may go on for the configured time, then it is aborted.
+    pub async fn stop(&mut self) {
+        self.stopping = true;
+        let within = self.config.agent.stop_within;
+        if !self.running.is_empty() {
+            self.log.line("info", None, &format!("stopping: {} may end within {} s", self.busy_words(), within.as_secs()));
+        }
+        if tokio::time::timeout(within, self.settle()).await.is_err() {
+            self.log.line("warn", None, &format!("stopping: {} is aborted", self.busy_words()));
+            self.running.values().for_each(|running| running.cancel.cancel());
+            let _ = tokio::time::timeout(CLEAN_UP, self.settle()).await;
+        }
+        self.tasks.abort_all();
+        self.deliver().await;
+    }
+
+    fn busy_words(&self) -> String {
+        let words: Vec<String> = self.running.iter().map(|(job, running)| format!("{} of {job}", running.what.name())).collect();
+        if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+    }
+
+    fn begin_due(&mut self, now: Timestamp) {
+        if let Some(back) = self.table.clock_went_back() {
+            self.log.line("warn", None, &format!("the clock was set back by {} s", back.as_secs()));
+            self.keep_marks();
+        }
+        let mut due = self.table.due(now);
+        let again = std::mem::take(&mut self.again);
+        due.extend(again.clone());
+        if due.is_empty() {
+            return;
+        }
+        let restoring = self.restore_is_running();
+        for due in due {
+            let entry = due.entry.clone();
+            let repeated = again.contains(&due);
+            if due.too_old {
+                self.take(&due);
+                let scheduled = due.scheduled_at.to_zoned(entry.zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string();
+                self.raise(Alert {
+                    job: Some(entry.job.to_string()),
+                    lines: vec![format!("it was due {scheduled}, longer ago than schedule.catch_up allows; it comes at its next time")],
+                    ..Alert::new(
+                        format!("missed:{}:{}:{}", entry.job, entry.group, entry.what.name()),
+                        Severity::Warning,
+                        format!("{}: {} was missed", entry.job, entry.what.name()),
+                    )
+                });
+                continue;
+            }
+            if restoring || self.running.contains_key(&entry.job) || self.running.len() >= AT_ONCE {
+                // It stays due. A restore comes first, and a job does one thing at a time.
+                if repeated {
+                    self.again.push(due);
+                }
+                continue;
+            }
+            if !repeated {
+                self.take(&due);
+            }
+            self.begin(due, now);
+        }
+    }
+
+    /// Counts it as handled, on the disk before it begins.
+    fn take(&mut self, due: &Due) {
+        let marks = self.table.take(due);
+        if let Some(state) = &self.state
+            && let Err(error) = state.keep_schedule_marks(&self.config.repository.id, &marks)
+        {
+            self.log.line("warn", None, &format!("what ran when is not remembered: {error}"));
+        }
+    }
+
+    fn begin(&mut self, due: Due, now: Timestamp) {
+        let (job, what) = (due.entry.job.clone(), due.entry.what);
+        let run = run_name();
+        let bus = Bus::new();
+        bus.subscribe(Arc::new(RunLog { log: self.log.clone(), run: format!("{job}/{}", what.name()) }));
+        let cancel = CancellationToken::new();
+        let around = Surroundings { bus, cancel: cancel.clone(), verb: "agent", ..self.around.clone() };
+        let late = due.missed > 0;
+        let missed = if late { format!(", and stands for {} missed", due.missed) } else { String::new() };
+        self.log.line("info", None, &format!("{} of {job} (group {}) begins{missed}", what.name(), due.entry.group));
+        let work = Work { config: self.config.clone(), around, state: self.state.clone(), desk: self.desk.clone(), due, run };
+        let task = self.tasks.spawn(async move { Ended::Run(Box::new(work.run().await)) });
+        self.by_task.insert(task.id(), job.clone());
+        self.running.insert(job, Running { what, since: now, cancel });
+    }
+
+    fn restore_is_running(&self) -> bool {
+        let notes = self.state.as_ref().and_then(|state| RestoreNote::all(state).ok()).unwrap_or_default();
+        notes.iter().any(RestoreNote::is_running)
+    }
+
+    fn ended(&mut self, ended: std::result::Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {
+        let now = self.around.clock.now();
+        match ended {
+            Ok((task, Ended::Run(done))) => {
+                self.by_task.remove(&task);
+                self.running.remove(&done.job);
+                if done.exit_code == 0 {
+                    let key = format!("broke-down:{}", done.job);
+                    self.tell(self.desk.clear(&key, None, &[]));
+                    for group in self.config.job(done.job.as_str()).map(groups).unwrap_or_default() {
+                        self.tell(self.desk.clear(&format!("missed:{}:{group}:{}", done.job, done.what.name()), None, &[]));
+                    }
+                }
+                if let Some(facts) = done.facts {
+                    self.known.insert(done.job, facts);
+                }
+                lifecycle::give_back_memory();
+            }
+            Ok((_, Ended::Looked(facts, problem))) => {
+                self.looking = false;
+                self.known.extend(facts);
+                self.next_look = now.saturating_add(if problem.is_some() { LOOK_AGAIN } else { LOOK }).unwrap_or(now);
+                match problem {
+                    Some(problem) => self.raise(Alert {
+                        lines: vec![problem],
+                        next: Some("drctl doctor".into()),
+                        ..Alert::new("repository", Severity::Critical, "the repository cannot be read")
+                    }),
+                    None => self.tell(self.desk.clear("repository", None, &[])),
+                }
+                lifecycle::give_back_memory();
+            }
+            Err(broken) => {
+                let job = self.by_task.remove(&broken.id());
+                self.looking &= job.is_some();
+                if let Some(job) = job {
+                    self.running.remove(&job);
+                    self.raise(Alert {
+                        job: Some(job.to_string()),
+                        lines: vec!["the run broke down: this is a mistake in drctl; nothing stored was touched".into()],
+                        next: Some(format!("drctl backup now {job}")),
+                        ..Alert::new(format!("broke-down:{job}"), Severity::Critical, format!("{job}: a run broke down"))
+                    });
+                }
+            }
+        }
+        self.next_judgement = now;
+    }
+
+    /// Reads every job's log, in a task of its own.
+    fn look(&mut self) {
+        self.looking = true;
+        let (around, config, state) = (self.around.clone(), self.config.clone(), self.state.clone());
+        self.tasks.spawn(async move {
+            let mut found = Vec::new();
+            let opened = match Opened::of(&around, (*config).clone(), state, false, None).await {
+                Ok(opened) => opened,
+                Err(error) => return Ended::Looked(found, Some(error.to_string())),
+            };
+            for job in &config.jobs {
+                match facts::read(&opened.setup, &job.name, &groups(job)).await {
+                    Ok(facts) => found.push((job.name.clone(), facts)),
+                    Err(error) => return Ended::Looked(found, Some(format!("job {}: {error}", job.name))),
+                }
+            }
+            Ended::Looked(found, None)
+        });
+    }
+
+    /// Raises what is wrong now and clears what no longer is.
+    fn judge(&mut self, now: Timestamp) {
+        self.next_judgement = now.saturating_add(JUDGE).unwrap_or(now);
+        let mut found = Vec::new();
+        for job in &self.config.jobs {
+            let failed = self.failed_runs(&job.name);
+            let schedules = job.sources.iter().filter_map(|s| s.schedule.as_ref()).chain([&job.schedule]);
+            let interval = schedules.filter_map(|schedule| pace(schedule, &job.timezone, now)).map(|(_, interval)| interval).max();
+            let running = self.running.get(&job.name);
+            let view = JobView {
+                job: &job.name,
+                rpo: job.objectives.rpo,
+                interval,
+                max_duration: job.objectives.max_duration,
+                verified_within: job.objectives.verified_within,
+                drilled_within: job.objectives.drilled_within,
+                max_total_size: job.objectives.max_total_size,
+                facts: self.known.get(&job.name),
+                running: running.map(|running| (running.since, running.what.name())),
+                failed_runs: &failed,
+                since: self.started_at,
+            };
+            found.extend(alarms::of_job(&view, now));
+        }
+        let skew = self.known.values().max_by_key(|facts| facts.read_at).map(|facts| facts.skew);
+        found.extend(skew.and_then(alarms::of_clock));
+        found.extend(alarms::of_disks(&self.disks()));
+        for alert in &found {
+            self.raise(alert.clone());
+        }
+        for incident in self.desk.open_incidents().unwrap_or_default() {
+            if incident.key.starts_with(alarms::PREFIX) && !found.iter().any(|alert| alert.key == incident.key) {
+                self.tell(self.desk.clear(&incident.key, None, &[]));
+            }
+        }
+    }
+
+    fn failed_runs(&self, job: &JobName) -> Vec<bool> {
+        let runs = self.state.as_ref().and_then(|state| state.runs(Some(job.as_str()), Some("backup"), alarms::RUNS_LOOKED_AT).ok());
+        let ended = |row: &RunRow| match row.outcome {
+            RunOutcome::Running => None,
+            RunOutcome::Interrupted => Some(true),
+            RunOutcome::Finished(code) => Some(code != 0),
+        };
+        runs.unwrap_or_default().iter().filter_map(ended).collect()
+    }
+
+    fn disks(&self) -> Vec<Disk> {
+        let local = self.config.repository.stores.iter().filter_map(|store| match &store.place {
+            StorePlace::Local { path } => Some((format!("store {}", store.name), path.clone())),
+            StorePlace::S3(_) => None,
+        });
+        let all = local.chain([("the state file".to_owned(), self.config.state.clone())]);
+        let look = |(name, path): (String, PathBuf)| {
+            let stat = rustix::fs::statvfs(&path).ok()?;
+            Some(Disk { name, free: stat.f_bavail.saturating_mul(stat.f_frsize), size: stat.f_blocks.saturating_mul(stat.f_frsize) })
+        };
+        all.filter_map(look).collect()
+    }
+
+    /// Reads the configuration again now, whether its files changed or not.
+    pub async fn reload(&mut self) {
+        self.files = marks_of(&self.config);
+        let read = load(&load_options(self.around.config.as_deref()));
+        match reload(&self.config, read) {
+            Reload::Same => {
+                self.refused = None;
+                self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
+                self.log.line("info", None, "the configuration was read again and says what it said");
+            }
+            Reload::Keep(problems) => {
+                let why = problems.to_string();
+                self.log.line("error", None, &format!("reload refused, the old configuration stays: {why}"));
+                self.refused = Some(why.clone());
+                self.raise(Alert {
+                    lines: why.lines().take(20).map(str::to_owned).collect(),
+                    next: Some("drctl config check; the last good one: drctl config rollback".into()),
+                    ..Alert::new(CONFIG_ALARM, Severity::Warning, "reload refused: the old configuration stays in use")
+                });
+            }
+            Reload::Swap { config, changes, removed_sources } => {
+                let now = self.around.clock.now();
+                let changed: Vec<&str> = changes.iter().map(|change| change.path.as_str()).take(20).collect();
+                self.log.line("info", None, &format!("the configuration changed: {}", changed.join(", ")));
+                if !removed_sources.is_empty() {
+                    self.log.line("warn", None, &format!("no longer backed up, their sets stay: {}", removed_sources.join(", ")));
+                }
+                self.refused = None;
+                self.config = Arc::from(config);
+                self.files = marks_of(&self.config);
+                self.table.reload(schedule::entries(&self.config), now);
+                self.keep_marks();
+                self.keep_configuration();
+                self.desk = Arc::new(desk(&self.config, self.state.clone(), &self.around.clock));
+                self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
+                self.known.retain(|job, _| self.config.job(job.as_str()).is_some());
+                self.next_look = now;
+            }
+        }
+    }
+
+    /// Why the configuration on the disk is not the one in use.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    async fn look_at_files(&mut self) {
+        let now = marks_of(&self.config);
+        if now != self.files {
+            // Somebody may still be writing: what is half there is read once more when it is whole.
+            self.files = now;
+            self.reload().await;
+        }
+    }
+
+    fn keep_marks(&self) {
+        if let Some(state) = &self.state
+            && let Err(error) = state.replace_schedule_marks(&self.config.repository.id, &self.table.marks())
+        {
+            self.log.line("warn", None, &format!("what ran when is not remembered: {error}"));
+        }
+    }
+
+    /// The configuration in use is a good one: it is kept, so that a person can go back to it.
+    fn keep_configuration(&self) {
+        if let Err(error) = history::keep(&self.config, self.around.clock.now()) {
+            self.log.line("warn", None, &format!("the configuration is not kept for `config rollback`: {error}"));
+        }
+    }
+
+    fn digest(&self, now: Timestamp) {
+        if !self.desk.digest_is_due() {
+            return;
+        }
+        const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+        let since = now.checked_sub(WEEK).unwrap_or(now);
+        let jobs = self.config.jobs.iter().map(|job| self.digest_of(&job.name, job.objectives.rpo, since, now)).collect();
+        let open = self.desk.open_incidents().unwrap_or_default();
+        let title = |message: &str| serde_json::from_str::<serde_json::Value>(message).ok()?["title"].as_str().map(str::to_owned);
+        let digest = words::Digest {
+            host: stores::host(),
+            at: now,
+            over_seconds: WEEK.as_secs(),
+            jobs,
+            open: open.iter().map(|incident| title(&incident.message).unwrap_or_else(|| incident.key.clone())).collect(),
+            advice: Vec::new(),
+        };
+        self.tell(self.desk.digest(words::digest(&digest)));
+        if let Some(state) = &self.state {
+            for job in &digest.jobs {
+                let _ = state.set_setting(&format!("digest/stored/{}", job.job), &job.stored_bytes.to_string());
+            }
+        }
+    }
+
+    fn digest_of(&self, job: &JobName, rpo: Option<Duration>, since: Timestamp, now: Timestamp) -> DigestJob {
+        let runs = self.state.as_ref().and_then(|state| state.runs(Some(job.as_str()), Some("backup"), 1000).ok()).unwrap_or_default();
+        let recent = runs.iter().filter(|row| row.started_at >= since && row.outcome != RunOutcome::Running);
+        let (good, bad): (Vec<&RunRow>, Vec<&RunRow>) = recent.partition(|row| row.outcome == RunOutcome::Finished(0));
+        let facts = self.known.get(job).cloned().unwrap_or_default();
+        let before = self.state.as_ref().and_then(|state| state.setting(&format!("digest/stored/{job}")).ok()?);
+        let age = |at: Timestamp| now.duration_since(at).as_secs();
+        DigestJob {
+            job: job.to_string(),
+            good_runs: good.len() as u64,
+            bad_runs: bad.len() as u64,
+            newest_good_seconds: facts.safe_until.map(age),
+            rpo_seconds: rpo.map(|rpo| rpo.as_secs() as i64),
+            sets: facts.sets,
+            verified_sets: facts.verified_sets,
+            stored_bytes: facts.stored_bytes,
+            stored_bytes_before: before.and_then(|text| text.parse().ok()),
+            drill_seconds: facts.proven_at.get(&crate::model::record::Grade::Restored).copied().map(age),
+        }
+    }
+
+    fn raise(&self, alert: Alert) {
+        self.tell(self.desk.raise(&alert));
+    }
+
+    fn tell(&self, problem: Option<Error>) {
+        if let Some(problem) = problem {
+            self.log.line("warn", None, &format!("an alert is kept in memory only: {problem}"));
+        }
+    }
+}
+
+const STATE_ALARM: &str = "state";
+const CONFIG_ALARM: &str = "config";
+
+fn desk(config: &Config, state: Option<Arc<StateFile>>, clock: &Arc<dyn Clock>) -> Desk {
+    Desk::new(config, state, clock.clone(), DeskOptions::new(stores::host(), Environment::system()))
+}
+
+/// The state file with the runs that were found interrupted, or why it cannot be used.
+fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> (Option<Arc<StateFile>>, Vec<RunRow>, Option<String>) {
+    crate::source::postgres::sweep_private_files();
+    let opened = StateFile::open(&config.state.join(STATE_FILE), clock.clone()).and_then(|state| {
+        let interrupted = state.sweep_interrupted()?;
+        Ok((Arc::new(state), interrupted))
+    });
+    match opened {
+        Ok((state, interrupted)) => (Some(state), interrupted, None),
+        Err(error) => (None, Vec::new(), Some(error.to_string())),
+    }
+}
+
+/// The files of a configuration, those of `jobs/` that came since among them.
+fn marks_of(config: &Config) -> Vec<FileMark> {
+    let mut paths = config.files.clone();
+    if let Ok(folder) = std::fs::read_dir(config.folder.join(crate::config::find::JOBS)) {
+        paths.extend(folder.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml")));
+    }
+    paths.sort();
+    paths.dedup();
+    let mark = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).ok();
+        FileMark { modified: metadata.as_ref().and_then(|m| m.modified().ok()), bytes: metadata.map_or(0, |m| m.len()), path }
+    };
+    paths.into_iter().map(mark).collect()
+}
+
+/// A name for a run that no other run has: a UUID of version 4, as dead-man switches want it.
+fn run_name() -> String {
+    let bits: u128 = rand::random();
+    let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Runs until `around.cancel`: schedules, configuration, alarms, delivery.
+pub async fn serve(around: Surroundings) -> Result<u8> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let log = Log::to_stderr(around.clock.clone());
+    let manager = Manager::from_environment();
+    let cancel = around.cancel.clone();
+    let mut agent = Agent::start(around, log.clone()).await?;
+    if let Some(nice) = agent.config.agent.nice
+        && let Err(error) = lifecycle::be_nice(nice)
+    {
+        log.line("warn", None, &format!("agent.nice: {error}"));
+    }
+    let mut hang_up = signal(SignalKind::hangup()).map_err(|e| Error::failed("listen for SIGHUP").because(e))?;
+    let jobs = agent.config.jobs.len();
+    log.line("info", None, &format!("drctl {} runs {}", env!("CARGO_PKG_VERSION"), crate::ops::words::count(jobs as u64, "job")));
+    manager.ready(&format!("{jobs} jobs"));
+    loop {
+        agent.tick().await;
+        manager.alive();
+        let desk = agent.desk();
+        tokio::spawn(async move { desk.deliver_due().await });
+        let pause = agent.sleep_for();
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            _ = hang_up.recv() => agent.reload().await,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+    manager.stopping(agent.config.agent.stop_within + CLEAN_UP);
+    agent.stop().await;
+    log.line("info", None, "stopped");
+    Ok(0)
+}

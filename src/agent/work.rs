@@ -1,0 +1,363 @@
+//! One scheduled run: open what it needs, do it, note it, tell of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::agent::facts::{self, Facts};
+use crate::agent::schedule::{Due, What};
+use crate::catalog::JobLog;
+use crate::config::typed::{Config, Job};
+use crate::error::{Error, Kind, Result};
+use crate::model::manifest::SourceEntry;
+use crate::model::record::Grade;
+use crate::model::{JobName, Manifest, SetClass, SetId, Severity};
+use crate::notify::words::{self, SourceReport};
+use crate::notify::{Alert, Desk};
+use crate::open::policy::prune_policy;
+use crate::open::runs::{back_up, exit_of, verify_own};
+use crate::open::{Opened, RunNote, Surroundings};
+use crate::ops::backup::{BackupOptions, BackupReport, OWN_SOURCE};
+use crate::ops::limits::within;
+use crate::ops::prune::{PruneOptions, prune};
+use crate::ops::verify::verify;
+use crate::ops::words::counted;
+use crate::ops::{conformance, diff};
+use crate::state::StateFile;
+
+/// A run that is to be done.
+pub struct Work {
+    /// The configuration in force; a later one does not touch this run.
+    pub config: Arc<Config>,
+    /// Its own bus and cancellation.
+    pub around: Surroundings,
+    /// The state file, where there is one.
+    pub state: Option<Arc<StateFile>>,
+    /// Who is told.
+    pub desk: Arc<Desk>,
+    /// What is due.
+    pub due: Due,
+    /// Names the run, for dead-man switches.
+    pub run: String,
+}
+
+/// A run that ended.
+#[derive(Debug)]
+pub struct Done {
+    /// The job.
+    pub job: JobName,
+    /// What was run.
+    pub what: What,
+    /// How it ended (DESIGN §7).
+    pub exit_code: u8,
+    /// What its log says now, where it could be read.
+    pub facts: Option<Facts>,
+}
+
+impl Work {
+    /// Does it. Whatever goes wrong is noted and told; nothing of it is an error of the agent.
+    pub async fn run(self) -> Done {
+        let (job, what) = (self.due.entry.job.clone(), self.due.entry.what);
+        let opened = Opened::of(&self.around, (*self.config).clone(), self.state.clone(), true, None).await;
+        let settings = self.config.job(job.as_str()).cloned();
+        let exit_code = match (what, settings) {
+            (_, None) => Kind::Config.exit_code(),
+            (What::Verify, Some(settings)) => self.verify(opened.as_ref(), &settings).await,
+            (What::Prune, Some(settings)) => self.prune(opened.as_ref(), &settings).await,
+            (What::Full | What::Incremental | What::Archive | What::Drill, Some(settings)) => self.backup(opened.as_ref(), &settings).await,
+        };
+        let facts = match (&opened, self.config.job(job.as_str())) {
+            (Ok(opened), Some(settings)) => facts::read(&opened.setup, &job, &groups(settings)).await.ok(),
+            _ => None,
+        };
+        Done { job, what, exit_code, facts }
+    }
+
+    async fn backup(&self, opened: Result<&Opened, &Error>, settings: &Job) -> u8 {
+        let (job, group) = (&settings.name, &self.due.entry.group);
+        let started_at = self.around.clock.now();
+        self.tell(self.desk.report(words::run_started(job.as_str(), &self.run, started_at)));
+        let note = RunNote::begin(self.state.as_ref(), "backup", job);
+        let ran = match opened {
+            Ok(opened) => self.back_up(opened, settings, group).await,
+            Err(error) => Err(Error::new(error.kind(), error.to_string()).hint_or(error.hint_text().unwrap_or("drctl doctor"))),
+        };
+        let (exit_code, set) = match &ran {
+            Ok(report) => (exit_of(report), Some(&report.set)),
+            Err(error) => (error.kind().exit_code(), None),
+        };
+        note.finished(set, exit_code, ran.as_ref().err());
+        let mut told = words::BackupReport {
+            job: job.to_string(),
+            run: Some(self.run.clone()),
+            exit_code,
+            why: ran.as_ref().err().map(ToString::to_string),
+            next: ran.as_ref().err().and_then(|error| error.hint_text().map(str::to_owned)),
+            set: set.map(ToString::to_string),
+            started_at,
+            finished_at: self.around.clock.now(),
+            sources: Vec::new(),
+            grade: None,
+            spread_seconds: None,
+            spread_limit_seconds: settings.objectives.spread.map(|spread| spread.as_secs() as i64),
+            suspicions: Vec::new(),
+            drift: Vec::new(),
+            missed_stores: Vec::new(),
+            lost_now_seconds: None,
+            rpo_seconds: settings.objectives.rpo.map(|rpo| rpo.as_secs() as i64),
+        };
+        if let Ok(opened) = opened {
+            self.fill(opened, settings, ran.as_ref().ok(), &mut told).await;
+            self.tell_of_stores(opened);
+        }
+        self.tell(self.desk.report(words::backup_report(&told)));
+        exit_code
+    }
+
+    async fn back_up(&self, opened: &Opened, settings: &Job, group: &str) -> Result<BackupReport> {
+        let specs = opened.job_specs(&[settings.name.to_string()])?;
+        let spec = specs.into_iter().find(|spec| spec.group == *group);
+        let spec = spec.ok_or_else(|| Error::new(Kind::Config, format!("job {} has no sources in group {group}", settings.name)))?;
+        let sealed = opened.setup.identities.recipients().is_empty() && opened.config.as_ref().is_some_and(|c| c.repository.encrypt);
+        let options = BackupOptions {
+            class: if self.due.entry.what == What::Archive { SetClass::Archive } else { SetClass::Ordinary },
+            // Whoever wants sets verified, on a host that cannot read them afterwards, wants them read before the commit.
+            read_own: sealed && settings.schedule.verify.is_some(),
+            ..BackupOptions::default()
+        };
+        let mut report = back_up(opened, &spec, &options).await?;
+        if options.read_own && report.own_read.is_some() {
+            let verified =
+                verify_own(opened, &mut report).await.map_err(|error| error.context(format!("{} was committed; verify it", report.set)))?;
+            if !verified.passed {
+                return Err(Error::new(Kind::Verify, format!("{}: {}", report.set, verified.findings.join("; "))));
+            }
+        }
+        Ok(report)
+    }
+
+    /// What the log knows of the run: sizes against the set before, spread, proof, what would be lost now.
+    async fn fill(&self, opened: &Opened, settings: &Job, report: Option<&BackupReport>, told: &mut words::BackupReport) {
+        let Ok(log) = opened.setup.log(&settings.name).await else { return };
+        let now = self.around.clock.now();
+        let status = crate::ops::look::job_status(&log, Some(&groups(settings)), now, None);
+        told.lost_now_seconds = status.rpo_seconds;
+        let Some(report) = report else { return };
+        if report.state == "suspect" {
+            told.suspicions.clone_from(&report.problems);
+        }
+        let Some(entry) = log.state().get(&report.set) else { return };
+        let manifest = entry.manifest.clone();
+        let before = log.state().live().rev().find(|other| {
+            other.is_good() && other.id() != entry.id() && other.manifest.group == manifest.group && other.number < entry.number
+        });
+        let before = before.map(|entry| entry.manifest.clone());
+        told.grade = entry.grade(false).map(|grade| grade.name().to_owned());
+        told.missed_stores = opened
+            .setup
+            .sinks_of(&settings.name)
+            .iter()
+            .map(|sink| sink.name.clone())
+            .filter(|name| !manifest.stores.contains(name))
+            .collect();
+        let own = |source: &&SourceEntry| source.kind != OWN_SOURCE;
+        let times: Vec<Timestamp> = manifest.sources.iter().filter(own).map(|source| source.as_of).collect();
+        told.spread_seconds = times.iter().max().zip(times.iter().min()).map(|(last, first)| last.duration_since(*first).as_secs());
+        told.sources = manifest.sources.iter().filter(own).map(|source| source_report(source, &manifest, before.as_deref())).collect();
+        if let Some(before) = before {
+            told.drift = self.drift(opened, &before, &manifest).await;
+        }
+    }
+
+    /// Names of what changed in the configuration of the system: variables, compose files. Read only where this host can.
+    async fn drift(&self, opened: &Opened, before: &Manifest, now: &Manifest) -> Vec<String> {
+        let only = |manifest: &Manifest| {
+            let kinds: BTreeMap<&str, &str> = manifest.sources.iter().map(|s| (s.name.as_str(), s.kind.as_str())).collect();
+            let mut cut = manifest.clone();
+            cut.artifacts.retain(|a| {
+                matches!(kinds.get(a.source.as_str()), Some(&"environment" | &"compose")) && opened.setup.identities.can_open(&a.encryption)
+            });
+            cut
+        };
+        let (before, now) = (only(before), only(now));
+        if before.artifacts.is_empty() || now.artifacts.is_empty() {
+            return Vec::new();
+        }
+        let Ok(found) = diff::diff(&opened.setup, &before, &now).await else { return Vec::new() };
+        let mut drift = Vec::new();
+        for changed in found.artifacts {
+            // Variables are names; of a file its name says enough, a line of it could be a value.
+            let variables = now
+                .artifacts
+                .iter()
+                .any(|a| a.source == changed.artifact.split('.').next().unwrap_or_default() && a.file.contains(".env."));
+            match variables {
+                true => drift.extend(changed.lines),
+                false => drift.push(changed.artifact),
+            }
+        }
+        drift
+    }
+
+    /// A bucket that does less than it did.
+    fn tell_of_stores(&self, opened: &Opened) {
+        let key = "store-changed";
+        match conformance::alarms(&opened.setup).into_iter().next() {
+            Some(alarm) => self.raise(key, Severity::Critical, None, "a store is less safe than it was", &alarm),
+            None => self.tell(self.desk.clear(key, None, &[])),
+        }
+    }
+
+    async fn verify(&self, opened: Result<&Opened, &Error>, settings: &Job) -> u8 {
+        let job = &settings.name;
+        let note = RunNote::begin(self.state.as_ref(), "verify", job);
+        let outcome = match opened {
+            Ok(opened) => self.verify_sets(opened, settings).await,
+            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+        };
+        let key = format!("verify:{job}");
+        let code = match &outcome {
+            Ok(_) => {
+                self.tell(self.desk.clear(&key, None, &[]));
+                0
+            }
+            Err(error) => {
+                self.raise(&key, Severity::Critical, Some(job), &format!("{job}: verification failed"), error);
+                error.kind().exit_code()
+            }
+        };
+        note.finished(outcome.as_ref().ok().and_then(Option::as_ref), code, outcome.as_ref().err());
+        code
+    }
+
+    /// Every good set that was never read back, the newest first; when there is none, the newest once more. Gives the newest that passed.
+    async fn verify_sets(&self, opened: &Opened, settings: &Job) -> Result<Option<SetId>> {
+        let mut log = opened.setup.log(&settings.name).await?;
+        let sets = self.to_verify(&log, settings);
+        let can_read = !opened.setup.identities.recipients().is_empty() || !opened.config.as_ref().is_some_and(|c| c.repository.encrypt);
+        if sets.is_empty() {
+            return Ok(None);
+        }
+        let never_read = log.state().get(&sets[0]).is_some_and(|entry| entry.grade(false) < Some(Grade::ReadBack));
+        if !can_read && !never_read {
+            return Ok(None);
+        }
+        if !can_read {
+            return Err(Error::new(
+                Kind::Config,
+                format!("{} was never read back, and this host has no identity to read it with", sets[0]),
+            )
+            .hint("verify where the identity is (drctl agent there), or take schedule.verify out here"));
+        }
+        let (mut passed, mut failed) = (None, Vec::new());
+        for set in sets {
+            let setup = &opened.setup;
+            let report = within(&settings.limits, setup, async |setup| verify(&setup, &mut log, &set, Grade::ReadBack).await).await?;
+            match report.passed {
+                true => passed = passed.or(Some(set)),
+                false => failed.push(format!("{set}: {}", report.findings.join("; "))),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(passed);
+        }
+        Err(Error::new(Kind::Verify, failed.join("; ")).hint(format!("make another set now: drctl backup now {}", settings.name)))
+    }
+
+    fn to_verify(&self, log: &JobLog, settings: &Job) -> Vec<SetId> {
+        let wanted = self.groups_meant(settings, |schedule| schedule.verify.is_some());
+        let good: Vec<_> = (log.state().live().rev())
+            .filter(|entry| wanted.contains(&entry.manifest.group) && entry.manifest.state == crate::model::SetState::Complete)
+            .collect();
+        // What failed is known, and is told until a newer proof beats it; reading it again would say the same.
+        let unread: Vec<SetId> = good.iter().filter(|entry| entry.grade(false) == Some(Grade::Uploaded)).map(|e| e.id().clone()).collect();
+        if !unread.is_empty() {
+            return unread;
+        }
+        good.first().map(|entry| vec![entry.id().clone()]).unwrap_or_default()
+    }
+
+    async fn prune(&self, opened: Result<&Opened, &Error>, settings: &Job) -> u8 {
+        let job = &settings.name;
+        let note = RunNote::begin(self.state.as_ref(), "prune", job);
+        let key = format!("prune:{job}");
+        let outcome = match opened {
+            Ok(opened) => {
+                let mut policy = prune_policy(settings, self.around.clock.now());
+                let meant = self.groups_meant(settings, |schedule| schedule.prune.is_some());
+                policy.groups.retain(|group, _| meant.contains(group));
+                let act = crate::state::Act::of("prune").job(job);
+                let pruning = prune(&opened.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() });
+                opened.setup.audited(act, pruning).await
+            }
+            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+        };
+        let code = match &outcome {
+            Ok(report) if report.retained.is_empty() => {
+                self.tell(self.desk.clear(&key, None, &[]));
+                0
+            }
+            Ok(report) => {
+                let error = Error::new(Kind::Denied, report.retained.join("; ")).hint("drctl grants s3 --role pruner prints what it needs");
+                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: the store keeps what was to be deleted"), &error);
+                Kind::Denied.exit_code()
+            }
+            Err(error) => {
+                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: nothing was pruned"), error);
+                error.kind().exit_code()
+            }
+        };
+        note.finished(None, code, outcome.as_ref().err());
+        code
+    }
+
+    /// The groups that an entry of the main group means: all without an entry of their own.
+    fn groups_meant(&self, settings: &Job, has_own: impl Fn(&crate::config::typed::Schedule) -> bool) -> Vec<String> {
+        let own = &self.due.entry.group;
+        if own != crate::config::typed::MAIN_GROUP {
+            return vec![own.clone()];
+        }
+        let own_entry = |group: &str| settings.sources.iter().any(|s| s.group() == group && s.schedule.as_ref().is_some_and(&has_own));
+        groups(settings).into_iter().filter(|group| !own_entry(group)).collect()
+    }
+
+    fn raise(&self, key: &str, severity: Severity, job: Option<&JobName>, title: &str, error: &Error) {
+        let alert = Alert {
+            job: job.map(ToString::to_string),
+            lines: vec![error.to_string()],
+            next: error.hint_text().map(str::to_owned),
+            ..Alert::new(key, severity, title)
+        };
+        self.tell(self.desk.raise(&alert));
+    }
+
+    fn tell(&self, problem: Option<Error>) {
+        if let Some(problem) = problem {
+            self.around.bus.warn(format!("an alert is kept in memory only: {problem}"));
+        }
+    }
+}
+
+/// The groups of a job.
+pub fn groups(settings: &Job) -> Vec<String> {
+    settings.groups().into_iter().map(|(name, _)| name.to_owned()).collect()
+}
+
+fn source_report(source: &SourceEntry, manifest: &Manifest, before: Option<&Manifest>) -> SourceReport {
+    let of = |manifest: &Manifest| -> u64 { manifest.artifacts.iter().filter(|a| a.source == source.name).map(|a| a.stored_bytes()).sum() };
+    let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+    for artifact in manifest.artifacts.iter().filter(|a| a.source == source.name) {
+        for (name, total) in &artifact.totals {
+            *totals.entry(name).or_default() += total;
+        }
+    }
+    SourceReport {
+        source: source.name.clone(),
+        problem: (!source.problems.is_empty()).then(|| source.problems.join("; ")),
+        plain_bytes: manifest.artifacts.iter().filter(|a| a.source == source.name).map(|a| a.plain_bytes).sum(),
+        stored_bytes: of(manifest),
+        stored_bytes_before: before.filter(|b| b.source(&source.name).is_some()).map(of),
+        counts: counted(totals),
+    }
+}
