@@ -381,6 +381,34 @@ async fn f13_alarms_go_out_though_the_state_file_takes_no_writing() {
 }
 
 #[tokio::test]
+async fn f13_pauses_grow_though_they_cannot_be_written_down() {
+    let standin = Standin::new();
+    let world = World::webhook(&standin);
+    let desk = world.desk();
+    desk.raise(&alert("before", Severity::Critical));
+    let other = rusqlite::Connection::open(world.path()).unwrap();
+    other.execute_batch("CREATE TRIGGER no BEFORE UPDATE ON outbox BEGIN SELECT RAISE(FAIL, 'disk I/O error'); END").unwrap();
+    standin.always(Some(Act::status(500)));
+    pass(&world, &desk, 1200, 5).await;
+    let tries = standin.got().len();
+    assert!((6..=9).contains(&tries), "{tries} tries in 20 minutes");
+}
+
+#[tokio::test]
+async fn f63_what_is_in_memory_is_delivered_once_too() {
+    let standin = Standin::new();
+    let world = World::webhook(&standin);
+    let desk = world.in_memory();
+    for key in 0..3 {
+        desk.raise(&alert(&format!("k{key}"), Severity::Warning));
+    }
+    standin.script([Act::Slow(Duration::from_millis(100))]);
+    tokio::join!(desk.deliver_due(), desk.deliver_due());
+    desk.deliver_due().await;
+    assert_eq!(standin.got().len(), 3);
+}
+
+#[tokio::test]
 async fn f63_two_processes_deliver_once() {
     let standin = Standin::new();
     let world = World::webhook(&standin);
@@ -681,4 +709,48 @@ fn status_says_what_did_not_get_through_and_a_test_that_arrives_forgets_what_was
     let ran = home.ok(&["notify", "test"]);
     assert!(ran.out.contains("1 message waiting for it") && ran.out.contains("1 message it refused before"), "{}", ran.out);
     assert_eq!(desk.states().unwrap()[0].refused, 0);
+}
+
+/// Serves so many connections over TLS; gives the port. What cannot shake hands counts too.
+fn tls_server(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>, connections: usize) -> u16 {
+    use std::io::{Read, Write};
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for _ in 0..connections {
+            let (stream, _) = listener.accept().unwrap();
+            let session = rustls::ServerConnection::new(Arc::new(config.clone())).unwrap();
+            let mut tls = rustls::StreamOwned::new(session, stream);
+            if tls.read(&mut [0; 65536]).is_ok() {
+                let _ = tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+                let _ = tls.flush();
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn tls_goes_by_the_authorities_of_the_system_and_by_no_other() {
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let port = tls_server(&certificate, 3);
+    let mut home = home(&format!("[ {{ webhook: {{ url: \"https://localhost:{port}/k3y-c4n4ry\" }} }} ]"));
+    let ran = home.run(&["notify", "test"]);
+    assert_eq!(ran.code, 8, "{}", ran.all());
+    assert!(ran.out.contains("certificate") && ran.out.contains("SSL_CERT_FILE") && !ran.all().contains("c4n4ry"), "{}", ran.all());
+    home.write("ca.pem", &certificate.cert.pem());
+    home.env("SSL_CERT_FILE", home.path("ca.pem").to_str().unwrap());
+    home.ok(&["notify", "test"]);
+    // Another name than the certificate's.
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &config.replace("https://localhost", "https://127.0.0.1"));
+    let ran = home.run(&["notify", "test"]);
+    assert!(ran.code == 8 && ran.out.contains("certificate"), "{}", ran.all());
 }
