@@ -102,6 +102,8 @@ pub enum Verb {
     Audit(AuditArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),
+    /// Run every job by its schedule, for as long as the machine runs; tell of everything that goes wrong
+    Agent,
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -240,6 +242,9 @@ pub struct StatusArgs {
     /// Exit 9 when the newest good set of a job is older than this (2h, 1d12h)
     #[arg(long, value_name = "AGE")]
     pub max_age: Option<String>,
+    /// For Nagios and alike: one line, exit 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    #[arg(long)]
+    pub nagios: bool,
 }
 
 /// `drctl verify [SET]`.
@@ -432,7 +437,7 @@ pub struct ConfigArgs {
 }
 
 /// What can be done with the configuration.
-#[derive(Subcommand, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Subcommand, Debug, Clone, PartialEq, Eq)]
 pub enum ConfigVerb {
     /// List every mistake with its line
     Check,
@@ -443,6 +448,13 @@ pub enum ConfigVerb {
         /// Of a file in jobs/ instead of drctl.yaml
         #[arg(long)]
         job: bool,
+    },
+    /// List the last good configurations that the agent had in use
+    History,
+    /// Put the files of an earlier good configuration back; what stands there is laid aside
+    Rollback {
+        /// Which, by its name in the history or the end of it [default: the newest that is not what stands there]
+        name: Option<String>,
     },
 }
 

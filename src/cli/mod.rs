@@ -1,10 +1,12 @@
 //! The command line: one file per verb; text and JSON from one value.
 
+mod agent;
 pub mod args;
 mod audit;
 mod backup;
 mod cat;
 pub mod config;
+mod config_history;
 mod diff;
 mod doctor;
 mod files;
@@ -153,6 +155,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::Status(_) => "status",
         Verb::Schedule(_) => "schedule",
         Verb::Verify(_) => "verify",
+        Verb::Agent => "agent",
         Verb::Restore(_) => "restore",
         Verb::Prune(_) => "prune",
         Verb::Pin(_) => "pin",
@@ -197,7 +200,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             return Ok(0);
         }
         Verb::Man { out } => return man(out.as_deref()),
-        Verb::Config(args) => return configure(&cli.global, out, args.verb),
+        Verb::Config(args) => return configure(&cli.global, out, args.verb.clone()),
         Verb::Grants(args) => return grants::run(&cli.global, out, &args.verb),
         Verb::Audit(args) => return audit::run(out, args),
         _ => {}
@@ -231,6 +234,7 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
             Verb::Status(args) => status::run(&shell, args).await,
             Verb::Schedule(args) => schedule::run(&shell, &args),
             Verb::Verify(args) => verify::run(&shell, args).await,
+            Verb::Agent => agent::run(&shell).await,
             Verb::Restore(args) => restore::run(&shell, args).await,
             Verb::Prune(args) => prune::run(&shell, args).await,
             Verb::Pin(args) => pin::pin(&shell, args).await,
@@ -253,6 +257,8 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
 
 fn configure(global: &Global, out: Output, verb: ConfigVerb) -> Result<u8> {
     let verb = match verb {
+        ConfigVerb::History => return config_history::list(global, out),
+        ConfigVerb::Rollback { name } => return config_history::roll_back(global, out, name.as_deref()),
         ConfigVerb::Check => config::ConfigVerb::Check,
         ConfigVerb::Show => config::ConfigVerb::Show,
         ConfigVerb::Schema { job } => config::ConfigVerb::Schema { job },

@@ -1,6 +1,7 @@
 //! `drctl pin`, `unpin` and `hold`.
 
 use jiff::tz::TimeZone;
+use serde_json::json;
 
 use crate::catalog::JobLog;
 use crate::catalog::select::When;
@@ -13,6 +14,7 @@ use crate::model::{SetId, Timestamp};
 use crate::open::Opened;
 use crate::ops::choose::{self, Wanted};
 use crate::ops::pins;
+use crate::state::Act;
 
 /// A repository with the log of the job that a set belongs to.
 struct Chosen {
@@ -63,7 +65,9 @@ pub async fn pin(shell: &Shell, args: PinArgs) -> Result<u8> {
         (None, Some(text)) => until(text, now, &chosen.zone)?,
         (None, None) => return Err(Error::new(Kind::Usage, "a pin needs its end").hint("--for 14d, or --until 2025-12-31")),
     };
-    let report = pins::pin(&chosen.opened.setup, &mut chosen.log, &chosen.set, until, &args.reason).await?;
+    let setup = &chosen.opened.setup;
+    let act = Act::of("pin").job(chosen.set.job()).on(&chosen.set).with(json!({ "until": until.to_string(), "reason": args.reason }));
+    let report = setup.audited(act, pins::pin(setup, &mut chosen.log, &chosen.set, until, &args.reason)).await?;
     shell.out.result("pin", &report, |report| format!("pinned {} until {}\n", report.set, when(until, &chosen.zone)));
     Ok(0)
 }
@@ -71,7 +75,9 @@ pub async fn pin(shell: &Shell, args: PinArgs) -> Result<u8> {
 /// Ends the pins of a set.
 pub async fn unpin(shell: &Shell, args: UnpinArgs) -> Result<u8> {
     let mut chosen = chosen(shell, &args.set, args.job.as_deref()).await?;
-    let report = pins::unpin(&chosen.opened.setup, &mut chosen.log, &chosen.set).await?;
+    let setup = &chosen.opened.setup;
+    let act = Act::of("unpin").job(chosen.set.job()).on(&chosen.set);
+    let report = setup.audited(act, pins::unpin(setup, &mut chosen.log, &chosen.set)).await?;
     shell.out.result("unpin", &report, |report| match report.record {
         Some(_) => format!("{} is not pinned any more; retention decides: drctl prune\n", report.set),
         None => format!("{} was not pinned\n", report.set),
@@ -84,11 +90,13 @@ pub async fn hold(shell: &Shell, args: HoldArgs) -> Result<u8> {
     let mut chosen = chosen(shell, &args.set, args.job.as_deref()).await?;
     let (setup, log) = (&chosen.opened.setup, &mut chosen.log);
     if let Some(name) = &args.release {
-        let report = pins::release(setup, log, &chosen.set, name).await?;
+        let act = Act::of("hold --release").job(chosen.set.job()).on(&chosen.set).with(json!({ "hold": name }));
+        let report = setup.audited(act, pins::release(setup, log, &chosen.set, name)).await?;
         shell.out.result("hold", &report, |report| format!("the hold on {} is ended\n", report.set));
         return Ok(0);
     }
-    let report = pins::hold_by_hand(setup, log, &chosen.set, length(&args.length)?).await?;
+    let act = Act::of("hold").job(chosen.set.job()).on(&chosen.set).with(json!({ "for": args.length }));
+    let report = setup.audited(act, pins::hold_by_hand(setup, log, &chosen.set, length(&args.length)?)).await?;
     shell.out.result("hold", &report, |report| {
         let (name, end) = (report.hold.clone().unwrap_or_default(), report.until.map_or_else(String::new, |at| when(at, &chosen.zone)));
         format!("{} is held until {end}; end it earlier: drctl hold {} --release {name}\n", report.set, report.set)

@@ -8,6 +8,7 @@ use crate::cli::output::{bytes, count, table};
 use crate::error::{Error, Kind, Result};
 use crate::open::{Opened, no_such_job, policy::prune_policy};
 use crate::ops::prune::{PruneOptions, PruneReport, prune};
+use crate::state::Act;
 
 /// Plans the jobs, and with `--apply` deletes. The first error decides the exit code; jobs after it are still pruned.
 pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
@@ -24,7 +25,12 @@ pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
     let (mut reports, mut first_error, mut code) = (Vec::new(), None, 0);
     for job in config.jobs.iter().filter(|job| args.job.as_ref().is_none_or(|name| name == job.name.as_str())) {
         let policy = prune_policy(job, opened.setup.clock.now());
-        match prune(&opened.setup, &policy, options).await {
+        let pruning = prune(&opened.setup, &policy, options);
+        let pruned = match args.apply {
+            true => opened.setup.audited(Act::of("prune").job(&job.name), pruning).await,
+            false => pruning.await,
+        };
+        match pruned {
             Ok(report) => {
                 if !report.retained.is_empty() && code == 0 {
                     code = Kind::Denied.exit_code();

@@ -18,12 +18,15 @@ use crate::error::Result;
 use crate::model::figures::{count, duration};
 use crate::model::{Clock, Secret, Severity};
 use crate::notify::http::{Http, LONGEST_PAUSE};
-use crate::notify::policy::{self, Wants};
+use crate::notify::policy::{self, Pace, Wants};
 use crate::notify::{Alert, Clean, Cleaner, Delivered, Fact, Message, Notifier, Undelivered, What, ways};
 use crate::state::{Incident, NewAlert, QueueState, Queued, Raised, StateFile};
 
 /// Messages of one notifier that one call sends at most.
 const AT_ONCE: usize = 20;
+
+/// Whom the end of an incident could not be told within this time is not told of it.
+const CLOSED_WITHIN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What the desk needs besides the configuration.
 #[derive(Clone, Debug)]
@@ -210,7 +213,7 @@ impl Desk {
         let problem = queued.fold(None, |first, next| first.or(next));
         let Some(key) = report.incident.as_deref().filter(|_| report.what == What::RunReport) else { return problem };
         let told = if report.is_good_run() {
-            self.clear(key, Some(&report.title), report.lines.get(..1).unwrap_or_default())
+            self.clear(key, Some(&again(&report)), report.lines.get(..1).unwrap_or_default())
         } else {
             let alert = Alert {
                 key: key.to_owned(),
@@ -277,8 +280,9 @@ impl Desk {
             // A folder that cannot be written to must not keep what is known from going out.
             Some(Err(_)) | None => None,
         };
+        let since = self.clock.now().saturating_sub(CLOSED_WITHIN).unwrap_or(Timestamp::MIN);
         for books in self.all_books() {
-            for incident in books.incidents_to_tell().unwrap_or_default() {
+            for incident in books.incidents_to_tell(since).unwrap_or_default() {
                 // What cannot be written down now is due the next time, too.
                 let _ = self.settle(books, &incident);
             }
@@ -419,7 +423,8 @@ impl Desk {
             let Some(what) = policy::incident(incident, own, route.wants, self.clock.now()) else { continue };
             let text = json(&self.cleaner.clean(self.of_incident(incident, what)));
             let alert = NewAlert { notifier: &route.name, severity: incident.severity, message: &text };
-            books.incident_tell(incident, &alert, what == What::IncidentRecovered)?;
+            let closes = what == What::IncidentRecovered || route.wants.pace == Pace::Runs;
+            books.incident_tell(incident, &alert, closes)?;
         }
         Ok(())
     }
@@ -505,6 +510,15 @@ impl Desk {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|p| p.into_inner())
+}
+
+/// `jisu: recovered, backup done`.
+fn again(report: &Message) -> String {
+    let job = report.job.as_deref().unwrap_or_default();
+    match report.title.strip_prefix(job).and_then(|rest| rest.strip_prefix(": ")) {
+        Some(rest) => format!("{job}: recovered, {rest}"),
+        None => format!("recovered: {}", report.title),
+    }
 }
 
 fn digest_key(notifier: &str) -> String {

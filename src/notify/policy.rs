@@ -46,6 +46,10 @@ pub fn incident(incident: &Incident, told: Option<&Told>, wants: Wants, now: Tim
         let open = incident.recovered_at.is_none() && incident.severity >= wants.least;
         return open.then_some(What::IncidentOpened);
     };
+    if wants.pace == Pace::Runs {
+        // The next good run tells it the rest.
+        return None;
+    }
     if incident.recovered_at.is_some() {
         return (!told.closed).then_some(What::IncidentRecovered);
     }
@@ -126,6 +130,8 @@ mod tests {
             ((2, Critical, false), Some((1, Warning, false)), Single, Info, 0, Some(What::IncidentOpen)),
             ((2, Warning, true), Some((1, Warning, false)), Single, Critical, 0, Some(What::IncidentRecovered)),
             ((2, Warning, true), Some((2, Warning, true)), Single, Info, DAY, None),
+            ((1, Critical, false), None, Runs, Info, 0, Some(What::IncidentOpened)),
+            ((2, Critical, false), Some((1, Warning, true)), Runs, Info, DAY, None),
         ];
         for (i, (seen_as, told_as, pace, least, minutes, want)) in cases.iter().enumerate() {
             let incident_seen = seen(seen_as.0, seen_as.1, seen_as.2);

@@ -33,7 +33,13 @@ impl Notifier for SlackWebhook {
         let body = json!({ "text": text, "blocks": blocks, "unfurl_links": false }).to_string().into_bytes();
         let answer = self.http.send("Slack", Method::POST, &url, &[], Some((JSON, body))).await?;
         if answer.is_good() {
-            return Ok(Delivered { thread: None, status: Some(answer.status) });
+            // `ok` is what Slack says.
+            return match serde_json::from_str::<Value>(&answer.body) {
+                Ok(value) if value["ok"] == Value::Bool(false) => Err(refused(&value, &answer, "the channel")),
+                // A page is of something in between.
+                _ if answer.body.trim_start().starts_with('<') => Err(not_slack(&answer)),
+                _ => Ok(Delivered { thread: None, status: Some(answer.status) }),
+            };
         }
         let word = word_of(answer.body.trim());
         let hint = word.as_deref().and_then(|word| next_step(word, "the channel"));
@@ -108,22 +114,27 @@ impl SlackToken {
         }
         match value {
             Some(value) if value["ok"] == Value::Bool(true) => Ok((answer.status, value)),
-            Some(_) => {
-                let word = word.unwrap_or_else(|| "no word".to_owned());
-                let kind = if PASSING.contains(&word.as_str()) { Kind::Unreachable } else { Kind::Denied };
-                let mut error = Error::new(kind, format!("Slack refused: {word}"));
-                if let Some(hint) = next_step(&word, &self.channel) {
-                    error = error.hint(hint);
-                }
-                Err(Undelivered { error, status: Some(answer.status), word: Some(word), retry_after: answer.retry_after })
-            }
-            // Something in between answered in its place.
-            None => {
-                let error = Error::new(Kind::Unreachable, "what answered does not speak like Slack").hint("is there a proxy in between?");
-                Err(Undelivered { error, status: Some(answer.status), word: None, retry_after: answer.retry_after })
-            }
+            Some(value) => Err(refused(&value, &answer, &self.channel)),
+            None => Err(not_slack(&answer)),
         }
     }
+}
+
+/// Slack says no, and why.
+fn refused(value: &Value, answer: &Answer, channel: &str) -> Undelivered {
+    let word = value["error"].as_str().and_then(word_of).unwrap_or_else(|| "no word".to_owned());
+    let kind = if PASSING.contains(&word.as_str()) { Kind::Unreachable } else { Kind::Denied };
+    let mut error = Error::new(kind, format!("Slack refused: {word}"));
+    if let Some(hint) = next_step(&word, channel) {
+        error = error.hint(hint);
+    }
+    Undelivered { error, status: Some(answer.status), word: Some(word), retry_after: answer.retry_after }
+}
+
+/// Something in between answered in its place.
+fn not_slack(answer: &Answer) -> Undelivered {
+    let error = Error::new(Kind::Unreachable, "what answered does not speak like Slack").hint("is there a proxy in between?");
+    Undelivered { error, status: Some(answer.status), word: None, retry_after: answer.retry_after }
 }
 
 /// Words of Slack's for what passes by itself.

@@ -111,12 +111,17 @@ impl StateFile {
 
     /// Incidents that are open, the oldest first.
     pub fn incidents_open(&self) -> Result<Vec<Incident>> {
-        self.incidents("recovered_at IS NULL")
+        self.incidents("recovered_at IS NULL AND ?1 = ''", "")
     }
 
-    /// Incidents of which a notifier may have to be told: open ones, and those whose end was not told to somebody.
-    pub fn incidents_to_tell(&self) -> Result<Vec<Incident>> {
-        self.incidents("recovered_at IS NULL OR id IN (SELECT incident FROM incident_told WHERE closed = 0)")
+    /// Incidents of which a notifier may have to be told: open ones, and those that ended after `since` and whose end was not told to
+    /// somebody. Who is not there any more after that time will not be told.
+    pub fn incidents_to_tell(&self, since: Timestamp) -> Result<Vec<Incident>> {
+        let since = since.to_string();
+        self.incidents(
+            "recovered_at IS NULL OR (recovered_at > ?1 AND id IN (SELECT incident FROM incident_told WHERE closed = 0))",
+            &since,
+        )
     }
 
     /// What notifiers were told of an incident.
@@ -163,11 +168,11 @@ impl StateFile {
         Ok(found.map_err(|e| self.trouble("read incidents from", e))?.flatten())
     }
 
-    fn incidents(&self, which: &str) -> Result<Vec<Incident>> {
+    fn incidents(&self, which: &str, since: &str) -> Result<Vec<Incident>> {
         let failed = |e| self.trouble("read incidents from", e);
         let connection = self.connection();
         let mut query = connection.prepare(&format!("SELECT {COLUMNS} FROM incidents WHERE {which} ORDER BY id")).map_err(failed)?;
-        let rows = query.query_map([], raw_row).map_err(failed)?;
+        let rows = query.query_map([since], raw_row).map_err(failed)?;
         rows.map(|raw| self.incident(raw.map_err(failed)?)).collect()
     }
 

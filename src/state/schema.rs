@@ -159,3 +159,33 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, now: Timestamp) 
     transaction.pragma_update(None, "user_version", latest()).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::SystemClock;
+    use crate::state::StateFile;
+
+    #[test]
+    fn a_file_of_every_earlier_version_is_brought_up_to_date_with_what_is_in_it() {
+        for version in 1..STEPS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("state.sqlite");
+            let old = Connection::open(&path).unwrap();
+            for (n, (name, step)) in STEPS[..version].iter().enumerate() {
+                old.execute_batch(step).unwrap();
+                old.execute("INSERT INTO migrations VALUES (?1, ?2, '2025-01-01T00:00:00Z')", (n as i64 + 1, name)).unwrap();
+            }
+            old.pragma_update(None, "application_id", APPLICATION).unwrap();
+            old.pragma_update(None, "user_version", version as i64).unwrap();
+            old.execute("INSERT INTO settings VALUES ('k', 'v')", []).unwrap();
+            drop(old);
+            let state = StateFile::open(&path, Arc::new(SystemClock)).unwrap();
+            assert_eq!(state.setting("k").unwrap().as_deref(), Some("v"));
+            assert_eq!(state.queue_states().unwrap(), []);
+            assert_eq!(state.incidents_open().unwrap(), []);
+        }
+    }
+}
