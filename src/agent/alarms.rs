@@ -54,6 +54,8 @@ pub struct JobView<'a> {
     pub facts: Option<&'a Facts>,
     /// Since when a run of it is under way, and what.
     pub running: Option<(Timestamp, &'a str)>,
+    /// Its newest backup failed, which is told, with what would be lost: the same is not told once more under other names.
+    pub failing: bool,
     /// Of its newest backups, which came to no whole set.
     pub failed_runs: &'a [bool],
     /// Since when this agent knows of the job: before that nothing can be late.
@@ -89,7 +91,7 @@ pub fn of_job(view: &JobView<'_>, now: Timestamp) -> Vec<Alert> {
         Some(_) => "by objectives.rpo",
         None => "twice the time between two scheduled backups",
     };
-    if let (Some(allowed), Some(facts)) = (allowed, view.facts) {
+    if let (Some(allowed), Some(facts), false) = (allowed, view.facts, view.failing) {
         let (late, lines) = match facts.safe_until {
             Some(safe) => (
                 seconds(now, safe) > as_seconds(allowed),
@@ -116,9 +118,11 @@ pub fn of_job(view: &JobView<'_>, now: Timestamp) -> Vec<Alert> {
         )];
         found.push(alert("long", Severity::Warning, format!("{what} takes long"), lines, "drctl status".into()));
     }
-    let failed = view.failed_runs.iter().filter(|failed| **failed).count();
-    if view.failed_runs.len() >= RUNS_NEEDED && failed as f64 > view.failed_runs.len() as f64 * FAILED_SHARE {
-        let lines = vec![format!("{failed} of its last {} backups came to no whole set", view.failed_runs.len())];
+    // An outage that lasted is one failure, which was told when it began: this is about jobs that fail again and again.
+    let again = |at: &usize| view.failed_runs[*at] && (*at == 0 || !view.failed_runs[at - 1]);
+    let failed = (0..view.failed_runs.len()).filter(again).count();
+    if !view.failing && view.failed_runs.len() >= RUNS_NEEDED && failed as f64 > view.failed_runs.len() as f64 * FAILED_SHARE {
+        let lines = vec![format!("{failed} times in its last {} backups it came to no whole set", view.failed_runs.len())];
         found.push(alert("failing", Severity::Warning, "backups fail often".into(), lines, "drctl status".into()));
     }
     if let Some(facts) = view.facts {
@@ -227,6 +231,7 @@ mod tests {
             max_total_size: None,
             facts,
             running: None,
+            failing: false,
             failed_runs: &[],
             since: at(0),
         }
@@ -249,6 +254,7 @@ mod tests {
         // Never a good set: only once there could have been one.
         let none = Facts { groups_without_good: vec!["main".into()], ..Facts::default() };
         assert_eq!((of_job(&view(&job, Some(&none)), at(47)).len(), of_job(&view(&job, Some(&none)), at(49)).len()), (0, 1));
+        assert!(of_job(&JobView { failing: true, ..view(&job, Some(&none)) }, at(49)).is_empty(), "told as a failed backup");
         // A job that nobody scheduled is late for nothing.
         assert!(of_job(&JobView { interval: None, ..view(&job, Some(&none)) }, at(9999)).is_empty());
     }
@@ -259,10 +265,12 @@ mod tests {
         let running = JobView { running: Some((at(0), "backup")), ..view(&job, None) };
         assert_eq!(keys(&of_job(&running, at(1))), ["alarm:long:shop"]);
         let failed = |failed: usize, of: usize| {
-            let runs: Vec<bool> = (0..of).map(|n| n < failed).collect();
+            let runs: Vec<bool> = (0..of).map(|n| n % 2 == 0 && n / 2 < failed).collect();
             of_job(&JobView { failed_runs: &runs, ..view(&job, None) }, at(0)).len()
         };
-        assert_eq!([failed(2, 20), failed(3, 20), failed(9, 9), failed(1, 10), failed(2, 10)], [0, 1, 0, 0, 1]);
+        assert_eq!([failed(2, 20), failed(3, 20), failed(4, 9), failed(1, 10), failed(2, 10)], [0, 1, 0, 0, 1]);
+        let outage: Vec<bool> = (0..20).map(|n| n < 10).collect();
+        assert!(of_job(&JobView { failed_runs: &outage, ..view(&job, None) }, at(0)).is_empty(), "one outage");
         let facts = Facts { safe_until: Some(at(50)), proven_at: [(Grade::ReadBack, at(0))].into(), ..Facts::default() };
         let proofs = JobView { verified_within: Some(hours(40)), drilled_within: Some(hours(60)), ..view(&job, Some(&facts)) };
         assert_eq!(keys(&of_job(&proofs, at(41))), ["alarm:verified:shop"]);

@@ -1,6 +1,6 @@
 //! The agent itself: [`Agent::tick`] looks once at clock, schedule, runs and configuration and returns at once; [`serve`] ticks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,16 @@ use crate::agent::lifecycle::{self, Manager};
 use crate::agent::log::{Log, RunLog};
 use crate::agent::schedule::{self, Due, What, table::Table};
 use crate::agent::work::{Done, Work, groups};
-use crate::config::environment::Environment;
 use crate::config::load::load;
 use crate::config::reload::{Reload, reload};
-use crate::config::typed::{Config, StorePlace};
+use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Clock, JobName, Severity};
 use crate::notify::words::{self, DigestJob};
 use crate::notify::{Alert, Desk, desk::DeskOptions};
 use crate::observe::Bus;
 use crate::open::policy::pace;
-use crate::open::{Opened, STATE_FILE, Surroundings, history, load_options, stores};
+use crate::open::{Opened, STATE_FILE, Surroundings, history, stores};
 use crate::ops::restore::journal::RestoreNote;
 use crate::state::{RunOutcome, RunRow, StateFile};
 
@@ -34,6 +33,9 @@ const AT_ONCE: usize = 4;
 
 /// Longest time between two looks at the clock: it may be set, and the machine may sleep.
 const TICK: Duration = Duration::from_secs(2);
+
+/// How often the configuration's files are looked at.
+const FILES: SignedDuration = SignedDuration::from_secs(5);
 
 /// How often alarms are judged while nothing happens.
 const JUDGE: SignedDuration = SignedDuration::from_secs(60);
@@ -62,7 +64,10 @@ pub struct Agent {
     looking: bool,
     next_look: Timestamp,
     next_judgement: Timestamp,
+    /// Of each job the longest time between two scheduled backups of one group.
+    intervals: BTreeMap<JobName, Duration>,
     files: Vec<FileMark>,
+    next_file_look: Timestamp,
     refused: Option<String>,
     again: Vec<Due>,
     stopping: bool,
@@ -92,7 +97,7 @@ struct FileMark {
 impl Agent {
     /// Loads the configuration and takes up where an earlier agent left off. [`Kind::Config`] when the configuration is wrong.
     pub async fn start(around: Surroundings, log: Log) -> Result<Agent> {
-        let config = load(&load_options(around.config.as_deref()))?;
+        let config = load(&around.load_options())?;
         for warning in &config.warnings {
             log.line("warn", None, &warning.to_string());
         }
@@ -102,8 +107,9 @@ impl Agent {
         let marks =
             state.as_ref().map(|state| state.schedule_marks(&config.repository.id)).transpose().unwrap_or_default().unwrap_or_default();
         let table = Table::new(schedule::entries(&config), &marks, now, &seed);
-        let desk = Arc::new(desk(&config, state.clone(), &around.clock));
+        let desk = Arc::new(desk(&config, state.clone(), &around));
         let files = marks_of(&config);
+        let intervals = intervals(&config, now);
         let mut agent = Agent {
             around,
             log,
@@ -118,7 +124,9 @@ impl Agent {
             looking: false,
             next_look: now,
             next_judgement: now,
+            intervals,
             files,
+            next_file_look: now,
             refused: None,
             again: Vec::new(),
             stopping: false,
@@ -194,7 +202,7 @@ impl Agent {
             return;
         }
         let now = self.around.clock.now();
-        self.look_at_files().await;
+        self.look_at_files(now).await;
         self.begin_due(now);
         if !self.looking && now >= self.next_look {
             self.look();
@@ -405,22 +413,22 @@ impl Agent {
     /// Raises what is wrong now and clears what no longer is.
     fn judge(&mut self, now: Timestamp) {
         self.next_judgement = now.saturating_add(JUDGE).unwrap_or(now);
+        let open: BTreeSet<String> = self.desk.open_incidents().unwrap_or_default().into_iter().map(|incident| incident.key).collect();
         let mut found = Vec::new();
         for job in &self.config.jobs {
             let failed = self.failed_runs(&job.name);
-            let schedules = job.sources.iter().filter_map(|s| s.schedule.as_ref()).chain([&job.schedule]);
-            let interval = schedules.filter_map(|schedule| pace(schedule, &job.timezone, now)).map(|(_, interval)| interval).max();
             let running = self.running.get(&job.name);
             let view = JobView {
                 job: &job.name,
                 rpo: job.objectives.rpo,
-                interval,
+                interval: self.intervals.get(&job.name).copied(),
                 max_duration: job.objectives.max_duration,
                 verified_within: job.objectives.verified_within,
                 drilled_within: job.objectives.drilled_within,
                 max_total_size: job.objectives.max_total_size,
                 facts: self.known.get(&job.name),
                 running: running.map(|running| (running.since, running.what.name())),
+                failing: open.contains(&words::backup_incident(job.name.as_str())),
                 failed_runs: &failed,
                 since: self.started_at,
             };
@@ -432,10 +440,8 @@ impl Agent {
         for alert in &found {
             self.raise(alert.clone());
         }
-        for incident in self.desk.open_incidents().unwrap_or_default() {
-            if incident.key.starts_with(alarms::PREFIX) && !found.iter().any(|alert| alert.key == incident.key) {
-                self.tell(self.desk.clear(&incident.key, None, &[]));
-            }
+        for key in open.iter().filter(|key| key.starts_with(alarms::PREFIX) && !found.iter().any(|alert| alert.key == **key)) {
+            self.tell(self.desk.clear(key, None, &[]));
         }
     }
 
@@ -465,7 +471,7 @@ impl Agent {
     /// Reads the configuration again now, whether its files changed or not.
     pub async fn reload(&mut self) {
         self.files = marks_of(&self.config);
-        let read = load(&load_options(self.around.config.as_deref()));
+        let read = load(&self.around.load_options());
         match reload(&self.config, read) {
             Reload::Same => {
                 self.refused = None;
@@ -492,10 +498,11 @@ impl Agent {
                 self.refused = None;
                 self.config = Arc::from(config);
                 self.files = marks_of(&self.config);
+                self.intervals = intervals(&self.config, now);
                 self.table.reload(schedule::entries(&self.config), now);
                 self.keep_marks();
                 self.keep_configuration();
-                self.desk = Arc::new(desk(&self.config, self.state.clone(), &self.around.clock));
+                self.desk = Arc::new(desk(&self.config, self.state.clone(), &self.around));
                 self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
                 self.known.retain(|job, _| self.config.job(job.as_str()).is_some());
                 self.next_look = now;
@@ -513,11 +520,16 @@ impl Agent {
         &self.config
     }
 
-    async fn look_at_files(&mut self) {
-        let now = marks_of(&self.config);
-        if now != self.files {
+    async fn look_at_files(&mut self, now: Timestamp) {
+        let until = self.next_file_look.duration_since(now);
+        if until > SignedDuration::ZERO && until <= FILES {
+            return;
+        }
+        self.next_file_look = now.saturating_add(FILES).unwrap_or(now);
+        let found = marks_of(&self.config);
+        if found != self.files {
             // Somebody may still be writing: what is half there is read once more when it is whole.
-            self.files = now;
+            self.files = found;
             self.reload().await;
         }
     }
@@ -597,8 +609,8 @@ impl Agent {
 const STATE_ALARM: &str = "state";
 const CONFIG_ALARM: &str = "config";
 
-fn desk(config: &Config, state: Option<Arc<StateFile>>, clock: &Arc<dyn Clock>) -> Desk {
-    Desk::new(config, state, clock.clone(), DeskOptions::new(stores::host(), Environment::system()))
+fn desk(config: &Config, state: Option<Arc<StateFile>>, around: &Surroundings) -> Desk {
+    Desk::new(config, state, around.clock.clone(), DeskOptions::new(stores::host(), around.environment.clone()))
 }
 
 /// The state file with the runs that were found interrupted, or why it cannot be used.
@@ -612,6 +624,15 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> (Option<Arc<StateFile>
         Ok((state, interrupted)) => (Some(state), interrupted, None),
         Err(error) => (None, Vec::new(), Some(error.to_string())),
     }
+}
+
+fn intervals(config: &Config, now: Timestamp) -> BTreeMap<JobName, Duration> {
+    let of = |job: &Job| {
+        let schedules = job.sources.iter().filter_map(|source| source.schedule.as_ref()).chain([&job.schedule]);
+        let longest = schedules.filter_map(|schedule| pace(schedule, &job.timezone, now)).map(|(_, interval)| interval).max();
+        longest.map(|interval| (job.name.clone(), interval))
+    };
+    config.jobs.iter().filter_map(of).collect()
 }
 
 /// The files of a configuration, those of `jobs/` that came since among them.

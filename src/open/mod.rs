@@ -50,12 +50,28 @@ pub struct Surroundings {
     pub cancel: CancellationToken,
     /// Now.
     pub clock: Arc<dyn Clock>,
+    /// Variables.
+    pub environment: Environment,
 }
 
 impl Surroundings {
     /// For a verb that needs a configuration, by the system's clock.
     pub fn new(verb: &'static str, config: Option<PathBuf>, bus: Bus, cancel: CancellationToken) -> Self {
-        Surroundings { verb, config, repo: None, recovery: None, bus, cancel, clock: Arc::new(SystemClock) }
+        Surroundings {
+            verb,
+            config,
+            repo: None,
+            recovery: None,
+            bus,
+            cancel,
+            clock: Arc::new(SystemClock),
+            environment: Environment::system(),
+        }
+    }
+
+    /// How the configuration is found and read.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions { config: self.config.clone(), ..LoadOptions::new(self.environment.clone()) }
     }
 }
 

@@ -1,0 +1,302 @@
+//! The agent in fast time: its own code, real sources and stores, a clock that the test sets.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use drctl::agent::log::Log;
+use drctl::agent::service::Agent;
+use drctl::config::environment::Environment;
+use drctl::model::{Clock, TestClock, Timestamp};
+use drctl::observe::Bus;
+use drctl::open::Surroundings;
+use drctl::state::{RunOutcome, StateFile};
+use tokio_util::sync::CancellationToken;
+
+#[path = "support/cli.rs"]
+mod cli;
+#[path = "support/http_standin.rs"]
+mod http_standin;
+#[path = "support/shop.rs"]
+mod shop;
+#[path = "support/postgres.rs"]
+mod support;
+
+use cli::Home;
+use http_standin::{Got, Standin};
+use shop::Shop;
+
+/// An agent over the configuration of a home.
+struct Bench {
+    clock: Arc<TestClock>,
+    agent: Agent,
+}
+
+fn around(home: &Home, clock: &Arc<TestClock>) -> Surroundings {
+    let mut vars = home.env.clone();
+    vars.push(("STATE_DIRECTORY".into(), home.state().display().to_string()));
+    vars.push(("PATH".into(), std::env::var("PATH").unwrap()));
+    let environment = Environment::of(home.path(""), vars);
+    let around = Surroundings::new("agent", Some(home.path("drctl.yaml")), Bus::new(), CancellationToken::new());
+    Surroundings { clock: clock.clone(), environment, ..around }
+}
+
+impl Bench {
+    async fn start(home: &Home, now: &str) -> Bench {
+        let clock = Arc::new(TestClock::at(now.parse().unwrap()));
+        let agent = Agent::start(around(home, &clock), Log::silent(clock.clone())).await.unwrap();
+        Bench { clock, agent }
+    }
+
+    /// Ticks every `step` seconds until `until`; whatever begins ends before the next tick.
+    async fn go(&mut self, until: &str, step: i64) {
+        let until: Timestamp = until.parse().unwrap();
+        while self.clock.now() < until {
+            self.agent.tick().await;
+            self.agent.settle().await;
+            self.agent.tick().await;
+            self.agent.deliver().await;
+            self.clock.step_seconds(step);
+        }
+    }
+
+    fn alerts(&self) -> Vec<String> {
+        self.agent.desk().open_incidents().unwrap().into_iter().map(|incident| incident.key).collect()
+    }
+}
+
+fn runs(home: &Home) -> Vec<(String, RunOutcome, String)> {
+    let state = StateFile::open(&home.state().join("state.sqlite"), Arc::new(drctl::model::SystemClock)).unwrap();
+    let mut rows = state.runs(None, None, 100).unwrap();
+    rows.reverse();
+    rows.into_iter().map(|row| (row.verb, row.outcome, row.started_at.strftime("%d %H:%M").to_string())).collect()
+}
+
+fn titles(got: &[Got]) -> Vec<String> {
+    got.iter().map(|got| got.json()["message"]["title"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// The first of August 2027 is a Sunday: everything that jisu's crontab has is due on that day.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_day_of_jisus_crontab() {
+    let shop = Shop::new();
+    let hears = Standin::new();
+    let text = std::fs::read_to_string(shop.home.path("drctl.yaml")).unwrap();
+    let text = text.replace("timezone: UTC", "timezone: Asia/Shanghai").replace(
+        "    sources:",
+        "    schedule: { full: \"0 2 * * *\", incremental: \"0 3 * * 0\", archive: \"0 4 1 * *\", verify: \"0 6 * * *\" }\n    \
+         objectives: { rpo: 26h }\n    sources:",
+    );
+    let notify = format!("notify: [{{ webhook: {{ url: \"{}\", success: each, digest: never }} }}]\n", hears.url("/hook"));
+    shop.home.write("drctl.yaml", &format!("{notify}{text}"));
+    // Midnight in Shanghai, then a day and half an hour.
+    let mut bench = Bench::start(&shop.home, "2027-07-31T16:00:00Z").await;
+    bench.go("2027-08-01T16:30:00Z", 600).await;
+
+    let sets = shop.home.json(&["list"]);
+    let made: Vec<String> =
+        sets["result"]["sets"].as_array().unwrap().iter().map(|s| s["started_at"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(made, ["2027-07-31T18:00:00Z", "2027-07-31T19:00:00Z", "2027-07-31T20:00:00Z"], "02:00, 03:00 and 04:00 in Shanghai");
+    let grades: Vec<&str> = sets["result"]["sets"].as_array().unwrap().iter().map(|s| s["grade"].as_str().unwrap()).collect();
+    assert_eq!(grades, ["read-back"; 3], "06:00 verified each that nobody had read");
+    let verbs: Vec<String> = runs(&shop.home).into_iter().map(|(verb, outcome, at)| format!("{verb} {at} {outcome:?}")).collect();
+    assert_eq!(
+        verbs,
+        ["backup 31 18:00 Finished(0)", "backup 31 19:00 Finished(0)", "backup 31 20:00 Finished(0)", "verify 31 22:00 Finished(0)"]
+    );
+    let told: Vec<String> = titles(&hears.got()).into_iter().filter(|title| !title.contains("clocks")).collect();
+    assert_eq!(told, ["shop: backup done", "shop: backup done", "shop: backup done"], "one for each good run, as it was asked for");
+    let report = hears.got()[2].json()["message"].clone();
+    let facts: Vec<String> = report["facts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| format!("{}: {}", f["label"].as_str().unwrap(), f["value"].as_str().unwrap()))
+        .collect();
+    assert!(facts.iter().any(|fact| fact.starts_with("postgres: ") && fact.contains("rows")), "{facts:?}");
+    assert!(facts.iter().any(|fact| fact.starts_with("Spread of times: ")), "{facts:?}");
+    // The clock of this test is ahead of the store's own, which is noticed.
+    assert_eq!(bench.alerts(), ["alarm:clock"]);
+}
+
+const ONE_JOB: &str = r#"jobs:
+  - job: shop
+    timezone: UTC
+    schedule: { full: "0 2 * * *" }
+    sources: [ { command: { name: data, run: [cat, data] } } ]
+"#;
+
+fn home(jobs: &str) -> Home {
+    let home = Home::new();
+    home.write("data", "one");
+    home.init(jobs);
+    home
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_failures_are_two_messages_and_a_success_ends_it() {
+    let home = home(&ONE_JOB.replace("0 2 * * *", "0 * * * *"));
+    let hears = Standin::new();
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &format!("notify: [{{ webhook: {{ url: \"{}\", digest: never }} }}]\n{text}", hears.url("/")));
+    let mut bench = Bench::start(&home, "2027-01-01T00:30:00Z").await;
+    std::fs::rename(home.path("data"), home.path("gone")).unwrap();
+    bench.go("2027-01-01T10:40:00Z", 1200).await;
+    assert!(bench.alerts().contains(&"backup:shop".to_owned()), "{:?}", bench.alerts());
+    std::fs::rename(home.path("gone"), home.path("data")).unwrap();
+    bench.go("2027-01-01T11:40:00Z", 1200).await;
+    assert_eq!(runs(&home).iter().filter(|(_, outcome, _)| *outcome == RunOutcome::Finished(1)).count(), 10);
+    let told: Vec<String> = titles(&hears.got()).into_iter().filter(|title| title.contains("backup")).collect();
+    assert_eq!(told, ["shop: backup failed", "shop: recovered, backup done"]);
+    assert!(!bench.alerts().contains(&"backup:shop".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f59_what_was_missed_is_made_up_for_once() {
+    let home = home(ONE_JOB);
+    let mut bench = Bench::start(&home, "2027-01-01T01:00:00Z").await;
+    bench.go("2027-01-01T03:00:00Z", 1800).await;
+    drop(bench);
+    // Off for three days.
+    let mut bench = Bench::start(&home, "2027-01-04T10:00:00Z").await;
+    bench.go("2027-01-04T11:00:00Z", 600).await;
+    assert_eq!(runs(&home).len(), 2, "{:?}", runs(&home));
+    drop(bench);
+    // At the due minute, and again right after.
+    for now in ["2027-01-05T02:00:00Z", "2027-01-05T02:00:20Z"] {
+        let mut bench = Bench::start(&home, now).await;
+        bench.go(&now.replace("T02:00", "T02:01"), 20).await;
+    }
+    assert_eq!(runs(&home).len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f60_a_broken_file_is_refused_and_the_old_configuration_stays() {
+    let home = home(ONE_JOB);
+    let mut bench = Bench::start(&home, "2027-01-01T00:00:00Z").await;
+    let good = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &good.replace("schedule:", "schedul:"));
+    bench.clock.step_seconds(10);
+    bench.agent.tick().await;
+    let refused = bench.agent.refused().unwrap().to_owned();
+    let line = 1 + good.lines().position(|line| line.contains("schedule:")).unwrap();
+    assert!(refused.contains(&format!("drctl.yaml:{line}:")) && refused.contains("schedul"), "{refused}");
+    assert_eq!(bench.alerts(), ["config"]);
+    bench.go("2027-01-01T02:10:00Z", 600).await;
+    assert_eq!(runs(&home).len(), 1, "it runs by the old one");
+    // A person goes back, and all is well.
+    let back = home.ok(&["config", "rollback"]);
+    assert!(back.out.contains("wrote ") && std::fs::read_to_string(home.path("drctl.yaml")).unwrap() == good, "{}", back.out);
+    assert!(home.path("drctl.yaml.before-rollback").exists());
+    bench.clock.step_seconds(10);
+    bench.agent.tick().await;
+    assert_eq!((bench.agent.refused(), bench.alerts().contains(&"config".to_owned())), (None, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f61_a_run_under_way_keeps_its_configuration_and_a_removed_source_its_sets() {
+    let jobs =
+        ONE_JOB.replace("run: [cat, data] } }", "run: [sh, -c, \"sleep 2; cat data\"] } }, { command: { name: more, run: [cat, data] } }");
+    let home = home(&jobs);
+    let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
+    bench.clock.step_seconds(61);
+    bench.agent.tick().await;
+    assert_eq!(bench.agent.busy(), 1);
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &text.replace(", { command: { name: more, run: [cat, data] } }", ""));
+    bench.clock.step_seconds(10);
+    bench.agent.tick().await;
+    assert_eq!((bench.agent.config().jobs[0].sources.len(), bench.agent.busy()), (1, 1), "the new one is in use, and the run goes on");
+    bench.agent.settle().await;
+    let show = home.json(&["show", &home.newest()]);
+    let sources: Vec<&str> = show["result"]["sources"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(sources, ["data", "more", "drctl"], "the run ended as it began");
+    bench.go("2027-01-02T02:10:00Z", 3600).await;
+    assert_eq!(home.sets().len(), 2, "the sets of a source that was taken out stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_job_changed_leaves_another_that_runs_alone() {
+    let jobs = format!(
+        "{}{}",
+        ONE_JOB.replace("run: [cat, data]", "run: [sh, -c, \"sleep 2; cat data\"]"),
+        ONE_JOB.replace("jobs:\n", "").replace("job: shop", "job: other")
+    );
+    let home = home(&jobs);
+    let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    bench.clock.step_seconds(61);
+    bench.agent.tick().await;
+    assert_eq!(bench.agent.busy(), 2, "two jobs run beside each other");
+    home.write("drctl.yaml", &text.replacen("job: other", "job: another", 1));
+    bench.clock.step_seconds(10);
+    bench.agent.tick().await;
+    bench.agent.settle().await;
+    let finished: Vec<_> = runs(&home).into_iter().map(|(_, outcome, _)| outcome).collect();
+    assert_eq!(finished, [RunOutcome::Finished(0); 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_an_alarm() {
+    let objectives = "    objectives: { rpo: 1h, verified_within: 3h }\n    sources:";
+    let home = home(&ONE_JOB.replace("0 2 * * *", "0 2 1 1 *").replace("    sources:", objectives));
+    home.ok(&["backup", "now"]);
+    let now = Timestamp::now();
+    let later = |hours: i64| now.checked_add(jiff::SignedDuration::from_hours(hours)).unwrap().to_string();
+    let mut bench = Bench::start(&home, &now.to_string()).await;
+    bench.go(&later(0), 60).await;
+    assert_eq!(bench.alerts(), Vec::<String>::new());
+    bench.agent.tick().await;
+    bench.agent.settle().await;
+    bench.go(&later(2), 1800).await;
+    assert!(bench.alerts().contains(&"alarm:rpo:shop".to_owned()), "{:?}", bench.alerts());
+    bench.go(&later(4), 1800).await;
+    assert!(bench.alerts().contains(&"alarm:verified:shop".to_owned()), "{:?}", bench.alerts());
+    // Somebody backs up and verifies by hand: the next look at the log sees it.
+    home.ok(&["backup", "now", "--verify", "read-back"]);
+    let clock = bench.clock.clone();
+    clock.set(Timestamp::now());
+    drop(bench);
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    bench.agent.tick().await;
+    bench.agent.settle().await;
+    bench.agent.tick().await;
+    assert_eq!(bench.alerts(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_prune_deletes_what_retention_gives_up() {
+    let jobs = ONE_JOB
+        .replace("full: \"0 2 * * *\"", "prune: \"* * * * *\"")
+        .replace("    sources:", "    retention: { keep_last: 2 }\n    sources:");
+    let home = home(&jobs);
+    for _ in 0..4 {
+        home.ok(&["backup", "now", "--verify", "read-back"]);
+    }
+    let before = home.sets();
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    bench.clock.step_seconds(61);
+    bench.agent.tick().await;
+    bench.agent.settle().await;
+    assert_eq!(home.sets(), before[2..]);
+    let audit = home.ok(&["audit"]).out;
+    assert!(audit.contains("prune"), "{audit}");
+    assert_eq!(bench.alerts(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_lets_work_finish_and_then_aborts_it() {
+    for (sleep, expected) in [(1, RunOutcome::Finished(0)), (60, RunOutcome::Finished(130))] {
+        let home = home(&ONE_JOB.replace("run: [cat, data]", &format!("run: [sh, -c, \"sleep {sleep}; cat data\"]")));
+        let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+        home.write("drctl.yaml", &format!("agent: {{ stop_within: 3s }}\n{text}"));
+        let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
+        bench.clock.step_seconds(61);
+        bench.agent.tick().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        bench.agent.stop().await;
+        assert_eq!(runs(&home)[0].1, expected);
+        assert_eq!(home.sets().len(), usize::from(sleep == 1));
+    }
+}
