@@ -5,8 +5,24 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
+use crate::catalog::encoding;
+use crate::model::record::Record;
 use crate::model::{JobName, Sha256};
 use crate::store::whole::WHOLE_LIMIT;
+
+/// Records read by one task, and tasks at once: parsing is what takes the time.
+const AT_ONCE: u64 = 64;
+const TASKS: u64 = 4;
+
+/// A record as it was kept.
+pub(crate) struct Kept {
+    /// What its bytes say.
+    pub record: Record,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their SHA-256.
+    pub sha256: Sha256,
+}
 
 /// A folder of record bytes. Deleting it costs time only.
 #[derive(Clone, Debug)]
@@ -20,15 +36,43 @@ impl Cache {
         Cache { folder: folder.into() }
     }
 
-    /// Record `number` as it was kept, hashed again; `None` when there is none or it is not what was kept.
-    pub(crate) fn read(&self, repository: &str, job: &JobName, number: u64) -> Option<Bytes> {
+    /// The records from `from` on as they were kept, hashed again, up to the first that is missing or not what was kept; not all of them at
+    /// once.
+    pub(crate) async fn read_chunk(&self, repository: &str, job: &JobName, from: u64) -> Vec<Kept> {
+        let read = |task: u64| {
+            let (cache, repository, job) = (self.clone(), repository.to_owned(), job.clone());
+            let first = from + task * AT_ONCE;
+            let run = move || (first..first + AT_ONCE).map_while(|number| cache.read(&repository, &job, number)).collect::<Vec<_>>();
+            tokio::task::spawn_blocking(run)
+        };
+        let mut all = Vec::new();
+        for (task, read) in (0..TASKS).map(read).enumerate().collect::<Vec<_>>() {
+            // A gap: what comes after it is of no use.
+            let whole = all.len() as u64 == task as u64 * AT_ONCE;
+            if let (Ok(kept), true) = (read.await, whole) {
+                all.extend(kept);
+            }
+        }
+        all
+    }
+
+    fn read(&self, repository: &str, job: &JobName, number: u64) -> Option<Kept> {
         let path = self.path(repository, job, number);
-        if std::fs::metadata(&path).ok()?.len() > WHOLE_LIMIT {
+        let mut file = std::fs::File::open(path).ok()?;
+        let length = file.metadata().ok()?.len();
+        if length > WHOLE_LIMIT {
             return None;
         }
-        let kept = std::fs::read(path).ok()?;
-        let (sha256, bytes) = kept.split_at_checked(32)?;
-        (Sha256::of(bytes).0 == sha256).then(|| Bytes::copy_from_slice(bytes))
+        let mut kept = Vec::with_capacity(length as usize);
+        std::io::Read::read_to_end(&mut file, &mut kept).ok()?;
+        let bytes = Bytes::from(kept);
+        let sha256 = Sha256::of(bytes.get(32..)?);
+        if sha256.0 != bytes[..32] {
+            return None;
+        }
+        let bytes = bytes.slice(32..);
+        let record = serde_json::from_str(encoding::split(&bytes).ok()?.json().ok()?).ok()?;
+        Some(Kept { record, bytes, sha256 })
     }
 
     /// Keeps a record that was verified. Failing costs time later, and nothing else: it is not told.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::catalog::checkpoint;
 use crate::catalog::encoding::{self, Scheme};
-use crate::catalog::keys::{KeyFile, roles_for};
+use crate::catalog::keys::{KeyFile, PublicKey, roles_for};
 use crate::catalog::rules::Rules;
 use crate::catalog::state::{Finding, Intent, KeyStanding, Pin, SetEntry, StandingProof, State};
 use crate::error::{Error, Kind, Result};
@@ -75,16 +75,7 @@ pub struct Verified {
     pub record: Record,
 }
 
-/// Whether the signature over a record is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signature {
-    /// It is.
-    Checked,
-    /// It was, when the record was first read, and a later record whose own is checked binds its bytes: see [`check_signature`].
-    Vouched,
-}
-
-/// Checks the signature of a record that was folded as [`Signature::Vouched`], and with it of all before it, which its bytes bind one by one.
+/// Checks the signature of a record that [`vouched`] let pass, and with it of all before it, which its bytes bind one by one.
 pub fn check_signature(number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<()> {
     let parts = encoding::split(bytes)?;
     let head: Envelope = serde_json::from_str(parts.json()?).map_err(|e| Error::corrupt("its JSON is wrong").because(e))?;
@@ -94,7 +85,7 @@ pub fn check_signature(number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<()
 
 /// Verifies the bytes under `number` with the keys in force there. [`Kind::Unsupported`] for a signed record of a newer format;
 /// any other error says why the record counts for nothing.
-pub fn verify(state: &State, number: u64, bytes: &[u8], signature: Signature, frame: Frame<'_>) -> Result<Verified> {
+pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<Verified> {
     let parts = encoding::split(bytes)?;
     let json = parts.json()?;
     let wrong = |e: Error| Error::corrupt("its JSON is wrong").because(e);
@@ -103,18 +94,58 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], signature: Signature, fr
         Ok(record) => (Envelope::of(&record), Ok(record)),
         Err(e) => (serde_json::from_str(json).map_err(|_| wrong(Error::corrupt("no envelope")))?, Err(e)),
     };
+    if !frame.rules.unverified_is_nothing {
+        belongs(&head, number, frame)?;
+        return Ok(Verified { record: record.map_err(wrong)? });
+    }
+    let (public, standing) = standing(state, number, &head, record.as_ref().ok(), frame)?;
+    frame.scheme.verify(public, parts.line, &encoding::record_subject(frame.job, number), parts.signature)?;
+    if head.format > FORMAT {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("record {number} has format {}, this drctl knows formats up to {FORMAT}", head.format),
+        )
+        .hint("install a newer drctl; this one will neither read nor prune here"));
+    }
+    let record = record.map_err(wrong)?;
+    may_write(&standing, &record)?;
+    Ok(Verified { record })
+}
+
+/// A record whose signature was checked when it was first read, and whose bytes a later record binds, which [`check_signature`] is asked of:
+/// everything else is judged as by [`verify`].
+pub fn vouched(state: &State, number: u64, record: Record, frame: Frame<'_>) -> Result<Verified> {
+    let head = Envelope::of(&record);
+    let (_, standing) = standing(state, number, &head, Some(&record), frame)?;
+    if head.format > FORMAT {
+        return Err(Error::corrupt("it is of a newer format"));
+    }
+    may_write(&standing, &record)?;
+    Ok(Verified { record })
+}
+
+fn belongs(head: &Envelope, number: u64, frame: Frame<'_>) -> Result<()> {
     if head.repository != frame.repository || head.job != *frame.job || head.number != number {
         return Err(Error::corrupt("it belongs to another repository, job or number"));
     }
-    if !frame.rules.unverified_is_nothing {
-        return Ok(Verified { record: record.map_err(wrong)? });
-    }
+    Ok(())
+}
+
+/// The public key that a record must be signed with, and what it may do there.
+fn standing<'a>(
+    state: &State,
+    number: u64,
+    head: &Envelope,
+    record: Option<&Record>,
+    frame: Frame<'a>,
+) -> Result<(&'a PublicKey, KeyStanding)> {
+    belongs(head, number, frame)?;
     let (file, sha256) = frame.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key file {} is not at hand", head.key)))?;
     let standing = match state.keys.get(&head.key) {
         Some(standing) => standing.clone(),
         // A new key may bring itself, and those before it: the root key vouches for its file. Otherwise no log could go on whose keys are
         // all lost or revoked.
-        None if state.takes_key(head.key) && matches!(&record, Ok(r) if introduces(r)) => {
+        None if state.takes_key(head.key) && record.is_some_and(introduces) => {
             KeyStanding { sha256: *sha256, roles: file.roles.clone(), since: number, revoked: None }
         }
         None => return Err(Error::corrupt(format!("key {} was never made valid in this log", head.key))),
@@ -125,22 +156,15 @@ pub fn verify(state: &State, number: u64, bytes: &[u8], signature: Signature, fr
     if *sha256 != standing.sha256 {
         return Err(Error::corrupt(format!("key file {} is not the one this log names", head.key)));
     }
-    if signature == Signature::Checked {
-        frame.scheme.verify(&file.public, parts.line, &encoding::record_subject(frame.job, number), parts.signature)?;
-    }
-    if head.format > FORMAT {
-        return Err(Error::new(
-            Kind::Unsupported,
-            format!("record {number} has format {}, this drctl knows formats up to {FORMAT}", head.format),
-        )
-        .hint("install a newer drctl; this one will neither read nor prune here"));
-    }
-    let record = record.map_err(wrong)?;
+    Ok((&file.public, standing))
+}
+
+fn may_write(standing: &KeyStanding, record: &Record) -> Result<()> {
     let needed = roles_for(&record.body);
     if !needed.is_empty() && !needed.iter().any(|role| standing.roles.contains(role)) {
         return Err(Error::corrupt(format!("key {} may not write a {} record", record.key, record.body.type_name())));
     }
-    Ok(Verified { record })
+    Ok(())
 }
 
 /// A `key-change` signed by the key it names or a later one. What it names is compared when it is applied.

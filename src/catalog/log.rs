@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::catalog::encoding;
 use crate::catalog::env::Guard;
-use crate::catalog::fold::{self, Frame, KeyBook, Signature};
+use crate::catalog::fold::{self, Frame, KeyBook};
 use crate::catalog::keys::{KeyFile, Role, RoleKey, roles_for};
 use crate::catalog::repository::Repository;
 use crate::catalog::rules::{self, Rules};
@@ -239,11 +239,14 @@ impl JobLog {
 
     /// Verifies and applies one record; says whether it counts. [`Kind::Corrupt`] when it does not verify, nothing applied then.
     pub(crate) async fn fold(&mut self, number: u64, bytes: &[u8]) -> Result<bool> {
-        self.fold_as(number, bytes, Signature::Checked).await
+        self.bring_keys(fold::named_keys(bytes)).await?;
+        let verified = fold::verify(&self.state, number, bytes, self.frame())?;
+        Ok(self.apply(verified, Sha256::of(bytes)))
     }
 
-    async fn fold_as(&mut self, number: u64, bytes: &[u8], signature: Signature) -> Result<bool> {
-        for key in fold::named_keys(bytes).into_iter().flatten() {
+    /// Key files that a `key-change` names, into the book.
+    async fn bring_keys(&mut self, named: Option<[u64; 2]>) -> Result<()> {
+        for key in named.into_iter().flatten() {
             if self.book.contains_key(&key) {
                 continue;
             }
@@ -255,12 +258,14 @@ impl JobLog {
                 Err(e) => return Err(e),
             }
         }
-        let frame = self.frame();
-        let verified = fold::verify(&self.state, number, bytes, signature, frame)?;
+        Ok(())
+    }
+
+    fn apply(&mut self, verified: fold::Verified, sha256: Sha256) -> bool {
         // Beside the state, which changes, the frame is what is left alone.
         let JobLog { repository, job, rules, state, book, .. } = self;
         let frame = Frame { repository: repository.id(), job, scheme: &*repository.inner.scheme, keys: book, rules: *rules };
-        Ok(state.apply(verified, Sha256::of(bytes), frame))
+        state.apply(verified, sha256, frame)
     }
 
     /// What every record of this log must agree with.
@@ -276,16 +281,29 @@ impl JobLog {
 
     async fn read_cached(&mut self) -> Result<()> {
         let Some(cache) = self.repository.env().cache.clone() else { return Ok(()) };
-        let mut number = 1;
-        let mut newest = None;
-        while let Some(bytes) = cache.read(self.repository.id(), &self.job, number) {
-            if self.fold_as(number, &bytes, Signature::Vouched).await.is_err() || self.state.findings.iter().any(Finding::stops_deletes) {
-                // Not worth a word: the store is asked instead.
-                newest = None;
+        let (mut number, mut newest) = (1, None);
+        'all: loop {
+            let chunk = cache.read_chunk(self.repository.id(), &self.job, number).await;
+            if chunk.is_empty() {
                 break;
             }
-            newest = Some((number, bytes));
-            number += 1;
+            for kept in chunk {
+                self.bring_keys(kept.record.body.key_change().map(|named| [named, kept.record.key])).await?;
+                let folded = fold::vouched(&self.state, number, kept.record, self.frame());
+                let findings = self.state.findings.len();
+                let Ok(verified) = folded else {
+                    newest = None;
+                    break 'all;
+                };
+                self.apply(verified, kept.sha256);
+                if self.state.findings[findings..].iter().any(Finding::stops_deletes) {
+                    // Not worth a word: the store is asked instead.
+                    newest = None;
+                    break 'all;
+                }
+                newest = Some((number, kept.bytes));
+                number += 1;
+            }
         }
         // The newest cached record must be what the store holds; the links then vouch for those before it.
         let agrees = match newest {

@@ -140,6 +140,14 @@ pub enum Body {
 }
 
 impl Body {
+    /// Number of the key file that a `key-change` names.
+    pub fn key_change(&self) -> Option<u64> {
+        match self {
+            Body::KeyChange { number, .. } => Some(*number),
+            _ => None,
+        }
+    }
+
     /// The record's type as written in it.
     pub fn type_name(&self) -> &'static str {
         match self {
