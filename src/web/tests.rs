@@ -1,5 +1,6 @@
 //! The pages over a real socket: a server on a free port and a client that says exactly what it is told to.
 
+mod deploy;
 mod exposition;
 mod figures;
 mod hostile;
