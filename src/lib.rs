@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Layers; each may name only what stands to its left (tests/layers.rs checks it):
-//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog, notify} ← ops ← open ← agent ← cli`.
+//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog, notify} ← ops ← open ← web ← agent ← cli`.
 //! `error` stands below them all.
 
 pub mod error;
@@ -35,6 +35,8 @@ pub mod source;
 pub mod ops;
 
 pub mod open;
+
+pub mod web;
 
 pub mod agent;
 

@@ -15,6 +15,7 @@ use crate::ops::copies::{self, CopyStatus};
 use crate::ops::details::Details;
 use crate::ops::restore::Loaders;
 use crate::ops::restore::journal::RestoreNote;
+use crate::ops::standing::Standing;
 use crate::pipeline::read::StoredArtifact;
 
 /// One set in a line.
@@ -43,7 +44,8 @@ pub struct SetLine {
 }
 
 impl SetLine {
-    fn of(entry: &SetEntry) -> Self {
+    /// The line of a set.
+    pub fn of(entry: &SetEntry) -> Self {
         let manifest = &entry.manifest;
         let grade = entry.grade(false);
         SetLine {
@@ -307,31 +309,17 @@ pub async fn status(
 }
 
 pub(crate) fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
-    let live: Vec<&SetEntry> = log.state().live().collect();
-    let good = live.iter().rev().find(|e| e.is_good() && e.grade(false).is_some());
-    let age = |entry: &&SetEntry| {
-        let oldest = entry.manifest.sources.iter().filter(|s| s.kind != super::backup::OWN_SOURCE).map(|s| s.as_of).min();
-        now.as_second() - oldest.unwrap_or(entry.manifest.started_at).as_second()
-    };
-    // What would be lost is the worst of the groups: a fresh set of files does not stand for a stale database.
-    let in_log: Vec<String> = live.iter().map(|e| e.manifest.group.clone()).collect();
-    let mut names = groups.map_or(in_log, <[String]>::to_vec);
-    names.sort();
-    names.dedup();
-    let newest_of = |group: &String| live.iter().rev().find(|e| e.manifest.group == *group && e.is_good() && e.grade(false).is_some());
-    let ages: Option<Vec<i64>> = names.iter().map(|group| newest_of(group).map(age)).collect();
-    let rpo_seconds = ages.and_then(|ages| ages.into_iter().max());
-    let without: Vec<String> = names.into_iter().filter(|group| newest_of(group).is_none()).collect();
-    let newest_bad = live.last().filter(|last| good.is_none_or(|good| good.number < last.number)).map(|e| SetLine::of(e));
+    let stands = Standing::of(log.state(), groups);
+    let rpo_seconds = stands.rpo_seconds(now);
     JobStatus {
         job: log.job().clone(),
-        sets: live.len(),
-        verified_sets: live.iter().filter(|e| e.is_good() && e.grade(false) >= Some(Grade::ReadBack)).count(),
-        stored_bytes: live.iter().map(|e| e.manifest.stored_bytes()).sum(),
-        newest_good: good.map(|e| SetLine::of(e)),
+        sets: stands.sets,
+        verified_sets: stands.verified_sets,
+        stored_bytes: stands.stored_bytes,
+        newest_good: stands.newest_good.map(SetLine::of),
         rpo_seconds,
-        groups_without_good: without,
-        newest_bad,
+        groups_without_good: stands.groups_without_good,
+        newest_bad: stands.newest_bad.map(SetLine::of),
         stale: max_age_seconds.is_some_and(|max| rpo_seconds.is_none_or(|age| age > max)),
         copies: Vec::new(),
     }

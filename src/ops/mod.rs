@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod backup;
+pub mod board;
 pub mod cat;
 pub mod choose;
 pub mod confirm;
@@ -27,6 +28,7 @@ pub mod prune;
 pub mod restore;
 pub mod retention;
 pub mod setup;
+pub mod standing;
 pub mod suspect;
 mod uploaded;
 pub mod verify;

@@ -35,7 +35,7 @@ pub use audited::{Act, Audited};
 pub use incidents::{Incident, Raised, Told};
 pub use outbox::{NewAlert, QueueState, Queued};
 pub use process::{Process, process_is_alive};
-pub use runs::{Run, RunOutcome, RunRow};
+pub use runs::{Newest, Run, RunOutcome, RunRow};
 pub use schedule::ScheduleMark;
 
 /// How long a call waits for another process that writes; each write is a matter of milliseconds.

@@ -53,6 +53,17 @@ pub struct RunRow {
     pub process: Process,
 }
 
+/// Which of a job's runs is meant by its newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newest {
+    /// The one that began last.
+    Begun,
+    /// The last of those that ended or were interrupted.
+    Ended,
+    /// The last of those that ended with exit code 0.
+    Good,
+}
+
 /// A run under way. Dropped without [`Run::finish`] it is found as interrupted, which a panic is.
 pub struct Run {
     state: Arc<StateFile>,
@@ -146,6 +157,21 @@ impl StateFile {
         let sql = select("WHERE (?1 IS NULL OR job = ?1) AND (?2 IS NULL OR verb = ?2) ORDER BY id DESC LIMIT ?3");
         let mut query = connection.prepare(&sql).map_err(failed)?;
         let rows = query.query_map((job, verb, limit), raw_row).map_err(failed)?;
+        rows.map(|raw| self.run_row(raw.map_err(failed)?)).collect()
+    }
+
+    /// The newest run of a verb for each job that has one.
+    pub fn newest_runs(&self, verb: &str, which: Newest) -> Result<Vec<RunRow>> {
+        let failed = |e| self.trouble("read runs from", e);
+        let counted = match which {
+            Newest::Begun => "",
+            Newest::Ended => "AND finished_at IS NOT NULL",
+            Newest::Good => "AND exit_code = 0 AND NOT interrupted",
+        };
+        let newest = format!("SELECT max(id) FROM runs WHERE verb = ?1 AND job IS NOT NULL {counted} GROUP BY job");
+        let connection = self.connection();
+        let mut query = connection.prepare(&select(&format!("WHERE id IN ({newest}) ORDER BY job"))).map_err(failed)?;
+        let rows = query.query_map([verb], raw_row).map_err(failed)?;
         rows.map(|raw| self.run_row(raw.map_err(failed)?)).collect()
     }
 
