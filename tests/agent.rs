@@ -300,3 +300,38 @@ async fn stopping_lets_work_finish_and_then_aborts_it() {
         assert_eq!(home.sets().len(), usize::from(sleep == 1));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_file_that_is_taken_away_or_locked_is_told_of_and_stops_no_run() {
+    let home = home(&ONE_JOB.replace("0 2 * * *", "0 * * * *"));
+    let hears = Standin::new();
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &format!("notify: [{{ webhook: {{ url: \"{}\", digest: never }} }}]\n{text}", hears.url("/")));
+    let mut bench = Bench::start(&home, "2027-01-01T00:30:00Z").await;
+    bench.go("2027-01-01T02:30:00Z", 600).await;
+    assert_eq!(home.sets().len(), 2);
+    let about_state = || titles(&hears.got()).into_iter().filter(|title| title.contains("state file")).collect::<Vec<_>>();
+    assert_eq!(about_state(), [""; 0]);
+
+    // Taken away: a new one is made, and it is said until a good run has passed.
+    for more in ["", "-wal", "-shm"] {
+        let _ = std::fs::rename(home.state().join(format!("state.sqlite{more}")), home.state().join(format!("lost{more}")));
+    }
+    bench.go("2027-01-01T02:50:00Z", 120).await;
+    let is_new = "the state file is new although there are sets".to_owned();
+    assert_eq!((about_state(), bench.alerts().contains(&"state-new".to_owned())), (vec![is_new.clone()], true));
+    bench.go("2027-01-01T03:10:00Z", 120).await;
+    assert_eq!(about_state(), [is_new.clone(), format!("{is_new}: over")]);
+    assert_eq!((home.sets().len(), runs(&home).len()), (3, 1), "what was handled is known, and the new file is used");
+
+    // Locked by another for long: runs go on, and what they were is not known.
+    let other = rusqlite::Connection::open(home.state().join("state.sqlite")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    bench.go("2027-01-01T04:10:00Z", 600).await;
+    assert_eq!(home.sets().len(), 4);
+    assert_eq!(about_state()[2..], ["the state file cannot be used".to_owned()]);
+    other.execute_batch("ROLLBACK").unwrap();
+    bench.go("2027-01-01T05:10:00Z", 600).await;
+    assert_eq!(about_state()[3..], ["the state file cannot be used: over".to_owned()]);
+    assert_eq!((home.sets().len(), runs(&home).len()), (5, 2));
+}

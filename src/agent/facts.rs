@@ -20,6 +20,8 @@ pub struct Facts {
     pub groups_without_good: Vec<String>,
     /// Live sets.
     pub sets: u64,
+    /// When the run of the oldest of them began.
+    pub oldest_at: Option<Timestamp>,
     /// Those among them that were read back or better.
     pub verified_sets: u64,
     /// Bytes of all live sets in each store.
@@ -53,6 +55,7 @@ fn of_log(log: &JobLog, groups: &[String], now: Timestamp, skew: SignedDuration)
         safe_until: status.rpo_seconds.and_then(|age| now.checked_sub(SignedDuration::from_secs(age)).ok()),
         groups_without_good: status.groups_without_good,
         sets: status.sets as u64,
+        oldest_at: log.state().live().map(|entry| entry.manifest.started_at).min(),
         verified_sets: status.verified_sets as u64,
         stored_bytes: status.stored_bytes,
         skew,

@@ -16,17 +16,22 @@ use crate::agent::log::{Log, RunLog};
 use crate::agent::schedule::{self, Due, What, table::Table};
 use crate::agent::work::{Done, Work, groups};
 use crate::config::load::load;
+use crate::config::problem::{Origin, Problems};
 use crate::config::reload::{Reload, reload};
 use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Error, Kind, Result};
-use crate::model::{Clock, JobName, Severity};
+use crate::model::{JobName, Severity};
 use crate::notify::words::{self, DigestJob};
 use crate::notify::{Alert, Desk, desk::DeskOptions};
 use crate::observe::Bus;
 use crate::open::policy::pace;
-use crate::open::{Opened, STATE_FILE, Surroundings, history, stores};
+use crate::open::{Opened, Surroundings, history, stores};
 use crate::ops::restore::journal::RestoreNote;
-use crate::state::{RunOutcome, RunRow, StateFile};
+use crate::state::{AgentLock, RunOutcome, RunRow, StateFile};
+
+mod memory;
+
+use memory::Memory;
 
 /// Jobs that run at the same time: a long one must not make a short one late.
 const AT_ONCE: usize = 4;
@@ -69,9 +74,12 @@ pub struct Agent {
     files: Vec<FileMark>,
     next_file_look: Timestamp,
     refused: Option<String>,
-    again: Vec<Due>,
+    /// Runs to be made up for, each with when the one that died began.
+    again: Vec<(Due, Timestamp)>,
+    memory: Memory,
     stopping: bool,
     started_at: Timestamp,
+    _lock: Option<AgentLock>,
 }
 
 /// A run under way.
@@ -84,6 +92,7 @@ struct Running {
 enum Ended {
     Run(Box<Done>),
     Looked(Vec<(JobName, Facts)>, Option<String>),
+    Remembers(Box<memory::Opening>),
 }
 
 /// A file of the configuration as it was seen.
@@ -95,14 +104,23 @@ struct FileMark {
 }
 
 impl Agent {
-    /// Loads the configuration and takes up where an earlier agent left off. [`Kind::Config`] when the configuration is wrong.
+    /// Loads the configuration and takes up where an earlier agent left off. [`Kind::Config`] when the configuration is wrong,
+    /// [`Kind::Locked`] when another agent works on its state folder.
     pub async fn start(around: Surroundings, log: Log) -> Result<Agent> {
         let config = load(&around.load_options())?;
         for warning in &config.warnings {
             log.line("warn", None, &warning.to_string());
         }
         let now = around.clock.now();
-        let (state, interrupted, problem) = open_state(&config, &around.clock);
+        let lock = match AgentLock::take(&config.state) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == Kind::Locked => return Err(error),
+            Err(error) => {
+                log.line("warn", None, &format!("a second agent on this folder would not be noticed: {error}"));
+                None
+            }
+        };
+        let memory::Opening { state, interrupted, problem, knows_logs } = memory::open(&config, &around.clock);
         let seed = stores::host();
         let marks =
             state.as_ref().map(|state| state.schedule_marks(&config.repository.id)).transpose().unwrap_or_default().unwrap_or_default();
@@ -129,26 +147,26 @@ impl Agent {
             next_file_look: now,
             refused: None,
             again: Vec::new(),
+            memory: Memory::new(now, problem.is_none(), knows_logs),
             stopping: false,
             started_at: now,
+            _lock: lock,
         };
-        if let Some(problem) = problem {
-            agent.raise(Alert {
-                lines: vec![problem, "runs go on; what they were is not remembered on this host".into()],
-                ..Alert::new(STATE_ALARM, Severity::Warning, "the state file cannot be used")
-            });
-        } else {
-            agent.tell(agent.desk.clear(STATE_ALARM, None, &[]));
+        match problem {
+            Some(problem) => agent.cannot_remember(&problem),
+            None => agent.remembers(),
         }
+        agent.note_refusal("");
         agent.keep_marks();
         agent.keep_configuration();
-        agent.take_up(&interrupted, &marks);
+        agent.take_up(&interrupted);
+        agent.make_up_for(&interrupted, &marks);
         Ok(agent)
     }
 
-    /// Runs of an earlier agent that died: they are told of, and a backup is made up for once.
-    fn take_up(&mut self, interrupted: &[RunRow], marks: &[crate::state::ScheduleMark]) {
-        for row in interrupted.iter().filter(|row| row.verb == "backup") {
+    /// Backups of an earlier agent that died are told of.
+    fn take_up(&self, interrupted: &[RunRow]) {
+        for row in interrupted {
             let Some(job) = row.job.clone() else { continue };
             let report = words::BackupReport {
                 job: job.clone(),
@@ -171,25 +189,6 @@ impl Agent {
             };
             self.log.line("warn", None, &format!("the backup of {job}, begun {}, was interrupted", row.started_at));
             self.tell(self.desk.report(words::backup_report(&report)));
-            // Of the group whose instant it was: the mark was kept just before it began.
-            let begun_for = |mark: &&crate::state::ScheduleMark| {
-                let before = row.started_at.duration_since(mark.handled);
-                mark.job == job && before >= SignedDuration::ZERO && before < SignedDuration::from_hours(24)
-            };
-            let newest = marks
-                .iter()
-                .filter(begun_for)
-                .filter(|mark| matches!(mark.what.as_str(), "full" | "incremental" | "archive"))
-                .max_by_key(|m| m.handled);
-            let entry = newest.and_then(|mark| {
-                schedule::entries(&self.config)
-                    .into_iter()
-                    .find(|entry| entry.is(&mark.job, &mark.group, &mark.what))
-                    .map(|e| (e, mark.handled))
-            });
-            if let Some((entry, scheduled_at)) = entry {
-                self.again.push(Due { entry: Arc::new(entry), scheduled_at, missed: 0, too_old: false, covers: Vec::new() });
-            }
         }
     }
 
@@ -202,6 +201,7 @@ impl Agent {
             return;
         }
         let now = self.around.clock.now();
+        self.look_at_memory(now);
         self.look_at_files(now).await;
         self.begin_due(now);
         if !self.looking && now >= self.next_look {
@@ -272,16 +272,14 @@ impl Agent {
             self.log.line("warn", None, &format!("the clock was set back by {} s", back.as_secs()));
             self.keep_marks();
         }
-        let mut due = self.table.due(now);
-        let again = std::mem::take(&mut self.again);
-        due.extend(again.clone());
+        let mut due: Vec<(Due, Option<Timestamp>)> = self.table.due(now).into_iter().map(|due| (due, None)).collect();
+        due.extend(std::mem::take(&mut self.again).into_iter().map(|(due, died)| (due, Some(died))));
         if due.is_empty() {
             return;
         }
         let restoring = self.restore_is_running();
-        for due in due {
+        for (due, repeated) in due {
             let entry = due.entry.clone();
-            let repeated = again.contains(&due);
             if due.too_old {
                 self.take(&due);
                 let scheduled = due.scheduled_at.to_zoned(entry.zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string();
@@ -298,15 +296,16 @@ impl Agent {
             }
             if restoring || self.running.contains_key(&entry.job) || self.running.len() >= AT_ONCE {
                 // It stays due. A restore comes first, and a job does one thing at a time.
-                if repeated {
-                    self.again.push(due);
+                if let Some(died) = repeated {
+                    self.again.push((due, died));
                 }
                 continue;
             }
-            if !repeated {
-                self.take(&due);
+            match repeated {
+                Some(_) => self.begins_again(&due),
+                None => self.take(&due),
             }
-            self.begin(due, now);
+            self.begin(due, repeated, now);
         }
     }
 
@@ -317,10 +316,11 @@ impl Agent {
             && let Err(error) = state.keep_schedule_marks(&self.config.repository.id, &marks)
         {
             self.log.line("warn", None, &format!("what ran when is not remembered: {error}"));
+            self.memory.look_now();
         }
     }
 
-    fn begin(&mut self, due: Due, now: Timestamp) {
+    fn begin(&mut self, due: Due, instead_of: Option<Timestamp>, now: Timestamp) {
         let (job, what) = (due.entry.job.clone(), due.entry.what);
         let run = run_name();
         let bus = Bus::new();
@@ -330,7 +330,7 @@ impl Agent {
         let late = due.missed > 0;
         let missed = if late { format!(", and stands for {} missed", due.missed) } else { String::new() };
         self.log.line("info", None, &format!("{} of {job} (group {}) begins{missed}", what.name(), due.entry.group));
-        let work = Work { config: self.config.clone(), around, state: self.state.clone(), desk: self.desk.clone(), due, run };
+        let work = Work { config: self.config.clone(), around, state: self.state.clone(), desk: self.desk.clone(), due, instead_of, run };
         let task = self.tasks.spawn(async move { Ended::Run(Box::new(work.run().await)) });
         self.by_task.insert(task.id(), job.clone());
         self.running.insert(job, Running { what, since: now, cancel });
@@ -348,6 +348,9 @@ impl Agent {
                 self.by_task.remove(&task);
                 self.running.remove(&done.job);
                 if done.exit_code == 0 {
+                    if done.what.makes_sets() {
+                        self.tell(self.desk.clear(memory::NEW, None, &[]));
+                    }
                     let key = format!("broke-down:{}", done.job);
                     self.tell(self.desk.clear(&key, None, &[]));
                     for group in self.config.job(done.job.as_str()).map(groups).unwrap_or_default() {
@@ -361,6 +364,9 @@ impl Agent {
             }
             Ok((_, Ended::Looked(facts, problem))) => {
                 self.looking = false;
+                if problem.is_none() {
+                    self.told_by_logs(facts.iter().filter_map(|(_, facts)| facts.oldest_at).min());
+                }
                 self.known.extend(facts);
                 self.next_look = now.saturating_add(if problem.is_some() { LOOK_AGAIN } else { LOOK }).unwrap_or(now);
                 match problem {
@@ -373,7 +379,9 @@ impl Agent {
                 }
                 lifecycle::give_back_memory();
             }
+            Ok((_, Ended::Remembers(opening))) => self.opened_again(*opening),
             Err(broken) => {
+                self.memory.opening = false;
                 let job = self.by_task.remove(&broken.id());
                 self.looking &= job.is_some();
                 if let Some(job) = job {
@@ -475,6 +483,7 @@ impl Agent {
         match reload(&self.config, read) {
             Reload::Same => {
                 self.refused = None;
+                self.note_refusal("");
                 self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
                 self.log.line("info", None, "the configuration was read again and says what it said");
             }
@@ -482,6 +491,7 @@ impl Agent {
                 let why = problems.to_string();
                 self.log.line("error", None, &format!("reload refused, the old configuration stays: {why}"));
                 self.refused = Some(why.clone());
+                self.note_refusal(&refusal(&problems));
                 self.raise(Alert {
                     lines: why.lines().take(20).map(str::to_owned).collect(),
                     next: Some("drctl config check; the last good one: drctl config rollback".into()),
@@ -496,13 +506,14 @@ impl Agent {
                     self.log.line("warn", None, &format!("no longer backed up, their sets stay: {}", removed_sources.join(", ")));
                 }
                 self.refused = None;
+                self.note_refusal("");
                 self.config = Arc::from(config);
                 self.files = marks_of(&self.config);
                 self.intervals = intervals(&self.config, now);
                 self.table.reload(schedule::entries(&self.config), now);
                 self.keep_marks();
                 self.keep_configuration();
-                self.desk = Arc::new(desk(&self.config, self.state.clone(), &self.around));
+                self.desk = Arc::new(self.desk.succeeded_by(&self.config, self.state.clone(), false));
                 self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
                 self.known.retain(|job, _| self.config.job(job.as_str()).is_some());
                 self.next_look = now;
@@ -606,23 +617,18 @@ impl Agent {
     }
 }
 
-const STATE_ALARM: &str = "state";
 const CONFIG_ALARM: &str = "config";
 
 fn desk(config: &Config, state: Option<Arc<StateFile>>, around: &Surroundings) -> Desk {
     Desk::new(config, state, around.clock.clone(), DeskOptions::new(stores::host(), around.environment.clone()))
 }
 
-/// The state file with the runs that were found interrupted, or why it cannot be used.
-fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> (Option<Arc<StateFile>>, Vec<RunRow>, Option<String>) {
-    crate::source::postgres::sweep_private_files();
-    let opened = StateFile::open(&config.state.join(STATE_FILE), clock.clone()).and_then(|state| {
-        let interrupted = state.sweep_interrupted()?;
-        Ok((Arc::new(state), interrupted))
-    });
-    match opened {
-        Ok((state, interrupted)) => (Some(state), interrupted, None),
-        Err(error) => (None, Vec::new(), Some(error.to_string())),
+/// `line 14: drctl.yaml:14:5: …`, the first of the mistakes.
+fn refusal(problems: &Problems) -> String {
+    let Some(first) = problems.list().first() else { return "it cannot be read".to_owned() };
+    match &first.origin {
+        Some(Origin::File { line, .. }) => format!("line {line}: {first}"),
+        _ => first.to_string(),
     }
 }
 
@@ -664,13 +670,14 @@ pub async fn serve(around: Surroundings) -> Result<u8> {
     let log = Log::to_stderr(around.clock.clone());
     let manager = Manager::from_environment();
     let cancel = around.cancel.clone();
+    // Before anything else: whoever asks for a reload early must not end the agent by it.
+    let mut hang_up = signal(SignalKind::hangup()).map_err(|e| Error::failed("listen for SIGHUP").because(e))?;
     let mut agent = Agent::start(around, log.clone()).await?;
     if let Some(nice) = agent.config.agent.nice
         && let Err(error) = lifecycle::be_nice(nice)
     {
         log.line("warn", None, &format!("agent.nice: {error}"));
     }
-    let mut hang_up = signal(SignalKind::hangup()).map_err(|e| Error::failed("listen for SIGHUP").because(e))?;
     let jobs = agent.config.jobs.len();
     log.line("info", None, &format!("drctl {} runs {}", env!("CARGO_PKG_VERSION"), crate::ops::words::count(jobs as u64, "job")));
     manager.ready(&format!("{jobs} jobs"));

@@ -38,6 +38,8 @@ pub struct Work {
     pub desk: Arc<Desk>,
     /// What is due.
     pub due: Due,
+    /// When the run began that died and that this one makes up for.
+    pub instead_of: Option<Timestamp>,
     /// Names the run, for dead-man switches.
     pub run: String,
 }
@@ -76,6 +78,15 @@ impl Work {
 
     async fn backup(&self, opened: Result<&Opened, &Error>, settings: &Job) -> u8 {
         let (job, group) = (&settings.name, &self.due.entry.group);
+        if let (Some(died), Ok(opened)) = (self.instead_of, opened)
+            && let Some(set) = self.was_committed(opened, settings, died).await
+        {
+            // It died behind its commit: the log knows, and nothing is run twice (FAULTS 5).
+            self.around.bus.warn(format!("the run that was interrupted had committed {set}: it is not made up for"));
+            let words = format!("{job}: the backup that was interrupted had been committed");
+            self.tell(self.desk.clear(&words::backup_incident(job.as_str()), Some(&words), &[format!("{set} stands")]));
+            return 0;
+        }
         let started_at = self.around.clock.now();
         self.tell(self.desk.report(words::run_started(job.as_str(), &self.run, started_at)));
         let note = RunNote::begin(self.state.as_ref(), "backup", job);
@@ -88,6 +99,7 @@ impl Work {
             Err(error) => (error.kind().exit_code(), None),
         };
         note.finished(set, exit_code, ran.as_ref().err());
+        self.log_error("backup", ran.as_ref().err());
         let mut told = words::BackupReport {
             job: job.to_string(),
             run: Some(self.run.clone()),
@@ -113,6 +125,18 @@ impl Work {
         }
         self.tell(self.desk.report(words::backup_report(&told)));
         exit_code
+    }
+
+    /// The good set that this host committed for the group in a run that began at `died` or after it.
+    async fn was_committed(&self, opened: &Opened, settings: &Job, died: Timestamp) -> Option<SetId> {
+        let log = opened.setup.log(&settings.name).await.ok()?;
+        // Ids and starts have whole seconds.
+        let from = Timestamp::from_second(died.as_second()).unwrap_or(died);
+        let made = log.state().live().rev().find(|entry| {
+            let manifest = &entry.manifest;
+            manifest.group == self.due.entry.group && manifest.host == opened.setup.host && manifest.started_at >= from && entry.is_good()
+        });
+        made.map(|entry| entry.id().clone())
     }
 
     async fn back_up(&self, opened: &Opened, settings: &Job, group: &str) -> Result<BackupReport> {
@@ -228,6 +252,7 @@ impl Work {
             }
         };
         note.finished(outcome.as_ref().ok().and_then(Option::as_ref), code, outcome.as_ref().err());
+        self.log_error("verify", outcome.as_ref().err());
         code
     }
 
@@ -309,6 +334,7 @@ impl Work {
             }
         };
         note.finished(None, code, outcome.as_ref().err());
+        self.log_error("prune", outcome.as_ref().err());
         code
     }
 
@@ -320,6 +346,13 @@ impl Work {
         }
         let own_entry = |group: &str| settings.sources.iter().any(|s| s.group() == group && s.schedule.as_ref().is_some_and(&has_own));
         groups(settings).into_iter().filter(|group| !own_entry(group)).collect()
+    }
+
+    /// Whoever looks into the log after a bad night finds why there, notifiers or not.
+    fn log_error(&self, verb: &str, error: Option<&Error>) {
+        if let Some(error) = error {
+            self.around.bus.warn(format!("{verb} failed: {error}"));
+        }
     }
 
     fn raise(&self, key: &str, severity: Severity, job: Option<&JobName>, title: &str, error: &Error) {

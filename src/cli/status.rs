@@ -2,29 +2,81 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+
 use crate::cli::Shell;
 use crate::cli::args::StatusArgs;
 use crate::cli::list::proof;
 use crate::cli::output::{bytes, count, duration};
 use crate::error::{Error, Kind, Result};
-use crate::open::Opened;
+use crate::open::{Opened, STATE_FILE};
 use crate::ops::copies::CopyStatus;
 use crate::ops::look::{self, StandingRestore, StatusReport};
 use crate::ops::restore::aftermath;
+use crate::state::{AgentStanding, StateFile, agent, agent_of};
 
 /// Shows where every job stands. Exit 9 when one is older than `--max-age`.
 pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let max_age = args.max_age.as_deref().map(max_age).transpose()?;
-    let opened = Opened::for_reading(&shell.around()).await?;
+    let opened = Opened::for_reading(&shell.around()).await.map_err(|error| refused_by_agent(shell, error))?;
     let jobs = opened.jobs(args.job.as_deref()).await?;
     let standing = aftermath::standing(&opened.setup, &opened).await?;
     let restores = standing.into_iter().map(|(restore, kept)| StandingRestore { restore, kept }).collect();
     let mut report = look::status(&opened.setup, &jobs, &opened, restores, max_age).await?;
     report.interrupted = opened.interrupted_runs().await?;
     report.findings.extend(opened.setup.state.as_deref().map(crate::cli::notify::undelivered).unwrap_or_default());
+    look_at_agent(&opened, &mut report);
     shell.out.result("status", &report, text);
     let stale = report.jobs.iter().any(|j| j.stale);
     Ok(if stale { Kind::Stale.exit_code() } else { 0 })
+}
+
+/// Whether the agent lives, which configuration it works by, and why it could not remember anything.
+fn look_at_agent(opened: &Opened, report: &mut StatusReport) {
+    let Some(config) = &opened.config else { return };
+    let setting = |key: &str| opened.setup.state.as_ref().and_then(|state| state.setting(key).ok()?).filter(|text| !text.is_empty());
+    match agent_of(&config.state) {
+        AgentStanding::Never => {}
+        AgentStanding::Runs(pid) => {
+            report.agent = Some(pid.map_or_else(|| "runs".to_owned(), |pid| format!("runs as process {pid}")));
+            report.findings.extend(setting(agent::REFUSED).map(|why| format!("reload refused, {why}; {WORKS_ON}")));
+        }
+        AgentStanding::Gone => {
+            let seen = setting(agent::SEEN).and_then(|text| text.parse::<Timestamp>().ok());
+            let since = seen.map(|at| format!(" since about {}", at.strftime("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
+            report.agent = Some(format!("DOES NOT RUN{since}: nothing runs by schedule; start it: drctl agent"));
+        }
+    }
+    if opened.setup.state.is_none()
+        && let Err(error) = StateFile::open(&config.state.join(STATE_FILE), opened.setup.clock.clone())
+    {
+        let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+        report.findings.push(format!("nothing is remembered on this host: {error}{hint}"));
+    }
+}
+
+const WORKS_ON: &str = "the agent works by the configuration it had: drctl config check, or drctl config rollback";
+
+/// A configuration that cannot be read, which the agent of this host refused as well. Its state folder is looked for where it is by default.
+fn refused_by_agent(shell: &Shell, error: Error) -> Error {
+    if error.kind() != Kind::Config {
+        return error;
+    }
+    let around = shell.around();
+    let folder = crate::config::find::state_folder(None, &around.environment);
+    let refused = || {
+        let AgentStanding::Runs(_) = agent_of(&folder) else { return None };
+        let path = folder.join(STATE_FILE);
+        let state = path.exists().then(|| StateFile::open(&path, around.clock.clone()).ok())??;
+        state.setting(agent::REFUSED).ok()?.filter(|why| !why.is_empty())
+    };
+    match refused() {
+        Some(why) => {
+            let line = why.split_once(": ").map_or(why.as_str(), |(line, _)| line);
+            error.context(format!("reload refused, {line}; {WORKS_ON}"))
+        }
+        None => error,
+    }
 }
 
 fn max_age(text: &str) -> Result<i64> {
@@ -37,6 +89,9 @@ fn max_age(text: &str) -> Result<i64> {
 fn text(report: &StatusReport) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "repository {}\n  {}", report.location, report.role);
+    if let Some(agent) = &report.agent {
+        let _ = writeln!(out, "agent {agent}");
+    }
     for job in &report.jobs {
         let _ = writeln!(
             out,

@@ -127,6 +127,25 @@ impl Desk {
         desk
     }
 
+    /// A desk for another configuration or another state file that takes over what this one has in memory. `lost`: the state file of this one
+    /// was taken away; what stands in it goes out from there as long as this process has it open.
+    pub fn succeeded_by(&self, config: &Config, state: Option<Arc<StateFile>>, lost: bool) -> Desk {
+        let same_disk = matches!((&self.disk, &state), (Some(old), Some(new)) if Arc::ptr_eq(old, new));
+        let desk = Desk::new(config, state, self.clock.clone(), self.options.clone());
+        if let (true, Some(disk)) = (lost && !same_disk, &self.disk) {
+            let _ = self.memory.set(disk.clone());
+        }
+        // Made now if need be: a run that began under this desk may have something to tell later.
+        let _ = self.memory();
+        if let Some(memory) = self.memory.get() {
+            let _ = desk.memory.set(memory.clone());
+        }
+        let stays = |(on_disk, _): &(bool, i64)| !on_disk || same_disk;
+        lock(&desk.sent).extend(lock(&self.sent).iter().filter(|mark| stays(mark)));
+        lock(&desk.paused).extend(lock(&self.paused).iter().filter(|(mark, _)| stays(mark)).map(|(mark, pause)| (*mark, *pause)));
+        desk
+    }
+
     /// Takes another configuration; what waits stays. Reads the files of secrets.
     pub fn configure(&mut self, config: &Config) {
         let http = match self.options.time_limit {

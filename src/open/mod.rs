@@ -421,7 +421,7 @@ fn finish(mut setup: Setup, around: &Surroundings, state: Option<Arc<StateFile>>
 }
 
 fn environment(around: &Surroundings, state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
-    let high_water = state.map(|state| Arc::new(StateHighWater(state)) as Arc<dyn HighWater>);
+    let high_water = state.map(|state| Arc::new(StateHighWater { state, bus: around.bus.clone() }) as Arc<dyn HighWater>);
     Env { clock: around.clock.clone(), high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
 }
 
@@ -506,16 +506,28 @@ pub fn passphrase() -> Result<Secret> {
 }
 
 /// High-water marks in the state file.
-struct StateHighWater(Arc<StateFile>);
+struct StateHighWater {
+    state: Arc<StateFile>,
+    bus: Bus,
+}
 
 impl HighWater for StateHighWater {
     fn get(&self, repository: &str, job: &JobName) -> Result<Option<(u64, Sha256)>> {
-        self.0.mark(repository, job)
+        self.state.mark(repository, job)
     }
+
+    /// A mark that cannot be written is a guard less the next time, and no reason to make no backup (FAULTS 13). What it found is one.
     fn set(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
-        self.0.raise_mark(repository, job, number, sha256)
+        match self.state.raise_mark(repository, job, number, sha256) {
+            Err(error) if error.kind() != Kind::Corrupt => {
+                self.bus.warn(format!("record {number} of job {job} is not remembered on this host: {error}"));
+                Ok(())
+            }
+            other => other,
+        }
     }
+
     fn reset(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256) -> Result<()> {
-        self.0.replace_mark(repository, job, number, sha256)
+        self.state.replace_mark(repository, job, number, sha256)
     }
 }

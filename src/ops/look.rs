@@ -231,6 +231,8 @@ pub struct StatusReport {
     pub role: String,
     /// Now; ages are counted from here.
     pub now: Timestamp,
+    /// Whether the agent of this host runs; `None` where none ever did.
+    pub agent: Option<String>,
     /// One entry a job.
     pub jobs: Vec<JobStatus>,
     /// Restores on this host that leave something, with what that is.
@@ -291,6 +293,7 @@ pub async fn status(
         location: setup.repository.location(),
         role: super::keys::exposure(&setup.roles, !setup.identities.recipients().is_empty()),
         now,
+        agent: None,
         jobs: Vec::new(),
         restores,
         interrupted: Vec::new(),

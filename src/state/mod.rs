@@ -8,7 +8,7 @@
 //! No set depends on it: a caller that cannot open it says so and goes on without (DESIGN §7), except where something could not be undone.
 //! Several processes may use one file at the same time. All calls block; from async code they are short, but belong on a blocking thread.
 
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::Clock;
 
+pub mod agent;
 pub mod audit;
 pub mod audited;
 pub mod incidents;
@@ -30,6 +31,7 @@ pub mod runs;
 pub mod schedule;
 mod schema;
 
+pub use agent::{AgentLock, AgentStanding, agent_of};
 pub use audit::{AuditEntry, AuditHead, AuditNote};
 pub use audited::{Act, Audited};
 pub use incidents::{Incident, Raised, Told};
@@ -44,6 +46,8 @@ const BUSY: Duration = Duration::from_secs(10);
 /// The open state file.
 pub struct StateFile {
     path: PathBuf,
+    /// Device and number of the file, to see that it was taken away.
+    file: Option<(u64, u64)>,
     connection: Mutex<Connection>,
     clock: Arc<dyn Clock>,
 }
@@ -66,7 +70,7 @@ impl StateFile {
         write_ahead(&connection).map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         schema::migrate(&mut connection, path, clock.now())?;
-        Ok(StateFile { path: path.to_owned(), connection: Mutex::new(connection), clock })
+        Ok(StateFile { path: path.to_owned(), file: identity(path), connection: Mutex::new(connection), clock })
     }
 
     /// One in memory, for what cannot be written to the disk just now. Nothing of it outlives the process.
@@ -75,12 +79,24 @@ impl StateFile {
         let failed = |e| trouble("make", &path, e);
         let mut connection = Connection::open_in_memory().map_err(failed)?;
         schema::migrate(&mut connection, &path, clock.now())?;
-        Ok(StateFile { path, connection: Mutex::new(connection), clock })
+        Ok(StateFile { path, file: None, connection: Mutex::new(connection), clock })
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the file that was opened still lies there: what is noted in one that was removed or replaced is lost with this process.
+    pub fn is_in_place(&self) -> bool {
+        self.file.is_none() || self.file == identity(&self.path)
+    }
+
+    /// How long a call waits for another process that writes, from now on: whoever knows that one does not let go need not wait each time.
+    pub fn wait_for_others(&self, patiently: bool) {
+        let wait = if patiently { BUSY } else { Duration::from_millis(100) };
+        // It cannot fail but for lack of memory, and then it stays as it was.
+        let _ = self.connection().busy_timeout(wait);
     }
 
     /// Renames a file that cannot be used, with what SQLite keeps beside it, and says where it is now. Only ever called because a person asked.
@@ -158,6 +174,12 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
             other => return other.map(|_| ()),
         }
     }
+}
+
+/// Device and number of what lies there.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

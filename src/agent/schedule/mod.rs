@@ -55,6 +55,11 @@ impl What {
         }
     }
 
+    /// Whether it is a backup.
+    pub fn makes_sets(self) -> bool {
+        self.strength().is_some()
+    }
+
     /// Of backups that are due together only the strongest is made, for it does what the others would; `None` for what is no backup.
     fn strength(self) -> Option<u8> {
         match self {
