@@ -81,6 +81,7 @@ fn titles(got: &[Got]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_day_of_jisus_crontab() {
     let shop = Shop::new();
+    no_pages(&shop.home);
     let hears = Standin::new();
     let text = std::fs::read_to_string(shop.home.path("drctl.yaml")).unwrap();
     let text = text.replace("timezone: UTC", "timezone: Asia/Shanghai").replace(
@@ -131,7 +132,14 @@ fn home(jobs: &str) -> Home {
     let home = Home::new();
     home.write("data", "one");
     home.init(jobs);
+    no_pages(&home);
     home
+}
+
+/// Tests run beside each other: one address is not enough for all.
+fn no_pages(home: &Home) {
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &format!("agent: {{ listen: none, stop_within: 3s }}\n{text}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,8 +297,6 @@ async fn a_scheduled_prune_deletes_what_retention_gives_up() {
 async fn stopping_lets_work_finish_and_then_aborts_it() {
     for (sleep, expected) in [(1, RunOutcome::Finished(0)), (60, RunOutcome::Finished(130))] {
         let home = home(&ONE_JOB.replace("run: [cat, data]", &format!("run: [sh, -c, \"sleep {sleep}; cat data\"]")));
-        let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
-        home.write("drctl.yaml", &format!("agent: {{ stop_within: 3s }}\n{text}"));
         let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
         bench.clock.step_seconds(61);
         bench.agent.tick().await;
@@ -334,4 +340,53 @@ async fn a_state_file_that_is_taken_away_or_locked_is_told_of_and_stops_no_run()
     bench.go("2027-01-01T05:10:00Z", 600).await;
     assert_eq!(about_state()[3..], ["the state file cannot be used: over".to_owned()]);
     assert_eq!((home.sets().len(), runs(&home).len()), (5, 2));
+}
+
+fn get(address: &str, path: &str, more: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{more}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_show_what_the_agent_knows() {
+    let home = home(ONE_JOB);
+    let address = format!("127.0.0.1:{}", support::free_port());
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let agent = format!("agent: {{ listen: \"{address}\", token: {{ file: token }}, textfile: drctl.prom }}\n");
+    home.write("token", "a-long-secret-token");
+    home.write("drctl.yaml", &text.replacen("agent: { listen: none, stop_within: 3s }\n", &agent, 1));
+    let now = Timestamp::now().to_string();
+    home.ok(&["backup", "now", "--verify", "read-back"]);
+    let mut bench = Bench::start(&home, &now).await;
+    for _ in 0..2 {
+        bench.agent.tick().await;
+        bench.agent.settle().await;
+    }
+    bench.agent.tick().await;
+    let pages = move |path: &'static str, more: &'static str| {
+        let address = address.clone();
+        tokio::task::spawn_blocking(move || get(&address, path, more))
+    };
+    let health = pages("/health", "").await.unwrap();
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"status\":\"ok\""), "{health}");
+    assert!(pages("/health/ready", "").await.unwrap().starts_with("HTTP/1.1 200"));
+    let metrics = pages("/metrics", "").await.unwrap();
+    assert!(metrics.contains("drctl_up 1") && metrics.contains("drctl_verified_sets{job=\"shop\"} 1"), "{metrics}");
+    assert!(metrics.contains("drctl_schedule_expected_interval_seconds{job=\"shop\",source=\"data\"} 86400"), "{metrics}");
+    assert!(pages("/api/v1/jobs", "").await.unwrap().starts_with("HTTP/1.1 401"));
+    let jobs = pages("/api/v1/jobs", "Authorization: Bearer a-long-secret-token\r\n").await.unwrap();
+    assert!(jobs.starts_with("HTTP/1.1 200") && jobs.contains("\"what\":\"full\""), "{jobs}");
+    assert!(std::fs::read_to_string(home.path("drctl.prom")).unwrap().contains("drctl_up 1"));
+    // What is taken out of the configuration is no longer there.
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &text.replacen(&agent, "agent: { listen: none }\n", 1));
+    bench.agent.reload().await;
+    bench.agent.tick().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let gone = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(agent.split('"').nth(1).unwrap()).is_err());
+    assert!(gone.await.unwrap());
 }

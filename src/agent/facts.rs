@@ -1,16 +1,18 @@
 //! What the agent knows of a job between two looks at its log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::JobLog;
 use crate::model::JobName;
 use crate::model::record::Grade;
+use crate::ops::board::{LogFacts, lines_kept};
 use crate::ops::{Setup, look};
 
 /// How a job stands, in instants: ages grow by themselves.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// When this was read.
     pub read_at: Timestamp,
@@ -34,18 +36,21 @@ pub struct Facts {
     pub skew: SignedDuration,
     /// What a person must hear of the log.
     pub findings: Vec<String>,
+    /// The same for the pages.
+    pub page: Option<Arc<LogFacts>>,
 }
 
 /// Sets of a group that are looked at for what is usual.
 const SIZES: usize = 8;
 
-/// Reads a job's log. `groups` are those of the configuration.
-pub async fn read(setup: &Setup, job: &JobName, groups: &[String]) -> crate::error::Result<Facts> {
+/// Reads a job's log. `groups` are those of the configuration, `jobs` how many jobs it has: they share what is kept of lines.
+pub async fn read(setup: &Setup, job: &JobName, groups: &[String], jobs: usize) -> crate::error::Result<Facts> {
     let log = setup.log(job).await?;
     let now = setup.clock.now();
     // A store that gives no date (read-only, say) says nothing of clocks.
     let skew = log.server_date().await.map_or(SignedDuration::ZERO, |server| server.duration_since(now));
-    Ok(of_log(&log, groups, now, skew))
+    let page = LogFacts::of(log.state(), Some(groups), lines_kept(jobs));
+    Ok(Facts { page: Some(Arc::new(page)), ..of_log(&log, groups, now, skew) })
 }
 
 fn of_log(log: &JobLog, groups: &[String], now: Timestamp, skew: SignedDuration) -> Facts {

@@ -30,8 +30,10 @@ use crate::ops::restore::journal::RestoreNote;
 use crate::state::{AgentLock, RunOutcome, RunRow, StateFile};
 
 mod memory;
+mod pages;
 
 use memory::Memory;
+use pages::Pages;
 
 /// Jobs that run at the same time: a long one must not make a short one late.
 const AT_ONCE: usize = 4;
@@ -73,7 +75,13 @@ pub struct Agent {
     intervals: BTreeMap<JobName, Duration>,
     files: Vec<FileMark>,
     next_file_look: Timestamp,
-    refused: Option<String>,
+    refused: Option<(Timestamp, String)>,
+    loaded_at: Timestamp,
+    /// When the repository was last looked at, and why it could not be read.
+    looked: Option<(Timestamp, Option<String>)>,
+    /// Of each further store why it does not answer, if it does not.
+    stores_seen: BTreeMap<String, Option<String>>,
+    pages: Pages,
     /// Runs to be made up for, each with when the one that died began.
     again: Vec<(Due, Timestamp)>,
     memory: Memory,
@@ -91,8 +99,18 @@ struct Running {
 
 enum Ended {
     Run(Box<Done>),
-    Looked(Vec<(JobName, Facts)>, Option<String>),
+    Looked(Box<Looked>),
     Remembers(Box<memory::Opening>),
+}
+
+/// What a look at the repository found.
+#[derive(Default)]
+struct Looked {
+    facts: Vec<(JobName, Facts)>,
+    /// Why it could not be read.
+    problem: Option<String>,
+    /// Of each further store why it does not answer, if it does not.
+    stores: BTreeMap<String, Option<String>>,
 }
 
 /// A file of the configuration as it was seen.
@@ -146,6 +164,10 @@ impl Agent {
             files,
             next_file_look: now,
             refused: None,
+            loaded_at: now,
+            looked: None,
+            stores_seen: BTreeMap::new(),
+            pages: Pages::new(now),
             again: Vec::new(),
             memory: Memory::new(now, problem.is_none(), knows_logs),
             stopping: false,
@@ -209,6 +231,8 @@ impl Agent {
         }
         if now >= self.next_judgement || now < self.started_at {
             self.judge(now);
+            self.serve_pages().await;
+            self.show(now);
         }
         self.digest(now);
     }
@@ -362,8 +386,11 @@ impl Agent {
                 }
                 lifecycle::give_back_memory();
             }
-            Ok((_, Ended::Looked(facts, problem))) => {
+            Ok((_, Ended::Looked(looked))) => {
+                let Looked { facts, problem, stores } = *looked;
                 self.looking = false;
+                self.looked = Some((now, problem.clone()));
+                self.stores_seen = stores;
                 if problem.is_none() {
                     self.told_by_logs(facts.iter().filter_map(|(_, facts)| facts.oldest_at).min());
                 }
@@ -403,18 +430,25 @@ impl Agent {
         self.looking = true;
         let (around, config, state) = (self.around.clone(), self.config.clone(), self.state.clone());
         self.tasks.spawn(async move {
-            let mut found = Vec::new();
+            let mut looked = Looked::default();
             let opened = match Opened::of(&around, (*config).clone(), state, false, None).await {
                 Ok(opened) => opened,
-                Err(error) => return Ended::Looked(found, Some(error.to_string())),
+                Err(error) => return Ended::Looked(Box::new(Looked { problem: Some(error.to_string()), ..looked })),
             };
+            for sink in opened.setup.sinks.iter().skip(1) {
+                let problem = sink.store.list("", None, 1).await.err().map(|error| error.to_string());
+                looked.stores.insert(sink.name.clone(), problem);
+            }
             for job in &config.jobs {
-                match facts::read(&opened.setup, &job.name, &groups(job)).await {
-                    Ok(facts) => found.push((job.name.clone(), facts)),
-                    Err(error) => return Ended::Looked(found, Some(format!("job {}: {error}", job.name))),
+                match facts::read(&opened.setup, &job.name, &groups(job), config.jobs.len()).await {
+                    Ok(facts) => looked.facts.push((job.name.clone(), facts)),
+                    Err(error) => {
+                        looked.problem = Some(format!("job {}: {error}", job.name));
+                        break;
+                    }
                 }
             }
-            Ended::Looked(found, None)
+            Ended::Looked(Box::new(looked))
         });
     }
 
@@ -490,7 +524,7 @@ impl Agent {
             Reload::Keep(problems) => {
                 let why = problems.to_string();
                 self.log.line("error", None, &format!("reload refused, the old configuration stays: {why}"));
-                self.refused = Some(why.clone());
+                self.refused = Some((self.around.clock.now(), why.clone()));
                 self.note_refusal(&refusal(&problems));
                 self.raise(Alert {
                     lines: why.lines().take(20).map(str::to_owned).collect(),
@@ -507,6 +541,7 @@ impl Agent {
                 }
                 self.refused = None;
                 self.note_refusal("");
+                self.loaded_at = now;
                 self.config = Arc::from(config);
                 self.files = marks_of(&self.config);
                 self.intervals = intervals(&self.config, now);
@@ -517,13 +552,14 @@ impl Agent {
                 self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
                 self.known.retain(|job, _| self.config.job(job.as_str()).is_some());
                 self.next_look = now;
+                self.next_judgement = now;
             }
         }
     }
 
     /// Why the configuration on the disk is not the one in use.
     pub fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
+        self.refused.as_ref().map(|(_, why)| why.as_str())
     }
 
     /// The configuration in use.

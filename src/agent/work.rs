@@ -70,7 +70,7 @@ impl Work {
             (What::Full | What::Incremental | What::Archive | What::Drill, Some(settings)) => self.backup(opened.as_ref(), &settings).await,
         };
         let facts = match (&opened, self.config.job(job.as_str())) {
-            (Ok(opened), Some(settings)) => facts::read(&opened.setup, &job, &groups(settings)).await.ok(),
+            (Ok(opened), Some(settings)) => facts::read(&opened.setup, &job, &groups(settings), self.config.jobs.len()).await.ok(),
             _ => None,
         };
         Done { job, what, exit_code, facts }

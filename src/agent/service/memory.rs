@@ -215,7 +215,7 @@ impl Agent {
         self.desk = Arc::new(self.desk.succeeded_by(&self.config, self.state.clone(), false));
         self.remembers();
         self.keep_marks();
-        let refused = self.refused.clone().unwrap_or_default();
+        let refused = self.refused.as_ref().map(|(_, why)| why.clone()).unwrap_or_default();
         self.note_refusal(&refused);
         self.next_look = now;
         // What was due meanwhile ran: they are told of, and not made up for.
