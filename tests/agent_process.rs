@@ -506,6 +506,37 @@ fn a_state_file_that_is_new_although_there_are_sets_is_told_of_once() {
 }
 
 #[test]
+fn nagios_gets_one_line_whatever_happens() {
+    let home = home(NEVER, "cat data");
+    let nagios = |more: &[&str]| {
+        let ran = home.run(&[&["status", "--nagios"], more].concat());
+        assert!(ran.out.lines().count() == 1 && ran.out.starts_with("DRCTL "), "{more:?}: {}", ran.all());
+        (ran.code, ran.out)
+    };
+    let none = nagios(&[]);
+    assert!(none.0 == 2 && none.1.starts_with("DRCTL CRITICAL - shop: no good set|"), "{none:?}");
+    home.ok(&["backup", "now"]);
+    let good = nagios(&["--max-age", "1h"]);
+    assert!(good.0 == 0 && good.1.starts_with("DRCTL OK - shop: newest good set "), "{good:?}");
+    assert!(good.1.contains("s;2880;3600;0 'shop_sets'=1;;;0"), "{good:?}");
+    std::thread::sleep(Duration::from_millis(2100));
+    assert_eq!(nagios(&["--max-age", "1s"]).0, 2);
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &config.replace("    sources: [", "    objectives: { rpo: 1s }\n    sources: ["));
+    assert_eq!(nagios(&[]).0, 2, "the job's own objective");
+    assert_eq!(nagios(&["--max-age", "1h"]).0, 0, "what is asked for goes first");
+    // What cannot be found out, and what cannot be understood.
+    assert_eq!(nagios(&["--job", "nobody"]).0, 3);
+    assert_eq!(nagios(&["--max-age", "soon"]).0, 3);
+    assert_eq!(nagios(&["--no-such-flag"]).0, 3);
+    std::fs::rename(home.path("drctl-repository"), home.path("gone")).unwrap();
+    assert_eq!(nagios(&[]).0, 3);
+    home.write("drctl.yaml", "jobs: [");
+    let broken = nagios(&[]);
+    assert!(broken.0 == 3 && broken.1.starts_with("DRCTL UNKNOWN - drctl.yaml:1:"), "{broken:?}");
+}
+
+#[test]
 fn a_second_agent_on_the_same_state_folder_is_refused() {
     let home = home(NEVER, "cat data");
     let mut agent = Agent::start(&home);

@@ -211,6 +211,54 @@ fn f05_a_backup_killed_after_its_commit_is_a_set_and_the_next_is_not_confused() 
     }
 }
 
+/// A prune that is killed has either not begun with a set, or that set counts for nothing: never is one listed that cannot be read (FAULTS 76).
+#[test]
+fn f06_f76_a_prune_killed_anywhere_leaves_no_set_that_cannot_be_read_and_the_next_ends_it() {
+    // With the number of sets that are left of four: the first intent stands, the first delete is done, all are, and in the sweep both sets are gone.
+    for (point, left) in [("prune::after-intent", 3), ("retire::deleting#2", 3), ("retire::before-deleted", 3), ("retire::sweeping", 2)] {
+        let home = Home::new();
+        home.write("data/a", "a");
+        home.init("jobs:\n  - job: shop\n    retention: { keep_last: 2 }\n    sources:\n      - files: { paths: [data] }\n");
+        for _ in 0..4 {
+            home.ok(&["backup", "now", "--verify", "read-back"]);
+        }
+        let before = home.sets();
+        // What a run left that came to nothing, two months ago: the sweep takes it.
+        let orphan = home.path("drctl-repository/jobs/shop/sets/2020/01/01/020000Z-full-7k3q/files.tree.tar.zst.age");
+        std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+        let old = std::fs::File::create(&orphan).unwrap();
+        old.set_modified(std::time::SystemTime::now() - Duration::from_secs(60 * 86_400)).unwrap();
+        let killed = Ran::of(home.command(&["prune", "--apply"]).env("DRCTL_CRASH_AT", point).output().unwrap());
+        assert_eq!(killed.code, KILLED, "{point} was not passed: {}", killed.all());
+        assert_eq!(home.sets(), before[4 - left..], "{point}: what has an intent is no set any more");
+        if point == "retire::deleting#2" {
+            assert!(home.set_folder(&before[0]).exists(), "{point}: it is half there");
+        }
+        home.ok(&["verify", "--all"]);
+        assert_eq!(home.run(&["show", &before[0]]).code, 6, "{point}");
+        assert_eq!(home.run(&["restore", &before[0], "--target", "back", "--yes"]).code, 6, "{point}");
+        // A backup is not in its way, and it is not in the way of a backup.
+        home.ok(&["backup", "now", "--verify", "read-back"]);
+        home.ok(&["verify", "--all"]);
+        let next = home.ok(&["prune", "--apply"]);
+        let sets = home.sets();
+        assert_eq!(sets.len(), 2, "{point}: {}", next.all());
+        assert_eq!(sets[0], before[3], "{point}");
+        for gone in &before[..3] {
+            let left: Vec<String> = home
+                .files("drctl-repository")
+                .into_iter()
+                .filter(|f| home.path("drctl-repository").join(f).starts_with(home.set_folder(gone)))
+                .collect();
+            assert_eq!(left, [""; 0], "{point}: {gone}");
+        }
+        assert!(!orphan.exists(), "{point}");
+        home.ok(&["verify", "--all"]);
+        let done = home.ok(&["prune"]).out;
+        assert!(done.contains("nothing to delete") && !done.contains("half deleted"), "{point}: {done}");
+    }
+}
+
 /// A panic anywhere: exit 1, no set, and the other jobs run.
 #[test]
 fn f10_a_panic_fails_its_run_only_and_is_exit_1() {

@@ -140,6 +140,7 @@ pub async fn finish_delete(log: &mut JobLog, intent: u64) -> Result<Deletion> {
         outcome = outcome.and(done.map_err(|e| e.context(format!("delete in store '{}'", copy.name))));
     }
     outcome?;
+    fail::fail_point!("retire::before-deleted");
     if standing.deleted.is_none() {
         let done = |state: &State, _| {
             let open = state.intents().any(|known| known.number == intent && known.deleted.is_none());
@@ -195,6 +196,7 @@ async fn delete_set(store: &dyn Store, set: &SetId, known: BTreeMap<String, u64>
         }
         for (key, bytes) in std::mem::take(&mut doomed) {
             store.delete(&key).await.map_err(|e| e.context(format!("delete {key}")))?;
+            fail::fail_point!("retire::deleting");
             deletion.objects += 1;
             deletion.bytes += bytes;
         }
@@ -262,6 +264,7 @@ pub async fn sweep(log: &mut JobLog, grace: Duration) -> Result<Swept> {
                 Ok((!named.is_empty()).then(|| Body::DeleteIntent { sets: named.clone(), reason }))
             })
             .await?;
+        fail::fail_point!("retire::sweeping");
         late.extend(intent.map(|appended| appended.number));
         swept.doomed = if intent.is_some() { named } else { Vec::new() };
     }

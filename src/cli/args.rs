@@ -242,7 +242,8 @@ pub struct StatusArgs {
     /// Exit 9 when the newest good set of a job is older than this (2h, 1d12h)
     #[arg(long, value_name = "AGE")]
     pub max_age: Option<String>,
-    /// For Nagios and alike: one line, exit 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    /// For Nagios and alike: one line, exit 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Critical is --max-age, else the job's objectives.rpo;
+    /// a warning comes from 80 % of it
     #[arg(long)]
     pub nagios: bool,
 }

@@ -16,6 +16,7 @@ mod init_from;
 mod init_preset;
 mod key;
 mod list;
+mod nagios;
 mod notify;
 pub mod output;
 mod pin;
@@ -82,9 +83,18 @@ impl Shell {
 
 /// Runs one command line; the exit codes are those of DESIGN §7.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Before the command line is understood, for a mistake in it is an answer too: OK, WARNING or CRITICAL it is not.
+    let for_nagios = args.iter().any(|arg| arg == "--nagios");
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
+            if for_nagios && error.use_stderr() {
+                let text = error.to_string();
+                let line = nagios::unknown_words(text.lines().next().unwrap_or_default());
+                output::print_bytes(format!("{line}\n").as_bytes());
+                return ExitCode::from(3);
+            }
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS };
         }
@@ -105,6 +115,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 (Kind::Interrupted, 15) => error.with_kind(Kind::Terminated).context("terminated"),
                 _ => error,
             };
+            if for_nagios {
+                let (line, code) = nagios::unknown(&error);
+                output::print_bytes(format!("{line}\n").as_bytes());
+                return ExitCode::from(code);
+            }
             out.error(verb, &error);
             ExitCode::from(error.kind().exit_code())
         }

@@ -7,15 +7,16 @@ use jiff::Timestamp;
 use crate::cli::Shell;
 use crate::cli::args::StatusArgs;
 use crate::cli::list::proof;
-use crate::cli::output::{bytes, count, duration};
+use crate::cli::nagios;
+use crate::cli::output::{bytes, count, duration, print_bytes};
 use crate::error::{Error, Kind, Result};
 use crate::open::{Opened, STATE_FILE};
 use crate::ops::copies::CopyStatus;
-use crate::ops::look::{self, StandingRestore, StatusReport};
+use crate::ops::look::{self, JobStatus, StandingRestore, StatusReport};
 use crate::ops::restore::aftermath;
 use crate::state::{AgentStanding, StateFile, agent, agent_of};
 
-/// Shows where every job stands. Exit 9 when one is older than `--max-age`.
+/// Shows where every job stands. Exit 9 when one is older than `--max-age`; with `--nagios` what plugins exit with.
 pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let max_age = args.max_age.as_deref().map(max_age).transpose()?;
     let opened = Opened::for_reading(&shell.around()).await.map_err(|error| refused_by_agent(shell, error))?;
@@ -23,9 +24,18 @@ pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let standing = aftermath::standing(&opened.setup, &opened).await?;
     let restores = standing.into_iter().map(|(restore, kept)| StandingRestore { restore, kept }).collect();
     let mut report = look::status(&opened.setup, &jobs, &opened, restores, max_age).await?;
+    // What comes behind these is about this host, not about what is stored.
+    let grave = report.findings.len();
     report.interrupted = opened.interrupted_runs().await?;
     report.findings.extend(opened.setup.state.as_deref().map(crate::cli::notify::undelivered).unwrap_or_default());
     look_at_agent(&opened, &mut report);
+    if args.nagios {
+        let rpo = |job: &JobStatus| opened.config.as_ref()?.job(job.job.as_str())?.objectives.rpo;
+        let critical = |job: &JobStatus| max_age.or(rpo(job).and_then(|rpo| i64::try_from(rpo.as_secs()).ok()));
+        let (line, code) = nagios::judge(&report, critical, grave);
+        print_bytes(format!("{line}\n").as_bytes());
+        return Ok(code);
+    }
     shell.out.result("status", &report, text);
     let stale = report.jobs.iter().any(|j| j.stale);
     Ok(if stale { Kind::Stale.exit_code() } else { 0 })
