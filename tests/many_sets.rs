@@ -32,7 +32,7 @@ async fn fill(home: &Home) {
     let around = Surroundings { clock: clock.clone(), ..around };
     let mut config = load(&around.load_options()).unwrap();
     config.state = home.path("other-state");
-    let opened = Opened::of(&around, config, None, true, None).await.unwrap();
+    let opened = Opened::of(&around, Arc::new(config), None, true, None).await.unwrap();
     let mut log = opened.setup.log(&"shop".parse().unwrap()).await.unwrap();
     let template = log.state().live().next().unwrap().manifest.clone();
     for _ in 1..SETS {

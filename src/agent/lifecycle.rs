@@ -73,3 +73,12 @@ pub fn give_back_memory() {
         libc::malloc_trim(0);
     }
 }
+
+/// The C library keeps a heap for each thread, and memory that one of them freed serves no other: an agent gains nothing by it.
+pub fn few_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}

@@ -18,7 +18,7 @@ use crate::agent::work::{Done, Work, groups};
 use crate::config::load::load;
 use crate::config::problem::{Origin, Problems};
 use crate::config::reload::{Reload, reload};
-use crate::config::typed::{Config, Job, StorePlace};
+use crate::config::typed::{Config, Job, MAIN_GROUP, StorePlace};
 use crate::error::{Error, Kind, Result};
 use crate::model::{JobName, Severity};
 use crate::notify::words::{self, DigestJob};
@@ -71,8 +71,8 @@ pub struct Agent {
     looking: bool,
     next_look: Timestamp,
     next_judgement: Timestamp,
-    /// Of each job the longest time between two scheduled backups of one group.
-    intervals: BTreeMap<JobName, Duration>,
+    /// Of each job and group the longest time between two scheduled backups. Known once: it takes a look at a week of each.
+    intervals: BTreeMap<(JobName, String), Duration>,
     files: Vec<FileMark>,
     next_file_look: Timestamp,
     refused: Option<(Timestamp, String)>,
@@ -181,6 +181,8 @@ impl Agent {
         agent.note_refusal("");
         agent.keep_marks();
         agent.keep_configuration();
+        // Reading a large configuration takes several times what it is.
+        lifecycle::give_back_memory();
         agent.take_up(&interrupted);
         agent.make_up_for(&interrupted, &marks);
         Ok(agent)
@@ -431,7 +433,7 @@ impl Agent {
         let (around, config, state) = (self.around.clone(), self.config.clone(), self.state.clone());
         self.tasks.spawn(async move {
             let mut looked = Looked::default();
-            let opened = match Opened::of(&around, (*config).clone(), state, false, None).await {
+            let opened = match Opened::of(&around, config.clone(), state, false, None).await {
                 Ok(opened) => opened,
                 Err(error) => return Ended::Looked(Box::new(Looked { problem: Some(error.to_string()), ..looked })),
             };
@@ -463,7 +465,7 @@ impl Agent {
             let view = JobView {
                 job: &job.name,
                 rpo: job.objectives.rpo,
-                interval: self.intervals.get(&job.name).copied(),
+                interval: groups(job).into_iter().filter_map(|group| self.intervals.get(&(job.name.clone(), group)).copied()).max(),
                 max_duration: job.objectives.max_duration,
                 verified_within: job.objectives.verified_within,
                 drilled_within: job.objectives.drilled_within,
@@ -553,6 +555,7 @@ impl Agent {
                 self.known.retain(|job, _| self.config.job(job.as_str()).is_some());
                 self.next_look = now;
                 self.next_judgement = now;
+                lifecycle::give_back_memory();
             }
         }
     }
@@ -668,13 +671,13 @@ fn refusal(problems: &Problems) -> String {
     }
 }
 
-fn intervals(config: &Config, now: Timestamp) -> BTreeMap<JobName, Duration> {
-    let of = |job: &Job| {
-        let schedules = job.sources.iter().filter_map(|source| source.schedule.as_ref()).chain([&job.schedule]);
-        let longest = schedules.filter_map(|schedule| pace(schedule, &job.timezone, now)).map(|(_, interval)| interval).max();
-        longest.map(|interval| (job.name.clone(), interval))
+fn intervals(config: &Config, now: Timestamp) -> BTreeMap<(JobName, String), Duration> {
+    let of_group = |job: &Job, group: &str| {
+        let own = job.sources.iter().find(|source| source.group() == group && group != MAIN_GROUP);
+        let schedule = own.and_then(|source| source.schedule.as_ref()).unwrap_or(&job.schedule);
+        pace(schedule, &job.timezone, now).map(|(_, interval)| ((job.name.clone(), group.to_owned()), interval))
     };
-    config.jobs.iter().filter_map(of).collect()
+    config.jobs.iter().flat_map(|job| groups(job).into_iter().filter_map(move |group| of_group(job, &group))).collect()
 }
 
 /// The files of a configuration, those of `jobs/` that came since among them.
@@ -707,6 +710,7 @@ pub async fn serve(around: Surroundings) -> Result<u8> {
     let manager = Manager::from_environment();
     let cancel = around.cancel.clone();
     // Before anything else: whoever asks for a reload early must not end the agent by it.
+    lifecycle::few_arenas();
     let mut hang_up = signal(SignalKind::hangup()).map_err(|e| Error::failed("listen for SIGHUP").because(e))?;
     let mut agent = Agent::start(around, log.clone()).await?;
     if let Some(nice) = agent.config.agent.nice

@@ -61,7 +61,7 @@ impl Work {
     /// Does it. Whatever goes wrong is noted and told; nothing of it is an error of the agent.
     pub async fn run(self) -> Done {
         let (job, what) = (self.due.entry.job.clone(), self.due.entry.what);
-        let opened = Opened::of(&self.around, (*self.config).clone(), self.state.clone(), true, None).await;
+        let opened = Opened::of(&self.around, self.config.clone(), self.state.clone(), true, None).await;
         let settings = self.config.job(job.as_str()).cloned();
         let exit_code = match (what, settings) {
             (_, None) => Kind::Config.exit_code(),

@@ -86,7 +86,7 @@ pub struct Opened {
     /// What the ops work with.
     pub setup: Setup,
     /// The configuration.
-    pub config: Option<Config>,
+    pub config: Option<Arc<Config>>,
 }
 
 /// The options that every verb hands to the configuration.
@@ -126,13 +126,13 @@ impl Opened {
             around.bus.warn(warning.to_string());
         }
         let state = open_state(around, &config.state);
-        Self::of(around, config, state, writing, from).await
+        Self::of(around, Arc::new(config), state, writing, from).await
     }
 
     /// From a configuration and a state file at hand; `from` names the store that sets are read from.
     pub async fn of(
         around: &Surroundings,
-        config: Config,
+        config: Arc<Config>,
         state: Option<Arc<StateFile>>,
         writing: bool,
         from: Option<&str>,
@@ -223,7 +223,7 @@ impl Opened {
         let repository = store.repository(environment(around, state.clone(), None), &trust).await.context(|| format!("store '{name}'"))?;
         let mut setup = Setup::new(repository, vec![store.sink], Sealing::None);
         (setup.keys, setup.roles) = keys::at_hand(&setup.repository, signers(around, &wanted.signing_key)?).await?;
-        Ok(Opened { setup: finish(setup, around, state), config: Some(config) })
+        Ok(Opened { setup: finish(setup, around, state), config: Some(Arc::new(config)) })
     }
 
     /// The jobs a verb means: the one named, or all of the configuration, or all of the repository.

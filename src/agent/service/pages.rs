@@ -10,11 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::Agent;
 use crate::agent::schedule::{self, What};
 use crate::config::secret::SecretRef;
-use crate::config::typed::{Config, Job, MAIN_GROUP, StorePlace};
+use crate::config::typed::{Config, StorePlace};
 use crate::error::{Error, Result};
 use crate::model::Severity;
 use crate::notify::Alert;
-use crate::open::policy::pace;
 use crate::open::{STATE_FILE, stores};
 use crate::ops::board::{Board, IncidentBoard, LogFacts, Next, Refused, RunFacts, Running, StoreBoard, jobs_of, queues_of};
 use crate::web::{self, Web, textfile};
@@ -137,7 +136,8 @@ impl Agent {
         for (page, job) in board.jobs.iter_mut().zip(&config.jobs) {
             page.running = self.running.get(&job.name).map(|run| Running { verb: run.what.name().to_owned(), since: run.since });
             for (group, _) in job.groups() {
-                page.expect(group, interval_seconds(job, group, now));
+                let interval = self.intervals.get(&(job.name.clone(), group.to_owned()));
+                page.expect(group, interval.map(|interval| interval.as_secs() as i64));
             }
             let own = entries.iter().filter(|entry| entry.job == job.name && entry.what != What::Drill);
             let mut next: Vec<Next> = own
@@ -176,10 +176,4 @@ impl Agent {
         };
         config.repository.stores.iter().enumerate().map(one).collect()
     }
-}
-
-fn interval_seconds(job: &Job, group: &str, now: Timestamp) -> Option<i64> {
-    let own = job.sources.iter().find(|source| source.group() == group && group != MAIN_GROUP);
-    let schedule = own.and_then(|source| source.schedule.as_ref()).unwrap_or(&job.schedule);
-    pace(schedule, &job.timezone, now).map(|(_, interval)| interval.as_secs() as i64)
 }
