@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 
 use drctl::catalog::Outcome;
 use drctl::config::load::load;
-use drctl::model::{SetKind, TestClock, Timestamp};
+use drctl::config::typed::Retention;
+use drctl::model::record::Grade;
+use drctl::model::{SetClass, SetKind, TestClock, Timestamp};
 use drctl::observe::Bus;
 use drctl::open::{Opened, Surroundings};
+use drctl::ops::retention::{Candidate, Policy, Whole, plan};
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/cli.rs"]
@@ -118,4 +121,71 @@ async fn soak_10_000_sets_are_listed_and_planned_at_once() {
         assert!(far <= Duration::from_secs(15), "cold list on versitygw");
         assert!(best(&plan).1 <= 200, "memory of the plan");
     }
+}
+
+/// Peak memory of this process in MiB.
+fn own_peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// By itself: `--exact` in a process of its own, or the memory is that of the other test.
+#[test]
+#[ignore = "100,000 sets: make soak"]
+fn soak_100_000_sets_are_planned_in_little_memory() {
+    let first = Timestamp::now().as_second() - 100_000 * 3600;
+    let job: drctl::model::JobName = "shop".parse().unwrap();
+    let candidate = |n: u64| {
+        let at = Timestamp::from_second(first + n as i64 * 3600).unwrap();
+        let set = drctl::model::SetId::new(job.clone(), at, SetKind::Full, n as u32);
+        Candidate {
+            chain: set.clone(),
+            set,
+            number: n + 1,
+            committed_at: at,
+            group: "main".into(),
+            class: SetClass::Ordinary,
+            whole: Whole::Complete,
+            grade: Some(Grade::ReadBack),
+            sources: ["postgres", "redis", "uploads", "environment", "compose", "logs"].map(str::to_owned).to_vec(),
+            stored_bytes: 1 << 30,
+            pinned_until: None,
+            held_until: None,
+        }
+    };
+    let before = own_peak();
+    let sets: Vec<Candidate> = (0..100_000).map(candidate).collect();
+    let rules = Retention {
+        keep_last: 0,
+        keep_within: Some(Duration::from_secs(30 * 86_400)),
+        keep_hourly: 48,
+        keep_daily: 30,
+        keep_weekly: 8,
+        keep_monthly: 24,
+        keep_yearly: 10,
+        keep_min_verified: 3,
+    };
+    let zone = jiff::tz::TimeZone::get("Asia/Shanghai").unwrap();
+    let asked = |_: &str| {
+        let rules = Some(&rules);
+        Some(Policy {
+            retention: rules,
+            zone: &zone,
+            per_day: Some(24),
+            interval: None,
+            stopped: None,
+            accept_surplus: false,
+            confirmed: None,
+        })
+    };
+    let began = Instant::now();
+    let plan = plan(&sets, asked, Timestamp::now());
+    let (took, memory) = (began.elapsed(), own_peak());
+    println!(
+        "plan of 100,000 sets: {took:.2?}, {memory} MiB in all, {} before; {} stay",
+        before,
+        plan.sets.iter().filter(|set| set.keep).count()
+    );
+    assert!(memory <= 200 && (cfg!(debug_assertions) || took <= Duration::from_secs(5)));
 }
