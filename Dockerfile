@@ -48,7 +48,7 @@ WORKDIR /etc/drctl
 VOLUME ["/etc/drctl", "/var/lib/drctl"]
 # The first process of a container gets no signal that it does not wait for, and every orphan: that is tini, not drctl.
 ENTRYPOINT ["tini", "--", "drctl"]
-CMD ["--help"]
+CMD ["agent"]
 
 FROM tools AS prebuilt
 COPY target/release/drctl /usr/local/bin/drctl

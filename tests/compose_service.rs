@@ -31,6 +31,7 @@ fn the_documented_service_backs_up_and_restores() {
     platform.sql("CREATE DATABASE jisu_prod", "postgres");
     platform.sql("CREATE TABLE funds AS SELECT i AS id, 'holder ' || i AS holder FROM generate_series(1, 5000) i", "jisu_prod");
     as_the_manual_says(&platform);
+    the_agent_of_the_manual_makes_sets(&platform);
     the_container_is_closed(&platform);
     what_may_not_be_read(&platform);
     a_stop_ends_a_run(&platform);
@@ -79,6 +80,28 @@ fn as_the_manual_says(platform: &Platform) {
         assert_eq!(done.code, 0, "{}", done.all());
     }
     assert_eq!(platform.sql("SELECT count(*) FROM pg_database WHERE datname LIKE '%drctl%'", "postgres"), "0");
+}
+
+fn the_agent_of_the_manual_makes_sets(platform: &Platform) {
+    let sets = || platform.line("run --rm drctl list", "").out.matches("jisu/").count();
+    let before = sets();
+    let jobs = blocks("yaml")[1];
+    platform.set_jobs(&jobs.replace("    sources:", "    schedule: { full: \"*/5 * * * * *\" }\n    sources:"));
+    let up = platform.line("up -d drctl-agent", "");
+    assert_eq!(up.code, 0, "{}", up.all());
+    let logs = || platform.compose(&["logs", "drctl-agent"], "").all();
+    let begun = Instant::now();
+    while sets() < before + 2 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", logs());
+    }
+    platform.set_jobs(jobs);
+    assert_eq!(platform.line("kill -s HUP drctl-agent", "").code, 0);
+    while !logs().contains("the configuration changed") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", logs());
+    }
+    assert_eq!(platform.compose(&["stop", "drctl-agent"], "").code, 0);
+    assert!(logs().contains("\"stopped\""), "{}", logs());
+    assert_eq!(platform.compose(&["rm", "-f", "drctl-agent"], "").code, 0);
 }
 
 fn the_container_is_closed(platform: &Platform) {

@@ -213,8 +213,8 @@ fn config_check_show_and_schema_say_what_is_there() {
         "read $DIR/drctl.yaml, $DIR/jobs/more.yaml\n\
          repository shop-7k3q: stores main; encrypted for 1 recipient\n\
          job a: files; no schedule; every set is kept\n\
-         job more: postgres, up (files); schedule '0 2 * * *' (UTC): for the agent, which comes later, until then use cron; \
-         retention 30d: for prune, which comes later, until then every set is kept\n\
+         job more: postgres, up (files); schedule '0 2 * * *' (UTC), by drctl agent; \
+         retention 30d, by drctl prune\n\
          warning: jobs/more.yaml:2:32: schedule.drill: drills are not yet run by this version of drctl\n\
          warning: jobs/more.yaml:6:27: sources[0].postgres.password: a secret stands in the file; better { file: … }, { env: … }, { cmd: […] } or { cred: … }\n\
          the configuration is fine: 2 jobs, 3 sources, 2 warnings\n"

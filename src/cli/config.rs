@@ -77,15 +77,14 @@ fn job_line(job: &Job) -> String {
     let source = |s: &SourceConfig| if s.name == s.kind.name() { s.name.clone() } else { format!("{} ({})", s.name, s.kind.name()) };
     let sources: Vec<String> = job.sources.iter().map(source).collect();
     let zone = job.timezone.iana_name().unwrap_or("UTC");
-    // Nothing runs by itself and nothing is deleted before the agent and `prune` are there: who reads this must not rely on them.
     let when = match &job.schedule.full {
-        Some(cron) => format!("schedule '{}' ({zone}): for the agent, which comes later, until then use cron", cron.text()),
+        Some(cron) => format!("schedule '{}' ({zone}), by drctl agent", cron.text()),
         None => "no schedule".to_owned(),
     };
     let keep = match &job.retention {
         Some(retention) => {
             let what = retention.keep_within.map_or_else(|| "by count".to_owned(), duration_text);
-            format!("retention {what}: for prune, which comes later, until then every set is kept")
+            format!("retention {what}, by drctl prune")
         }
         None => "every set is kept".to_owned(),
     };

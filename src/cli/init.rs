@@ -404,13 +404,13 @@ fn text(report: &InitReport, dry: bool) -> String {
     line("Print both, or put both into a password manager, away from this machine.".into());
     let missing = init_preset::missing(&report.presets);
     line(if !missing.is_empty() {
-        format!("\nnext:   set {} where drctl runs, then drctl config check, then drctl backup now", missing.join(", "))
+        format!("\nnext:   set {} where drctl runs, then drctl config check, then drctl backup now, then drctl agent", missing.join(", "))
     } else if !report.presets.is_empty() {
-        "\nnext:   drctl config check, then drctl backup now; once it worked, drctl doctor".to_owned()
+        "\nnext:   drctl config check, then drctl backup now; once it worked, drctl doctor, and drctl agent for every night".to_owned()
     } else if report.found.is_empty() {
         format!("\nnext:   fill in the example in {}, then drctl config check, then drctl backup now", report.config.display())
     } else {
-        "\nnext:   drctl backup now; once it worked, drctl doctor".into()
+        "\nnext:   drctl backup now; once it worked, drctl doctor, and drctl agent for every night".into()
     });
     out
 }

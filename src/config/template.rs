@@ -231,9 +231,9 @@ impl Writer<'_> {
             self.line("          # exclude: [\"*.tmp\", \"cache\"]");
         }
         self.notes("      ");
-        self.line("    # For drctl agent, which comes later: until then run drctl backup now from cron or a systemd timer.");
+        self.line("    # By drctl agent. Add prune: \"0 7 * * *\" once drctl prune shows that it would delete what you mean.");
         self.line("    schedule: { full: \"0 2 * * *\", verify: \"0 6 * * *\" }");
-        self.line("    # For drctl prune, which comes later: until then nothing is deleted. A set stays when any rule wants it.");
+        self.line("    # By drctl prune. A set stays when any rule wants it.");
         self.line("    retention: { keep_within: 30d, keep_monthly: 12, keep_min_verified: 3 }");
         self.line("    # objectives: { rpo: 24h, rto: 1h }");
     }

@@ -191,6 +191,7 @@ impl Platform {
     pub fn line(&self, words: &str, input: &str) -> Ran {
         let mut line = command_of_manual(words).replace("/srv/backup", "./srv-backup").replace("--date 20250101", "--date latest");
         line = line.replace("docker compose run --rm", &format!("{} run --rm -T", self.program));
+        line = line.replace("docker compose ", &format!("{} ", self.program));
         if line.contains(" restore --") {
             line.push_str(" --yes");
         }
