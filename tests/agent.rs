@@ -241,6 +241,8 @@ async fn one_job_changed_leaves_another_that_runs_alone() {
     bench.clock.step_seconds(10);
     bench.agent.tick().await;
     bench.agent.settle().await;
+    let audit = home.ok(&["audit"]).out;
+    assert!(audit.contains("config reload"), "{audit}");
     let finished: Vec<_> = runs(&home).into_iter().map(|(_, outcome, _)| outcome).collect();
     assert_eq!(finished, [RunOutcome::Finished(0); 2]);
 }
@@ -389,4 +391,27 @@ async fn the_pages_show_what_the_agent_knows() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let gone = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(agent.split('"').nth(1).unwrap()).is_err());
     assert!(gone.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_bandwidth_bounds_its_runs() {
+    let home = home(ONE_JOB);
+    // A megabyte that does not compress.
+    let mut state = 1u64;
+    let bytes: Vec<u8> = (0..1 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect();
+    std::fs::write(home.path("data"), bytes).unwrap();
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &text.replacen("listen: none", "listen: none, bandwidth: 512KiB", 1));
+    let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
+    bench.clock.step_seconds(61);
+    let began = std::time::Instant::now();
+    bench.agent.tick().await;
+    bench.agent.settle().await;
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    assert_eq!(home.sets().len(), 1);
 }

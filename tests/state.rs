@@ -295,8 +295,19 @@ fn f59_what_was_handled_of_a_schedule_is_remembered() {
 fn a_file_of_an_earlier_version_gets_what_it_lacks_and_keeps_what_it_has() {
     let (_folder, path) = scratch();
     open(&path).set_setting("a", "b").unwrap();
-    let old = "DROP TABLE schedule; DELETE FROM migrations WHERE version > 1; PRAGMA user_version = 1";
-    rusqlite::Connection::open(&path).unwrap().execute_batch(old).unwrap();
+    // As the first version made it.
+    const FIRST: [&str; 7] = ["migrations", "runs", "restores", "journal", "high_water", "settings", "sqlite_sequence"];
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let mut query = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+    let tables: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let later: Vec<String> = tables.into_iter().filter(|table| !FIRST.contains(&table.as_str())).collect();
+    assert!(later.len() >= 3, "{later:?}");
+    for table in &later {
+        connection.execute_batch(&format!("DROP TABLE {table}")).unwrap();
+    }
+    connection.execute_batch("DELETE FROM migrations WHERE version > 1; PRAGMA user_version = 1").unwrap();
+    drop(query);
+    drop(connection);
     let state = open(&path);
     assert_eq!((state.schedule_marks("r").unwrap(), state.setting("a").unwrap().as_deref()), (vec![], Some("b")));
     let steps: i64 = rusqlite::Connection::open(&path).unwrap().query_row("SELECT count(*) FROM migrations", [], |r| r.get(0)).unwrap();

@@ -27,7 +27,7 @@ use crate::observe::Bus;
 use crate::open::policy::pace;
 use crate::open::{Opened, Surroundings, history, stores};
 use crate::ops::restore::journal::RestoreNote;
-use crate::state::{AgentLock, RunOutcome, RunRow, StateFile};
+use crate::state::{Act, AgentLock, Audited, RunOutcome, RunRow, StateFile};
 
 mod memory;
 mod pages;
@@ -352,7 +352,8 @@ impl Agent {
         let bus = Bus::new();
         bus.subscribe(Arc::new(RunLog { log: self.log.clone(), run: format!("{job}/{}", what.name()) }));
         let cancel = CancellationToken::new();
-        let around = Surroundings { bus, cancel: cancel.clone(), verb: "agent", ..self.around.clone() };
+        let bandwidth = self.config.agent.bandwidth;
+        let around = Surroundings { bus, cancel: cancel.clone(), verb: "agent", bandwidth, ..self.around.clone() };
         let late = due.missed > 0;
         let missed = if late { format!(", and stands for {} missed", due.missed) } else { String::new() };
         self.log.line("info", None, &format!("{} of {job} (group {}) begins{missed}", what.name(), due.entry.group));
@@ -544,6 +545,8 @@ impl Agent {
                 self.refused = None;
                 self.note_refusal("");
                 self.loaded_at = now;
+                let act = Act::of("config reload").on(self.config.folder.display()).with(serde_json::json!({ "changed": changed }));
+                Audited::begin(self.state.as_ref(), &self.around.bus, act).ended_with(0);
                 self.config = Arc::from(config);
                 self.files = marks_of(&self.config);
                 self.intervals = intervals(&self.config, now);

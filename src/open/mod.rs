@@ -52,6 +52,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Variables.
     pub environment: Environment,
+    /// Most bytes a second to and from each store, besides what the store's own settings say.
+    pub bandwidth: Option<u64>,
 }
 
 impl Surroundings {
@@ -66,6 +68,7 @@ impl Surroundings {
             cancel,
             clock: Arc::new(SystemClock),
             environment: Environment::system(),
+            bandwidth: None,
         }
     }
 

@@ -72,7 +72,7 @@ impl OpenStore {
         let (store, error, writer_lock, network) = match opened.await {
             Ok((network, local)) => {
                 let lock = local.writer_lock();
-                (retrying(around, Arc::new(local)), None, Some(lock), network)
+                (limited(around, None, retrying(around, Arc::new(local))), None, Some(lock), network)
             }
             Err(error) => {
                 let hint = format!("is its disk mounted? a new copy needs its folder first: mkdir -m 700 {}", path.display());
@@ -116,7 +116,7 @@ impl OpenStore {
             }
         };
         let (store, error) = match opened.await {
-            Ok(store) => (limited(place, store), None),
+            Ok(store) => (limited(around, place.bandwidth, Arc::new(store)), None),
             Err(error) => (Arc::new(AbsentStore::new(place.url(), &error)) as DynStore, Some(error)),
         };
         // A bucket that overwrites has no lock of its own: writers are one host, so a file of that host is as good.
@@ -146,9 +146,8 @@ fn sink(config: &StoreConfig, store: DynStore) -> Sink {
     if config.optional { sink.optional() } else { sink }
 }
 
-fn limited(place: &S3Place, store: S3Store) -> DynStore {
-    let store: DynStore = Arc::new(store);
-    match place.bandwidth {
+fn limited(around: &Surroundings, own: Option<u64>, store: DynStore) -> DynStore {
+    match own.into_iter().chain(around.bandwidth).min() {
         Some(limit) => Arc::new(LimitStore::new(store, limit)),
         None => store,
     }
@@ -172,7 +171,7 @@ pub fn fitting(store: S3Store, found: Option<&StoreProfile>) -> S3Store {
 pub async fn open_place(around: &Surroundings, place: &StorePlace, state: &Path) -> Result<DynStore> {
     match place {
         StorePlace::Local { path } => Ok(retrying(around, Arc::new(LocalStore::open(path)?))),
-        StorePlace::S3(place) => Ok(limited(place, open_s3(around, place, Some(state)).await?)),
+        StorePlace::S3(place) => Ok(limited(around, place.bandwidth, Arc::new(open_s3(around, place, Some(state)).await?))),
     }
 }
 
