@@ -152,3 +152,54 @@ fn every_notifier_has_a_queue_and_those_that_were_taken_out_too() {
     let told: Vec<(&str, u64)> = queues.iter().map(|q| (q.notifier.as_str(), q.waiting)).collect();
     assert_eq!(told, [("old", 3), ("slack", 0)]);
 }
+
+#[tokio::test]
+async fn a_job_of_the_configuration_gets_what_is_known_of_it() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    backup(&bed, &mut log, "main", |m| {
+        m.sources = vec![source("etc", "2025-01-01T02:00:00Z", &[]), source("gone", "2025-01-01T02:00:00Z", &[])]
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"
+repository:
+  id: shop-7k3q
+  root_key: RWR3cBpllPzfHE/HcwpCzx0LtLbYTVuI6FSpV6SdSJzNM53mU1tJlsq/
+  stores: [{ name: main, local: { path: store } }]
+  recipients: [age17et55u4d4df3aee5pafa5cs4ahcwfrl507ultujwu3a9ntsk34xs7r78nm]
+  identity: keys/identity
+  signing_key: keys/signing
+jobs:
+  - job: shop
+    sources:
+      - files: { name: etc, paths: [/etc] }
+      - files: { name: uploads, paths: [/srv], schedule: { full: "0 2 * * *" } }
+    objectives: { rpo: 1h, verified_within: 2d }
+  - job: idle
+    sources: [files: { name: etc, paths: [/etc] }]
+"#;
+    let path = folder.path().join("drctl.yaml");
+    std::fs::write(&path, text).unwrap();
+    let environment = crate::config::Environment::of(folder.path(), [("HOME", "/nonexistent")]);
+    let mut options = crate::config::LoadOptions::new(environment);
+    (options.config, options.look_at_files) = (Some(path), false);
+    let config = crate::config::load(&options).unwrap_or_else(|problems| panic!("{problems}"));
+
+    let logs = BTreeMap::from([("shop".parse().unwrap(), facts(&log, &["main", "uploads"]))]);
+    let mut board = Board::new("web-1", at("2025-01-01T02:00:00Z"));
+    board.jobs = jobs_of(&config, &logs, &BTreeMap::new());
+    board.jobs[0].expect("uploads", Some(86_400));
+    board.judge(at("2025-01-01T04:00:00Z"));
+    let (shop, idle) = (&board.jobs[0], &board.jobs[1]);
+    assert_eq!((shop.job.as_str(), shop.groups.as_slice()), ("shop", ["main".to_owned(), "uploads".into()].as_slice()));
+    let told: Vec<_> =
+        shop.sources.iter().map(|s| (s.name.as_str(), s.group.as_str(), s.last_success.is_some(), s.expected_interval_seconds)).collect();
+    // A source that was taken out is not shown, though sets still hold it.
+    assert_eq!(told, [("etc", "main", true, None), ("uploads", "uploads", false, Some(86_400))]);
+    assert_eq!((shop.objectives.rpo_seconds, shop.objectives.verified_within_seconds), (Some(3600), Some(2 * 86_400)));
+    let alarms: Vec<&str> = shop.alarms.iter().map(|alarm| alarm.text.as_str()).collect();
+    assert_eq!(alarms, ["there is no good set of group uploads: drctl backup now shop", "never verified: drctl verify --job shop"]);
+    assert_eq!(shop.rpo_seconds, None, "a group has none");
+    assert!(idle.log.is_none() && idle.alarms.is_empty() && idle.runs == RunFacts::default());
+}

@@ -6,10 +6,6 @@ use super::*;
 use crate::model::Severity;
 use crate::ops::board::Refused;
 
-fn quick() -> Limits {
-    Limits { send_within: Duration::from_millis(300), take_within: Duration::from_millis(500), ..Limits::default() }
-}
-
 #[tokio::test]
 async fn f87_a_bad_token_gets_nothing() {
     let served = Served::new(Some(TOKEN), Limits::default()).await;
@@ -114,7 +110,8 @@ async fn dropped_after(served: &Served, first: &str, then: Option<&str>) -> Dura
 
 #[tokio::test]
 async fn f87_slow_clients_are_dropped() {
-    let served = Served::new(Some(TOKEN), quick()).await;
+    let limits = Limits { send_within: Duration::from_millis(300), take_within: Duration::from_secs(60), ..Limits::default() };
+    let served = Served::new(Some(TOKEN), limits).await;
     let least = Duration::from_millis(250);
     for (first, then) in [("", None), ("GET /metr", None), ("GET /metrics HTTP/1.1\r\n", Some("X: y\r\n")), ("G", Some("E"))] {
         let after = dropped_after(&served, first, then).await;
@@ -125,7 +122,8 @@ async fn f87_slow_clients_are_dropped() {
 
 #[tokio::test]
 async fn f87_a_client_that_does_not_take_its_reply_is_dropped() {
-    let served = Served::new(Some(TOKEN), quick()).await;
+    let limits = Limits { send_within: Duration::from_millis(500), take_within: Duration::from_millis(300), ..Limits::default() };
+    let served = Served::new(Some(TOKEN), limits).await;
     // More than the kernel holds for a client that does not read.
     served.change(|board| board.host = "h".repeat(32 << 20));
     let mut stream = TcpStream::connect(served.at).await.unwrap();
