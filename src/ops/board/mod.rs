@@ -20,6 +20,8 @@ mod alarms;
 mod facts;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use facts::{Attempt, Drill, GroupFacts, LogFacts, RunFacts, SourceFacts, Verified, lines_kept};
 

@@ -141,16 +141,18 @@ fn the_documentation_names_every_metric() {
     assert_eq!(table.symmetric_difference(&names()).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
-/// Prometheus' own tool, where it is there: the rules, and the page.
+/// Prometheus' own tool, where it is there: the rules, when they fire, and the page.
 #[test]
 fn promtool_takes_rules_and_metrics() {
     if Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         eprintln!("SKIPPED promtool's look at alert rules and metrics: there is no promtool here");
         return;
     }
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/drctl.rules.yml");
-    let checked = Command::new("promtool").args(["check", "rules"]).arg(rules).output().unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    for (what, file) in [("check", "deploy/prometheus/drctl.rules.yml"), ("test", "tests/data/drctl.rules.test.yml")] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let checked = Command::new("promtool").args([what, "rules"]).arg(file).output().unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
     let mut check = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut check.stdin.take().unwrap(), metrics::render(&testing::full()).as_bytes()).unwrap();
     let checked = check.wait_with_output().unwrap();

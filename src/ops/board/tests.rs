@@ -1,0 +1,205 @@
+//! What the board takes from real logs and a real state file.
+
+use std::sync::Arc;
+
+use super::testing::at;
+use super::*;
+use crate::catalog::testing::Bed;
+use crate::catalog::{JobLog, Outcome};
+use crate::model::manifest::{SetState, SourceEntry};
+use crate::model::record::{Body, Grade, Proof};
+use crate::model::{Manifest, SetId, SetKind, TestClock};
+use crate::state::StateFile;
+
+fn source(name: &str, as_of: &str, problems: &[&str]) -> SourceEntry {
+    SourceEntry {
+        name: name.into(),
+        kind: "files".into(),
+        identity: BTreeMap::new(),
+        as_of: at(as_of),
+        problems: problems.iter().map(|p| (*p).to_owned()).collect(),
+        warnings: Vec::new(),
+    }
+}
+
+/// A run of a group, its manifest as `change` makes it; the clock goes on by an hour.
+async fn backup(bed: &Bed, log: &mut JobLog, group: &str, change: impl FnOnce(&mut Manifest)) -> SetId {
+    let run = log.begin_run(SetKind::Full, group).await.unwrap();
+    let set = run.set().clone();
+    let mut manifest = bed.upload(&run).await;
+    manifest.finished_at = manifest.started_at + jiff::SignedDuration::from_secs(90);
+    change(&mut manifest);
+    assert!(matches!(run.commit(log, manifest, |_| Ok(())).await.unwrap(), Outcome::Committed { .. }));
+    bed.hours(1);
+    set
+}
+
+async fn prove(log: &mut JobLog, set: &SetId, grade: Grade, passed: bool, from: &str, to: &str) {
+    let proof =
+        Proof { set: set.clone(), grade, passed, findings: Vec::new(), started_at: at(from), finished_at: at(to), store: "main".into() };
+    log.append(Body::Proof { proof }).await.unwrap();
+}
+
+fn facts(log: &JobLog, groups: &[&str]) -> LogFacts {
+    let groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+    LogFacts::of(log.state(), Some(&groups), 10)
+}
+
+#[tokio::test]
+async fn a_source_counts_by_the_newest_set_that_holds_all_of_it() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    // 02:00 whole, 03:00 without uploads, 04:00 suspect.
+    let whole =
+        |m: &mut Manifest| m.sources = vec![source("files", "2025-01-01T01:59:00Z", &[]), source("uploads", "2025-01-01T01:50:00Z", &[])];
+    backup(&bed, &mut log, "main", whole).await;
+    backup(&bed, &mut log, "main", |m| {
+        m.sources = vec![source("files", "2025-01-01T02:59:00Z", &[]), source("uploads", "2025-01-01T02:59:00Z", &["gone"])];
+        m.state = SetState::Partial { reasons: vec!["uploads: gone".into()] };
+    })
+    .await;
+    backup(&bed, &mut log, "main", |m| {
+        m.sources = vec![source("files", "2025-01-01T03:59:00Z", &[]), source("uploads", "2025-01-01T03:59:00Z", &[])];
+        m.state = SetState::Suspect { reasons: vec!["small".into()] };
+    })
+    .await;
+    let facts = facts(&log, &["main"]);
+    assert_eq!(facts.sources["files"].last_success, at("2025-01-01T03:01:30Z"));
+    assert_eq!(facts.sources["uploads"].last_success, at("2025-01-01T02:01:30Z"));
+    assert!(facts.sources["files"].stored_bytes > 0 && facts.sources["files"].plain_bytes == 1);
+    assert_eq!(facts.sources["uploads"].stored_bytes, 0, "no artifact is its own");
+    // What would be lost counts from the oldest source of the newest good set.
+    assert_eq!((facts.as_of, facts.sets), (Some(at("2025-01-01T01:50:00Z")), 3));
+    assert_eq!(facts.newest_bad.unwrap().started_at, at("2025-01-01T04:00:00Z"));
+    assert_eq!(facts.groups["main"], GroupFacts { started_at: at("2025-01-01T04:00:00Z"), duration_seconds: 90.0 });
+    assert_eq!(facts.lines.iter().map(|line| line.state).collect::<Vec<_>>(), ["suspect", "partial", "complete"]);
+}
+
+#[tokio::test]
+async fn a_group_without_a_good_set_leaves_no_figure_for_what_would_be_lost() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    backup(&bed, &mut log, "main", |_| {}).await;
+    let known = facts(&log, &["main", "uploads"]);
+    assert_eq!((known.as_of, known.groups_without_good.as_slice()), (None, ["uploads".to_owned()].as_slice()));
+    backup(&bed, &mut log, "uploads", |_| {}).await;
+    assert_eq!(facts(&log, &["main", "uploads"]).as_of, Some(at("2025-01-01T02:00:00Z")));
+}
+
+#[tokio::test]
+async fn a_proof_counts_while_it_stands() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let one = backup(&bed, &mut log, "main", |_| {}).await;
+    let two = backup(&bed, &mut log, "main", |_| {}).await;
+    let verified = |log: &JobLog| {
+        let facts = facts(log, &["main"]);
+        (facts.verified_at(Grade::ReadBack), facts.verified_at(Grade::Restored), facts.drill.map(|d| d.duration_seconds))
+    };
+    assert_eq!(verified(&log), (None, None, None));
+    prove(&mut log, &one, Grade::ReadBack, true, "2025-01-01T05:00:00Z", "2025-01-01T05:10:00Z").await;
+    assert_eq!(verified(&log), (Some(at("2025-01-01T05:10:00Z")), None, None));
+    // A drill proves what a reading proves.
+    prove(&mut log, &two, Grade::Restored, true, "2025-01-01T06:00:00Z", "2025-01-01T06:05:00Z").await;
+    let six = Some(at("2025-01-01T06:05:00Z"));
+    assert_eq!(verified(&log), (six, six, Some(300.0)));
+    // A later reading failed: what was proven of that set counts no more, nor does it as a set.
+    prove(&mut log, &two, Grade::ReadBack, false, "2025-01-01T07:00:00Z", "2025-01-01T07:05:00Z").await;
+    assert_eq!(verified(&log), (Some(at("2025-01-01T05:10:00Z")), None, None));
+    let facts = facts(&log, &["main"]);
+    assert_eq!((facts.newest_good.unwrap().set, facts.newest_bad.unwrap().set, facts.verified_sets), (one, two, 1));
+}
+
+#[test]
+fn runs_are_told_by_job_and_only_what_ended_is_an_attempt() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(TestClock::at(at("2025-01-01T02:00:00Z")));
+    let state = Arc::new(StateFile::open(&folder.path().join("state.sqlite"), clock.clone()).unwrap());
+    let run = |verb: &str, job: &str, code: u8, seconds: i64, error: Option<&str>| {
+        let run = state.begin_run(verb, Some(job)).unwrap();
+        clock.step_seconds(seconds);
+        run.finish(code, error).unwrap();
+    };
+    run("backup", "shop", 0, 60, None);
+    run("restore", "shop", 0, 95, None);
+    run("restore", "shop", 4, 5, Some("refused"));
+    run("verify", "shop", 5, 5, None);
+    run("backup", "shop", 8, 60, Some("away"));
+    run("backup", "other", 0, 60, None);
+    let under_way = state.begin_run("backup", Some("shop")).unwrap();
+    let all = RunFacts::read(&state).unwrap();
+    let shop = &all["shop"];
+    assert_eq!((all.len(), shop.restore_seconds), (2, Some(95.0)));
+    let attempt = shop.last_attempt.as_ref().unwrap();
+    assert_eq!((attempt.exit_code, attempt.error.as_deref()), (Some(8), Some("away")));
+    assert!(shop.attempted_at > Some(attempt.started_at), "the one under way has begun");
+    assert_eq!((all["other"].last_attempt.as_ref().unwrap().exit_code, all["other"].restore_seconds), (Some(0), None));
+    // Its process dies.
+    drop(under_way);
+    state.sweep_interrupted().unwrap();
+    assert_eq!(RunFacts::read(&state).unwrap()["shop"].last_attempt.as_ref().unwrap().exit_code, None);
+}
+
+#[test]
+fn lines_of_many_jobs_are_bounded_together() {
+    assert_eq!([0, 1, 20, 21, 1000, 100_000].map(lines_kept), [1000, 1000, 1000, 952, 20, 1]);
+}
+
+#[test]
+fn every_notifier_has_a_queue_and_those_that_were_taken_out_too() {
+    let waits = QueueState { notifier: "old".into(), waiting: 3, ..QueueState::default() };
+    let queues = queues_of(["slack"], &[waits]);
+    let told: Vec<(&str, u64)> = queues.iter().map(|q| (q.notifier.as_str(), q.waiting)).collect();
+    assert_eq!(told, [("old", 3), ("slack", 0)]);
+}
+
+#[tokio::test]
+async fn a_job_of_the_configuration_gets_what_is_known_of_it() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    backup(&bed, &mut log, "main", |m| {
+        m.sources = vec![source("etc", "2025-01-01T02:00:00Z", &[]), source("gone", "2025-01-01T02:00:00Z", &[])]
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"
+repository:
+  id: shop-7k3q
+  root_key: RWR3cBpllPzfHE/HcwpCzx0LtLbYTVuI6FSpV6SdSJzNM53mU1tJlsq/
+  stores: [{ name: main, local: { path: store } }]
+  recipients: [age17et55u4d4df3aee5pafa5cs4ahcwfrl507ultujwu3a9ntsk34xs7r78nm]
+  identity: keys/identity
+  signing_key: keys/signing
+jobs:
+  - job: shop
+    sources:
+      - files: { name: etc, paths: [/etc] }
+      - files: { name: uploads, paths: [/srv], schedule: { full: "0 2 * * *" } }
+    objectives: { rpo: 1h, verified_within: 2d }
+  - job: idle
+    sources: [files: { name: etc, paths: [/etc] }]
+"#;
+    let path = folder.path().join("drctl.yaml");
+    std::fs::write(&path, text).unwrap();
+    let environment = crate::config::Environment::of(folder.path(), [("HOME", "/nonexistent")]);
+    let mut options = crate::config::LoadOptions::new(environment);
+    (options.config, options.look_at_files) = (Some(path), false);
+    let config = crate::config::load(&options).unwrap_or_else(|problems| panic!("{problems}"));
+
+    let logs = BTreeMap::from([("shop".parse().unwrap(), facts(&log, &["main", "uploads"]))]);
+    let mut board = Board::new("web-1", at("2025-01-01T02:00:00Z"));
+    board.jobs = jobs_of(&config, &logs, &BTreeMap::new());
+    board.jobs[0].expect("uploads", Some(86_400));
+    board.judge(at("2025-01-01T04:00:00Z"));
+    let (shop, idle) = (&board.jobs[0], &board.jobs[1]);
+    assert_eq!((shop.job.as_str(), shop.groups.as_slice()), ("shop", ["main".to_owned(), "uploads".into()].as_slice()));
+    let told: Vec<_> =
+        shop.sources.iter().map(|s| (s.name.as_str(), s.group.as_str(), s.last_success.is_some(), s.expected_interval_seconds)).collect();
+    // A source that was taken out is not shown, though sets still hold it.
+    assert_eq!(told, [("etc", "main", true, None), ("uploads", "uploads", false, Some(86_400))]);
+    assert_eq!((shop.objectives.rpo_seconds, shop.objectives.verified_within_seconds), (Some(3600), Some(2 * 86_400)));
+    let alarms: Vec<&str> = shop.alarms.iter().map(|alarm| alarm.text.as_str()).collect();
+    assert_eq!(alarms, ["there is no good set of group uploads: drctl backup now shop", "never verified: drctl verify --job shop"]);
+    assert_eq!(shop.rpo_seconds, None, "a group has none");
+    assert!(idle.log.is_none() && idle.alarms.is_empty() && idle.runs == RunFacts::default());
+}
