@@ -546,9 +546,11 @@ fn a_second_agent_on_the_same_state_folder_is_refused() {
     let home = home(NEVER, "cat data");
     let mut agent = Agent::start(&home);
     agent.says("1 job");
-    let second = home.run(&["agent"]);
-    assert_eq!(second.code, 7, "{}", second.all());
-    assert!(second.err.contains(&format!("process {}", agent.pid())) && second.err.contains("hint: "), "{}", second.err);
+    let second = Agent::start(&home);
+    let log = second.log.clone();
+    assert_eq!(second.end(Duration::from_secs(15)).0, 7);
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains(&format!("process {}", agent.pid())) && said.contains("hint: "), "{said}");
     agent.kill();
     // A dead one keeps nobody out.
     let mut third = Agent::start(&home);
