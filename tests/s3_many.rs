@@ -69,7 +69,7 @@ async fn set_after_set(sets: usize, one_in: usize) {
         .collect();
         home.write("data/note", &format!("set {n}"));
         std::fs::write(home.path("data/noise"), noise).unwrap();
-        let ran = home.run(&["backup", "now", "--json", "--quiet"]);
+        let ran = home.run(&["backup", "now", "--accept-smaller", "data", "--json", "--quiet"]);
         match ran.code {
             0 => {
                 let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

@@ -175,7 +175,7 @@ fn a_sealed_host_whose_user_the_store_keeps_from_deleting_and_from_others_backs_
     std::fs::remove_dir_all(writer.path("data")).unwrap();
     assert_ne!(writer.run(&["backup", "now"]).code, 0);
     writer.write("data/a.txt", "three");
-    writer.ok(&["backup", "now", "--quiet"]);
+    writer.ok(&["backup", "now", "--accept-smaller", "data", "--quiet"]);
 }
 
 /// A HEAD has no body that could say a code: its status is the answer.

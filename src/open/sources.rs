@@ -62,7 +62,9 @@ pub fn allowed(config: &SourceConfig) -> Allowed {
         // Nothing found is an error of these.
         SourceKind::Environment(_) | SourceKind::Compose(_) => (false, false),
     };
-    Allowed { empty, smaller }
+    // Only where the server is asked which databases there are may one be gone without a word.
+    let asked = matches!(&config.kind, SourceKind::Postgres(postgres) if !matches!(postgres.databases, Some(DatabaseChoice::Named(_))));
+    Allowed { empty, smaller, fewer: !asked }
 }
 
 fn files_settings(config: &FilesConfig) -> FilesSettings {

@@ -11,8 +11,10 @@ pub const LOOK_BACK: usize = 7;
 pub struct Allowed {
     /// Come out empty.
     pub empty: bool,
-    /// Come out much smaller, or without an artifact that it had.
+    /// Come out much smaller.
     pub smaller: bool,
+    /// Lack an artifact that it had: what it holds is named in the configuration, and what is missing there is an error.
+    pub fewer: bool,
 }
 
 /// What is counted, how much of it there has to be for a drop to say something, and to which share of the usual it may drop.
@@ -41,17 +43,33 @@ pub fn findings(manifest: &Manifest, before: &[&Manifest], allowed: &dyn Fn(&str
         if may.smaller || may.empty || found.iter().any(|told: &String| told.starts_with(&format!("{source}: {file} is empty"))) {
             continue;
         }
-        found.extend(smaller(artifact, before).map(|how| format!("{source}: {file} has {how}: {}", accept(source))));
+        let alike: Vec<&Manifest> = before.iter().copied().filter(|other| is_same(source, manifest, other)).collect();
+        found.extend(smaller(artifact, &alike).map(|how| format!("{source}: {file} has {how}: {}", accept(source))));
     }
     for previous in &newest.artifacts {
         let still_backed_up = manifest.source(&previous.source).is_some_and(|source| source.problems.is_empty());
         let may = allowed(&previous.source);
-        if still_backed_up && of(manifest, &previous.file).is_none() && !may.smaller && !may.empty && is_data(previous) {
+        let odd = !may.fewer && !may.smaller && !may.empty;
+        if still_backed_up
+            && of(manifest, &previous.file).is_none()
+            && odd
+            && is_data(previous)
+            && is_same(&previous.source, manifest, newest)
+        {
             let (source, file) = (&previous.source, &previous.file);
             found.push(format!("{source}: {file} is gone, {} had it: {}", newest.set, accept(source)));
         }
     }
     found
+}
+
+/// Whether a source was the same server in both: another one, accepted as that, is as large as it is.
+fn is_same(source: &str, one: &Manifest, other: &Manifest) -> bool {
+    let server = |manifest: &Manifest| manifest.source(source).and_then(|entry| entry.identity.get("system_identifier").cloned());
+    match (server(one), server(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    }
 }
 
 fn accept(source: &str) -> String {
@@ -170,6 +188,15 @@ mod tests {
         let found = |allowed: Allowed| findings(&now, &[&before], &|_| allowed);
         assert!(found(Allowed::default())[0].contains("is gone, "), "{:?}", found(Allowed::default()));
         assert!(found(Allowed { smaller: true, ..Allowed::default() }).is_empty());
+        assert!(found(Allowed { fewer: true, ..Allowed::default() }).is_empty());
+        // Another server that was accepted has what it has.
+        let mut older = before.clone();
+        older.sources.push(entry(&older));
+        older.sources[0].identity.insert("system_identifier".into(), "1".into());
+        now.sources[0].identity.insert("system_identifier".into(), "2".into());
+        assert!(findings(&now, &[&older], &|_| Allowed::default()).is_empty());
+        now.sources[0].identity.insert("system_identifier".into(), "1".into());
+        assert_eq!(findings(&now, &[&older], &|_| Allowed::default()).len(), 1);
         now.sources.clear();
         assert!(findings(&now, &[&before], &|_| Allowed::default()).is_empty(), "its source was taken out of the job");
     }
