@@ -43,6 +43,9 @@ pub enum AgentStanding {
     Gone,
 }
 
+/// How long an agent that is ending is waited for.
+const LETS_GO: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl AgentLock {
     /// Becomes the agent of this folder. [`Kind::Locked`] when there is one, named by its process number; another error when the folder holds no
     /// lock at all, which is no reason to run no agent.
@@ -52,7 +55,15 @@ impl AgentLock {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.context(what)?;
         let mut file = open(&path).context(what)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let began = std::time::Instant::now();
+        let locked = loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // One that is ending, or a child of it that was forked and has not become its program yet, lets go in a moment.
+                Err(Errno::AGAIN) if began.elapsed() < LETS_GO => std::thread::sleep(LETS_GO / 40),
+                other => break other,
+            }
+        };
+        match locked {
             Ok(()) => {}
             Err(Errno::AGAIN) => {
                 let whose = pid(&mut file).map(|pid| format!("process {pid}")).unwrap_or_else(|| "another process".to_owned());
