@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use drctl::config::{Config, Environment, LoadOptions, load};
 use drctl::model::{Secret, Severity, TestClock, Timestamp};
-use drctl::notify::words::{BackupReport, backup_incident, backup_report, run_started};
+use drctl::notify::words::{BackupReport, Lost, backup_incident, backup_report, run_started};
 use drctl::notify::{Alert, Desk, DeskOptions, Message, What};
 use drctl::state::StateFile;
 use http_standin::{Act, Got, Standin};
@@ -115,7 +115,7 @@ fn report(exit_code: u8, at: Timestamp) -> Message {
         suspicions: vec![],
         drift: vec![],
         missed_stores: vec![],
-        lost_now_seconds: Some(4000),
+        lost_now: Lost::Seconds(4000),
         rpo_seconds: None,
     })
 }

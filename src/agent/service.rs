@@ -14,11 +14,11 @@ use crate::agent::facts::{self, Facts};
 use crate::agent::lifecycle::{self, Manager};
 use crate::agent::log::{Log, RunLog};
 use crate::agent::schedule::{self, Due, What, table::Table};
-use crate::agent::work::{Done, Work, groups};
+use crate::agent::work::{Done, Work};
 use crate::config::load::load;
 use crate::config::problem::{Origin, Problems};
 use crate::config::reload::{Reload, reload};
-use crate::config::typed::{Config, Job, MAIN_GROUP, StorePlace};
+use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Error, Kind, Result};
 use crate::model::{JobName, Severity};
 use crate::notify::words::{self, DigestJob};
@@ -192,24 +192,11 @@ impl Agent {
     fn take_up(&self, interrupted: &[RunRow]) {
         for row in interrupted {
             let Some(job) = row.job.clone() else { continue };
+            let ended = row.finished_at.unwrap_or(row.started_at);
             let report = words::BackupReport {
-                job: job.clone(),
-                run: None,
-                exit_code: Kind::Interrupted.exit_code(),
                 why: Some(format!("the process that ran it since {} died", row.started_at.strftime("%Y-%m-%d %H:%M UTC"))),
-                next: None,
                 set: row.set.clone(),
-                started_at: row.started_at,
-                finished_at: row.finished_at.unwrap_or(row.started_at),
-                sources: Vec::new(),
-                grade: None,
-                spread_seconds: None,
-                spread_limit_seconds: None,
-                suspicions: Vec::new(),
-                drift: Vec::new(),
-                missed_stores: Vec::new(),
-                lost_now_seconds: None,
-                rpo_seconds: None,
+                ..words::BackupReport::new(job.clone(), Kind::Interrupted.exit_code(), row.started_at, ended)
             };
             self.log.line("warn", None, &format!("the backup of {job}, begun {}, was interrupted", row.started_at));
             self.tell(self.desk.report(words::backup_report(&report)));
@@ -380,7 +367,7 @@ impl Agent {
                     }
                     let key = format!("broke-down:{}", done.job);
                     self.tell(self.desk.clear(&key, None, &[]));
-                    for group in self.config.job(done.job.as_str()).map(groups).unwrap_or_default() {
+                    for group in self.config.job(done.job.as_str()).map(Job::group_names).unwrap_or_default() {
                         self.tell(self.desk.clear(&format!("missed:{}:{group}:{}", done.job, done.what.name()), None, &[]));
                     }
                 }
@@ -443,7 +430,7 @@ impl Agent {
                 looked.stores.insert(sink.name.clone(), problem);
             }
             for job in &config.jobs {
-                match facts::read(&opened.setup, &job.name, &groups(job), config.jobs.len()).await {
+                match facts::read(&opened.setup, &job.name, &job.group_names(), config.jobs.len()).await {
                     Ok(facts) => looked.facts.push((job.name.clone(), facts)),
                     Err(error) => {
                         looked.problem = Some(format!("job {}: {error}", job.name));
@@ -466,7 +453,7 @@ impl Agent {
             let view = JobView {
                 job: &job.name,
                 rpo: job.objectives.rpo,
-                interval: groups(job).into_iter().filter_map(|group| self.intervals.get(&(job.name.clone(), group)).copied()).max(),
+                interval: job.group_names().into_iter().filter_map(|group| self.intervals.get(&(job.name.clone(), group)).copied()).max(),
                 max_duration: job.objectives.max_duration,
                 verified_within: job.objectives.verified_within,
                 drilled_within: job.objectives.drilled_within,
@@ -676,11 +663,9 @@ fn refusal(problems: &Problems) -> String {
 
 fn intervals(config: &Config, now: Timestamp) -> BTreeMap<(JobName, String), Duration> {
     let of_group = |job: &Job, group: &str| {
-        let own = job.sources.iter().find(|source| source.group() == group && group != MAIN_GROUP);
-        let schedule = own.and_then(|source| source.schedule.as_ref()).unwrap_or(&job.schedule);
-        pace(schedule, &job.timezone, now).map(|(_, interval)| ((job.name.clone(), group.to_owned()), interval))
+        pace(job.schedule_of(group), &job.timezone, now).map(|(_, interval)| ((job.name.clone(), group.to_owned()), interval))
     };
-    config.jobs.iter().flat_map(|job| groups(job).into_iter().filter_map(move |group| of_group(job, &group))).collect()
+    config.jobs.iter().flat_map(|job| job.group_names().into_iter().filter_map(move |group| of_group(job, &group))).collect()
 }
 
 /// The files of a configuration, those of `jobs/` that came since among them.

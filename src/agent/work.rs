@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::record::Grade;
 use crate::model::{JobName, Manifest, SetClass, SetId, Severity};
-use crate::notify::words::{self, SourceReport};
+use crate::notify::words::{self, Lost, SourceReport};
 use crate::notify::{Alert, Desk};
 use crate::open::policy::prune_policy;
 use crate::open::runs::{back_up, exit_of, verify_own};
@@ -70,7 +70,7 @@ impl Work {
             (What::Full | What::Incremental | What::Archive | What::Drill, Some(settings)) => self.backup(opened.as_ref(), &settings).await,
         };
         let facts = match (&opened, self.config.job(job.as_str())) {
-            (Ok(opened), Some(settings)) => facts::read(&opened.setup, &job, &groups(settings), self.config.jobs.len()).await.ok(),
+            (Ok(opened), Some(settings)) => facts::read(&opened.setup, &job, &settings.group_names(), self.config.jobs.len()).await.ok(),
             _ => None,
         };
         Done { job, what, exit_code, facts }
@@ -101,23 +101,13 @@ impl Work {
         note.finished(set, exit_code, ran.as_ref().err());
         self.log_error("backup", ran.as_ref().err());
         let mut told = words::BackupReport {
-            job: job.to_string(),
             run: Some(self.run.clone()),
-            exit_code,
             why: ran.as_ref().err().map(ToString::to_string),
             next: ran.as_ref().err().and_then(|error| error.hint_text().map(str::to_owned)),
             set: set.map(ToString::to_string),
-            started_at,
-            finished_at: self.around.clock.now(),
-            sources: Vec::new(),
-            grade: None,
-            spread_seconds: None,
             spread_limit_seconds: settings.objectives.spread.map(|spread| spread.as_secs() as i64),
-            suspicions: Vec::new(),
-            drift: Vec::new(),
-            missed_stores: Vec::new(),
-            lost_now_seconds: None,
             rpo_seconds: settings.objectives.rpo.map(|rpo| rpo.as_secs() as i64),
+            ..words::BackupReport::new(job.as_str(), exit_code, started_at, self.around.clock.now())
         };
         if let Ok(opened) = opened {
             self.fill(opened, settings, ran.as_ref().ok(), &mut told).await;
@@ -165,8 +155,8 @@ impl Work {
     async fn fill(&self, opened: &Opened, settings: &Job, report: Option<&BackupReport>, told: &mut words::BackupReport) {
         let Ok(log) = opened.setup.log(&settings.name).await else { return };
         let now = self.around.clock.now();
-        let status = crate::ops::look::job_status(&log, Some(&groups(settings)), now, None);
-        told.lost_now_seconds = status.rpo_seconds;
+        let status = crate::ops::look::job_status(&log, Some(&settings.group_names()), now, None);
+        told.lost_now = status.rpo_seconds.map_or(Lost::Everything, Lost::Seconds);
         let Some(report) = report else { return };
         if report.state == "suspect" {
             told.suspicions.clone_from(&report.problems);
@@ -345,7 +335,7 @@ impl Work {
             return vec![own.clone()];
         }
         let own_entry = |group: &str| settings.sources.iter().any(|s| s.group() == group && s.schedule.as_ref().is_some_and(&has_own));
-        groups(settings).into_iter().filter(|group| !own_entry(group)).collect()
+        settings.group_names().into_iter().filter(|group| !own_entry(group)).collect()
     }
 
     /// Whoever looks into the log after a bad night finds why there, notifiers or not.
@@ -370,11 +360,6 @@ impl Work {
             self.around.bus.warn(format!("an alert is kept in memory only: {problem}"));
         }
     }
-}
-
-/// The groups of a job.
-pub fn groups(settings: &Job) -> Vec<String> {
-    settings.groups().into_iter().map(|(name, _)| name.to_owned()).collect()
 }
 
 fn source_report(source: &SourceEntry, manifest: &Manifest, before: Option<&Manifest>) -> SourceReport {

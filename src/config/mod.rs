@@ -12,6 +12,7 @@ pub mod expand;
 pub mod find;
 pub mod kept;
 pub mod load;
+mod next;
 pub mod notify;
 pub mod postgres;
 pub mod preset;

@@ -166,6 +166,17 @@ impl Job {
         self.sources.iter().find(|s| s.name == name)
     }
 
+    /// The names of its groups, in the order of their first source.
+    pub fn group_names(&self) -> Vec<String> {
+        self.groups().into_iter().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The schedule that a group goes by: its source's own, or the job's.
+    pub fn schedule_of(&self, group: &str) -> &Schedule {
+        let own = self.sources.iter().find(|source| source.group() == group && group != MAIN_GROUP);
+        own.and_then(|source| source.schedule.as_ref()).unwrap_or(&self.schedule)
+    }
+
     /// The groups of sources that are backed up together, in the order of their first source: [`MAIN_GROUP`], and one for each
     /// source with a schedule of its own, named after it (FORMAT, Keys). No group is empty.
     pub fn groups(&self) -> Vec<(&str, Vec<&SourceConfig>)> {

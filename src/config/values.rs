@@ -108,10 +108,9 @@ impl CronSchedule {
         &self.text
     }
 
-    /// The next instant after `at` at which it comes due in a zone; `None` when there is none within the crate's search.
+    /// The first instant after `at` that it means in a zone, changes of clocks among it; `None` when it never comes again.
     pub fn next_after(&self, at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let from = at.to_zoned(zone.clone());
-        self.cron.find_next_occurrence(&from, false).ok().map(|next| next.timestamp())
+        super::next::next_after(self, zone, at)
     }
 
     /// The parsed expression.

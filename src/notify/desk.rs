@@ -278,10 +278,7 @@ impl Desk {
         let last = self.all_books().iter().filter_map(|books| books.setting(&key).ok()?.as_deref()?.parse::<Timestamp>().ok()).max();
         match last {
             // One from the future is of a clock that was wrong.
-            Some(last) if last <= now => {
-                let next = cron.cron().find_next_occurrence(&last.to_zoned(self.options.zone.clone()), false);
-                next.is_ok_and(|next| next.timestamp() <= now)
-            }
+            Some(last) if last <= now => cron.next_after(last, &self.options.zone).is_some_and(|next| next <= now),
             _ => {
                 let _ = self.write(|books| books.set_setting(&key, &now.to_string()));
                 false

@@ -21,6 +21,18 @@ pub struct SourceReport {
     pub counts: String,
 }
 
+/// What would be lost, were everything gone now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lost {
+    /// The log could not be asked: nothing is said.
+    #[default]
+    Unknown,
+    /// There is no good set.
+    Everything,
+    /// So many seconds of work.
+    Seconds(i64),
+}
+
 /// A run of a backup that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupReport {
@@ -54,10 +66,35 @@ pub struct BackupReport {
     pub drift: Vec<String>,
     /// Further stores that the set did not reach.
     pub missed_stores: Vec<String>,
-    /// Seconds of work that would be lost now; `None`: there is no good set.
-    pub lost_now_seconds: Option<i64>,
+    /// What would be lost now.
+    pub lost_now: Lost,
     /// The most that the job's objectives allow.
     pub rpo_seconds: Option<i64>,
+}
+
+impl BackupReport {
+    /// One of which nothing is known but how it ended.
+    pub fn new(job: impl Into<String>, exit_code: u8, started_at: Timestamp, finished_at: Timestamp) -> BackupReport {
+        BackupReport {
+            job: job.into(),
+            run: None,
+            exit_code,
+            why: None,
+            next: None,
+            set: None,
+            started_at,
+            finished_at,
+            sources: Vec::new(),
+            grade: None,
+            spread_seconds: None,
+            spread_limit_seconds: None,
+            suspicions: Vec::new(),
+            drift: Vec::new(),
+            missed_stores: Vec::new(),
+            lost_now: Lost::Unknown,
+            rpo_seconds: None,
+        }
+    }
 }
 
 /// The key under which failed backups of a job are one incident.
@@ -95,7 +132,7 @@ pub fn backup_report(report: &BackupReport) -> Message {
     if !report.drift.is_empty() {
         lines.push(format!("changed since the set before: {}", report.drift.join(", ")));
     }
-    lines.push(lost(report));
+    lines.extend(lost(report));
     let next = report.next.clone().or_else(|| match (&report.set, report.exit_code) {
         (_, 0) => None,
         (Some(set), _) => Some(format!("drctl show {set}")),
@@ -126,14 +163,15 @@ fn outcome(report: &BackupReport) -> (Severity, &'static str) {
     }
 }
 
-fn lost(report: &BackupReport) -> String {
-    match (report.lost_now_seconds, report.rpo_seconds) {
-        (None, _) => "there is no good set: everything would be lost now".to_owned(),
-        (Some(age), Some(rpo)) if age > rpo => {
+fn lost(report: &BackupReport) -> Option<String> {
+    Some(match (report.lost_now, report.rpo_seconds) {
+        (Lost::Unknown, _) => return None,
+        (Lost::Everything, _) => "there is no good set: everything would be lost now".to_owned(),
+        (Lost::Seconds(age), Some(rpo)) if age > rpo => {
             format!("would be lost now: {}, more than the {} allowed", duration(age), duration(rpo))
         }
-        (Some(age), _) => format!("would be lost now: {}", duration(age)),
-    }
+        (Lost::Seconds(age), _) => format!("would be lost now: {}", duration(age)),
+    })
 }
 
 fn facts(report: &BackupReport) -> Vec<Fact> {
@@ -321,9 +359,15 @@ mod tests {
             suspicions: vec![],
             drift: vec![],
             missed_stores: vec![],
-            lost_now_seconds: Some(200),
+            lost_now: Lost::Seconds(200),
             rpo_seconds: Some(3600),
         }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said_to_be_lost() {
+        let said = |lost_now| backup_report(&BackupReport { lost_now, ..good() }).to_text().contains("lost now");
+        assert_eq!([Lost::Unknown, Lost::Everything, Lost::Seconds(5)].map(said), [false, true, true]);
     }
 
     fn shown(message: &Message) -> String {
@@ -348,7 +392,7 @@ mod tests {
 
     #[test]
     fn the_report_of_one_that_is_not_whole() {
-        let mut report = BackupReport { exit_code: 3, lost_now_seconds: Some(90_000), ..good() };
+        let mut report = BackupReport { exit_code: 3, lost_now: Lost::Seconds(90_000), ..good() };
         report.sources[0].problem = Some("pg_dump of shop exited 1 after 40 MiB: server closed the connection".into());
         insta::assert_snapshot!(shown(&backup_report(&report)));
     }
@@ -363,7 +407,7 @@ mod tests {
             sources: vec![],
             grade: None,
             spread_seconds: None,
-            lost_now_seconds: None,
+            lost_now: Lost::Everything,
             ..good()
         };
         insta::assert_snapshot!(shown(&backup_report(&report)));

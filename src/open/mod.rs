@@ -406,7 +406,7 @@ impl Loaders for Opened {
 
     fn groups(&self, job: &JobName) -> Option<Vec<String>> {
         let job = self.config.as_ref()?.job(job.as_str())?;
-        Some(job.groups().into_iter().map(|(name, _)| name.to_owned()).collect())
+        Some(job.group_names())
     }
 }
 

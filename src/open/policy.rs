@@ -21,9 +21,8 @@ pub fn prune_policy(job: &Job, now: Timestamp) -> PrunePolicy {
     for (name, sources) in job.groups() {
         // A group of its own is made of one source.
         let own = sources.first().filter(|_| name != MAIN_GROUP);
-        let schedule = own.and_then(|source| source.schedule.as_ref()).unwrap_or(&job.schedule);
         let retention = own.and_then(|source| source.retention.as_ref()).or(job.retention.as_ref());
-        let (per_day, interval) = pace(schedule, &job.timezone, now).unzip();
+        let (per_day, interval) = pace(job.schedule_of(name), &job.timezone, now).unzip();
         groups.insert(name.to_owned(), GroupPolicy { retention: retention.cloned(), per_day, interval });
     }
     PrunePolicy { job: job.name.clone(), zone: job.timezone.clone(), groups }

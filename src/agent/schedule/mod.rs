@@ -3,9 +3,8 @@
 //! ```text
 //! Config ──entries──▶ Entry × n ──Table (+ marks of the state file)──due(now)──▶ Due ──take──▶ marks to store, then the run
 //! ```
-//! [`next`] says which instants a cron expression means in a zone, [`table`] what of it is due now.
+//! [`CronSchedule::next_after`] says which instants an expression means in a zone, [`table`] what of it is due now.
 
-pub mod next;
 pub mod table;
 
 #[cfg(test)]
@@ -154,5 +153,5 @@ fn entries_of(job: &Job) -> Vec<Entry> {
 
 /// The first scheduled instant after `after`; `None` when there is none any more (after the year 4999). Jitter is not in it.
 pub fn next_after(entry: &Entry, after: Timestamp) -> Option<Timestamp> {
-    next::next_after(&entry.cron, &entry.zone, after)
+    entry.cron.next_after(after, &entry.zone)
 }

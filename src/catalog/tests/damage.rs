@@ -382,14 +382,19 @@ async fn rule_6_a_checkpoint_gives_the_same_state_as_the_whole_log() {
     assert_eq!(careful.state().hash_of(1), whole.state().hash_of(1), "read from the beginning");
 }
 
-#[tokio::test]
-async fn a_cache_saves_reads_and_is_never_believed() {
-    let bed = Bed::new().await;
+/// The same repository, read by a machine that keeps what it read.
+async fn cached(bed: &Bed) -> (Repository, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut env = bed.repository.env().clone();
     env.cache = Some(Cache::at(folder.path()));
     let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
-    let cached = Repository::open(bed.store.clone(), env, &trust).await.unwrap();
+    (Repository::open(bed.store.clone(), env, &trust).await.unwrap(), folder)
+}
+
+#[tokio::test]
+async fn a_cache_saves_reads_and_is_never_believed() {
+    let bed = Bed::new().await;
+    let (cached, folder) = cached(&bed).await;
     let job = job();
     let open = || JobLog::open(&cached, &job, vec![bed.key.clone()]);
     let mut log = open().await.unwrap();
@@ -421,11 +426,7 @@ async fn a_cache_saves_reads_and_is_never_believed() {
 #[tokio::test]
 async fn a_forged_cache_is_not_believed() {
     let bed = Bed::new().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mut env = bed.repository.env().clone();
-    env.cache = Some(Cache::at(folder.path()));
-    let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
-    let cached = Repository::open(bed.store.clone(), env, &trust).await.unwrap();
+    let (cached, folder) = cached(&bed).await;
     let job = job();
     let open = || JobLog::open(&cached, &job, vec![bed.key.clone()]);
     let mut log = open().await.unwrap();

@@ -354,7 +354,7 @@ impl JobBoard {
         });
         JobBoard {
             job: job.name.clone(),
-            groups: job.groups().into_iter().map(|(name, _)| name.to_owned()).collect(),
+            groups: job.group_names(),
             sources: sources.collect(),
             objectives: ObjectivesBoard::of(&job.objectives),
             log,

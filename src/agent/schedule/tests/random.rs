@@ -3,7 +3,6 @@
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::super::next::next_after;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -81,10 +80,10 @@ proptest! {
                 prop_assert!(due.scheduled_at > done, "{} was handled up to {done}", due.scheduled_at);
                 // All between the two are accounted for.
                 let mut between = 0;
-                let mut next = next_after(&entry.cron, &entry.zone, done).unwrap();
+                let mut next = entry.cron.next_after(done, &entry.zone).unwrap();
                 while next < due.scheduled_at && between < super::super::table::MISSED_COUNTED {
                     between += 1;
-                    next = next_after(&entry.cron, &entry.zone, next).unwrap();
+                    next = entry.cron.next_after(next, &entry.zone).unwrap();
                 }
                 prop_assert!(next == due.scheduled_at || between == super::super::table::MISSED_COUNTED, "{next} is no instant, or was lost");
                 prop_assert_eq!(due.missed, between);
@@ -93,7 +92,7 @@ proptest! {
             }
             prop_assert_eq!(table.due(now), vec![]);
             // Nothing waits longer than its jitter.
-            let next = next_after(&entry.cron, &entry.zone, done).unwrap();
+            let next = entry.cron.next_after(done, &entry.zone).unwrap();
             prop_assert!(next + SignedDuration::from_secs(jitter as i64) >= now, "{next} did not run by {now}");
         }
     }

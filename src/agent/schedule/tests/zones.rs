@@ -6,7 +6,6 @@ use jiff::civil::{Date, DateTime, Time, time};
 use jiff::tz::AmbiguousOffset;
 use jiff::{SignedDuration, ToSpan};
 
-use super::super::next::next_after;
 use super::*;
 
 /// Every zone of the database, by name. Two names of one zone are both tried.
@@ -20,7 +19,7 @@ fn zones() -> Vec<TimeZone> {
 fn all(cron: &CronSchedule, zone: &TimeZone, from: Timestamp, until: Timestamp) -> Vec<Timestamp> {
     let mut found = Vec::new();
     let mut after = from - SignedDuration::from_secs(1);
-    while let Some(next) = next_after(cron, zone, after).filter(|next| *next < until) {
+    while let Some(next) = cron.next_after(after, zone).filter(|next| *next < until) {
         assert!(next > after, "{} in {:?}: {next} is not after {after}", cron.text(), zone.iana_name());
         found.push(next);
         after = next;
@@ -181,7 +180,7 @@ fn f56_known_changes_of_clocks() {
     ] {
         let (zone, cron, mut after) = (zone(zone_name), cron(expression), at(from));
         for wanted in wanted {
-            let next = next_after(&cron, &zone, after).unwrap();
+            let next = cron.next_after(after, &zone).unwrap();
             assert_eq!(next, at(wanted), "{expression} in {zone_name} after {after}");
             after = next;
         }
@@ -191,13 +190,13 @@ fn f56_known_changes_of_clocks() {
 #[test]
 fn parts_of_a_second_and_the_ends_of_time_are_taken() {
     let (daily, utc) = (cron("0 2 * * *"), TimeZone::UTC);
-    assert_eq!(next_after(&daily, &utc, at("2026-01-01T01:59:59.999Z")), Some(at("2026-01-01T02:00:00Z")));
-    assert_eq!(next_after(&daily, &utc, at("2026-01-01T02:00:00.001Z")), Some(at("2026-01-02T02:00:00Z")));
-    assert_eq!(next_after(&daily, &utc, at("1960-01-01T01:59:59.5Z")), Some(at("1960-01-01T02:00:00Z")));
+    assert_eq!(daily.next_after(at("2026-01-01T01:59:59.999Z"), &utc), Some(at("2026-01-01T02:00:00Z")));
+    assert_eq!(daily.next_after(at("2026-01-01T02:00:00.001Z"), &utc), Some(at("2026-01-02T02:00:00Z")));
+    assert_eq!(daily.next_after(at("1960-01-01T01:59:59.5Z"), &utc), Some(at("1960-01-01T02:00:00Z")));
     for zone in [utc, zone("Europe/Berlin"), zone("Pacific/Kiritimati")] {
         for text in ["0 2 * * *", "* * * * *"] {
-            assert_eq!(next_after(&cron(text), &zone, Timestamp::MAX), None);
-            let _ = next_after(&cron(text), &zone, Timestamp::MIN);
+            assert_eq!(cron(text).next_after(Timestamp::MAX, &zone), None);
+            let _ = cron(text).next_after(Timestamp::MIN, &zone);
         }
     }
 }

@@ -23,7 +23,7 @@ const FAR: SignedDuration = SignedDuration::from_hours(48);
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// The first instant of `cron` in `zone` after `after`, on a whole second. `None`: never again (the search ends with the year 4999).
-pub fn next_after(cron: &CronSchedule, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
+pub(super) fn next_after(cron: &CronSchedule, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
     let after = Timestamp::from_second(after.as_second() - i64::from(after.subsec_nanosecond() < 0)).ok()?;
     if takes_every_hour(cron) { next_real(cron, zone, after) } else { next_civil(cron, zone, after) }
 }
