@@ -9,10 +9,12 @@
 //! ```
 //!
 //! Layers; each may name only what stands to its left (tests/layers.rs checks it):
-//! `model ← config ← observe ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog, notify} ← ops ← open ← web ← agent ← cli`.
+//! `model ← config ← {file_lock, observe} ← {state, process, format} ← {reach, store} ← pipeline ← {source, catalog, notify} ← ops ← open ← web ← agent ← cli`.
 //! `error` stands below them all.
 
 pub mod error;
+
+pub mod file_lock;
 
 pub mod model;
 

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::catalog::env::{Guard, WriterLock};
 use crate::catalog::keys::Signer;
 use crate::catalog::repository::{Repository, Terms};
 use crate::error::{Context, Error, Kind, Result};
+use crate::file_lock::HeldFile;
 use crate::model::FORMAT;
 use crate::store::Store;
 use crate::store::probe::honours_create_only;
@@ -73,7 +74,7 @@ impl Repository {
     }
 }
 
-/// `flock(2)` on a file, which the kernel lets go when the process ends.
+/// A [`HeldFile`] by its path.
 pub struct FileLock(PathBuf);
 
 impl FileLock {
@@ -98,10 +99,10 @@ impl FileLock {
 impl WriterLock for FileLock {
     async fn lock(&self) -> Result<Guard> {
         let what = || format!("lock {} for an append", self.0.display());
-        let file = Self::open(&self.0).context(what)?;
+        let file = HeldFile::of(Self::open(&self.0).context(what)?);
         let began = Instant::now();
         loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match file.try_exclusive() {
                 Ok(()) => return Ok(Box::new(file)),
                 Err(Errno::AGAIN | Errno::INTR) if began.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
                 Err(Errno::AGAIN) => {

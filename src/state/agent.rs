@@ -5,10 +5,11 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::file_lock::HeldFile;
 
 /// Setting: when the agent last noted that it lives.
 pub const SEEN: &str = "agent/seen";
@@ -29,7 +30,7 @@ const LONGEST: u64 = 20;
 /// it ends. The file stays: whoever waited would otherwise hold another one.
 #[derive(Debug)]
 pub struct AgentLock {
-    _file: File,
+    _file: HeldFile,
 }
 
 /// What is known of an agent.
@@ -54,10 +55,10 @@ impl AgentLock {
         let what = || format!("take {}", path.display());
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.context(what)?;
-        let mut file = open(&path).context(what)?;
+        let mut file = HeldFile::of(open(&path).context(what)?);
         let began = std::time::Instant::now();
         let locked = loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match file.try_exclusive() {
                 // One that is ending, or a child of it that was forked and has not become its program yet, lets go in a moment.
                 Err(Errno::AGAIN) if began.elapsed() < LETS_GO => std::thread::sleep(LETS_GO / 40),
                 other => break other,
@@ -80,8 +81,8 @@ impl AgentLock {
 
 /// Whether an agent runs on a state folder. A lock that cannot be looked at counts as none.
 pub fn agent_of(folder: &Path) -> AgentStanding {
-    let Ok(mut file) = File::open(lock_path(folder)) else { return AgentStanding::Never };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+    let Ok(mut file) = File::open(lock_path(folder)).map(HeldFile::of) else { return AgentStanding::Never };
+    match file.try_shared() {
         Ok(()) => AgentStanding::Gone,
         Err(_) => AgentStanding::Runs(pid(&mut file)),
     }
@@ -129,7 +130,8 @@ mod tests {
         AgentLock::take(&folder).unwrap();
         // Not a number: somebody wrote to it.
         std::fs::write(lock_path(&folder), "x".repeat(100)).unwrap();
-        let _held = open(&lock_path(&folder)).map(|file| rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file)).unwrap();
+        let held = HeldFile::of(open(&lock_path(&folder)).unwrap());
+        held.try_exclusive().unwrap();
         assert_eq!(agent_of(&folder), AgentStanding::Runs(None));
     }
 }

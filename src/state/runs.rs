@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, TransactionBehavior};
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::file_lock::HeldFile;
 use crate::state::{Process, StateFile, bad_value, with_suffix};
 
 /// Older rows than so many are forgotten when a run begins: ten years of an hourly job.
@@ -70,7 +70,7 @@ pub struct Run {
     id: i64,
     lock: PathBuf,
     /// Holds the lock.
-    _file: File,
+    _file: HeldFile,
 }
 
 impl Run {
@@ -185,16 +185,16 @@ impl StateFile {
         self.locks().join(if safe { name } else { "none" })
     }
 
-    fn make_lock(&self) -> Result<(String, PathBuf, File)> {
+    fn make_lock(&self) -> Result<(String, PathBuf, HeldFile)> {
         let folder = self.locks();
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.context(|| format!("make folder {}", folder.display()))?;
         let name = format!("{:032x}", rand::random::<u128>());
         let path = self.lock_path(&name);
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.context(|| format!("make {}", path.display()))?;
+        let file = HeldFile::of(file.context(|| format!("make {}", path.display()))?);
         // A filesystem without locks leaves it to the process number.
-        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let _ = file.try_exclusive();
         Ok((name, path, file))
     }
 
@@ -232,11 +232,11 @@ impl StateFile {
 /// Whether somebody holds the lock; `None` when the file is not there or the filesystem has no locks.
 fn lock_is_held(path: &Path) -> Result<Option<bool>> {
     let file = match File::open(path) {
-        Ok(file) => file,
+        Ok(file) => HeldFile::of(file),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).context(|| format!("open {}", path.display())),
     };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+    match file.try_shared() {
         Ok(()) => Ok(Some(false)),
         Err(Errno::AGAIN) => Ok(Some(true)),
         Err(_) => Ok(None),

@@ -4,12 +4,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::environment::Environment;
 use crate::error::{Context, Error, Kind, Result};
+use crate::file_lock::HeldFile;
 use crate::model::Secret;
 use crate::model::artifact::Tool;
 use crate::process::{Command, Limits, lookup};
@@ -165,7 +166,7 @@ pub(super) struct Private {
     password: Option<Secret>,
     tls: TlsFiles,
     /// The password file, locked: the kernel lets go of it when this process dies, however it dies and in whatever container.
-    _held: Option<std::fs::File>,
+    _held: Option<HeldFile>,
     /// For programs of this machine, when something stands in between.
     way: Option<Way>,
 }
@@ -215,10 +216,10 @@ impl Private {
         std::fs::DirBuilder::new().mode(0o700).create(&folder).context(what)?;
         let mut private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls, way: None, _held: None };
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?;
+        let mut file = HeldFile::of(options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?);
         // Where there are no locks the number of the process has to do.
-        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        std::io::Write::write_all(&mut file, format!("*:*:*:*:{}\n", escaped(&password).expose()).as_bytes()).context(what)?;
+        let _ = file.try_exclusive();
+        std::io::Write::write_all(&mut *file, format!("*:*:*:*:{}\n", escaped(&password).expose()).as_bytes()).context(what)?;
         private._held = Some(file);
         Ok(private)
     }
@@ -322,8 +323,8 @@ fn is_left_over(folder: &Path, pid: u32, age: Duration) -> bool {
     let dead = || age > DONE_WITHIN && !Path::new(&format!("/proc/{pid}")).exists();
     // Not followed: whoever else may write to the parent folder must not lead us elsewhere.
     let file = rustix::fs::open(folder.join("pgpass"), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    let Ok(file) = file else { return dead() };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let Ok(file) = file.map(|fd| HeldFile::of(fd.into())) else { return dead() };
+    match file.try_exclusive() {
         Ok(()) => age > LOCKED_WITHIN,
         Err(Errno::AGAIN) => false,
         Err(_) => dead(),
@@ -409,8 +410,8 @@ mod tests {
         let open = format!("{PREFIX}4194998-open");
         drop(make(&open, 6000));
         std::fs::set_permissions(parent.path().join(&open), std::fs::Permissions::from_mode(0o750)).unwrap();
-        let held = make(&format!("{PREFIX}4194999-held"), 6000);
-        flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let held = HeldFile::of(make(&format!("{PREFIX}4194999-held"), 6000));
+        held.try_exclusive().unwrap();
         let names = || {
             let entries = std::fs::read_dir(parent.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
             let mut names: Vec<String> = entries.collect();

@@ -167,7 +167,7 @@ impl Store for LocalStore {
     async fn server_date(&self) -> Result<Timestamp> {
         self.work(|store| {
             let probe = temp::Temp::create(&store.root()?, &store.disk)?;
-            let stat = rustix::fs::fstat(&probe.file).map_err(|e| trouble("look at", &probe.folder.join(&probe.name), e.into()))?;
+            let stat = rustix::fs::fstat(&*probe.file).map_err(|e| trouble("look at", &probe.folder.join(&probe.name), e.into()))?;
             modified(&stat)
         })
         .await

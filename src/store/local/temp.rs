@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::file_lock::HeldFile;
 use crate::store::local::disk::Disk;
 use crate::store::local::folder::{Folder, modified, trouble};
 
@@ -27,7 +28,7 @@ pub(super) struct Temp {
     pub(super) folder: Folder,
     pub(super) name: String,
     /// Holds the lock until the end.
-    pub(super) file: File,
+    pub(super) file: HeldFile,
     disk: Arc<dyn Disk>,
 }
 
@@ -39,8 +40,9 @@ impl Temp {
         for _ in 0..16 {
             let name = fresh_name();
             let file = disk.create(&folder, &name).map_err(|e| trouble("create temporary file", &folder.join(&name), e))?;
-            let locked = !matches!(rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::AGAIN));
-            let kept = rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_nlink > 0);
+            let file = HeldFile::of(file);
+            let locked = !matches!(file.try_exclusive(), Err(Errno::AGAIN));
+            let kept = rustix::fs::fstat(&*file).is_ok_and(|stat| stat.st_nlink > 0);
             if locked && kept {
                 return Ok(Temp { folder, name, file, disk: Arc::clone(disk) });
             }
@@ -108,18 +110,18 @@ pub(super) fn clean(root: &Folder, disk: &dyn Disk) -> Result<u64> {
 fn dead(folder: &Folder, name: &str) -> Result<bool> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
+        Ok(fd) => HeldFile::of(File::from(fd)),
         Err(Errno::NOENT) => return Ok(false),
         Err(e) => return Err(trouble("open temporary file", &folder.join(name), e.into())),
     };
-    let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    let lock = file.try_exclusive();
     let this_boot = boot();
     match lock {
         Err(Errno::AGAIN) => Ok(false),
         Ok(()) if this_boot != "unknown" && name.starts_with(&format!("{this_boot}-")) => Ok(true),
         // Another boot, another machine, or a filesystem without locks: only time can tell.
         _ => {
-            let stat = rustix::fs::fstat(&file).map_err(|e| trouble("look at", &folder.join(name), e.into()))?;
+            let stat = rustix::fs::fstat(&*file).map_err(|e| trouble("look at", &folder.join(name), e.into()))?;
             let age = jiff::Timestamp::now().duration_since(modified(&stat)?);
             Ok(age > jiff::SignedDuration::try_from(DEAD_AFTER).unwrap_or(jiff::SignedDuration::MAX))
         }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Kind, Result};
+use crate::file_lock::HeldFile;
 use crate::store::s3::Inner;
 use crate::store::s3::fail::{Class, Doing, Failure, failure};
 use crate::store::s3::steps::Unheard;
@@ -36,7 +36,7 @@ pub struct OpenUpload {
     store: Arc<Inner>,
     key: String,
     id: String,
-    note: Option<(PathBuf, File)>,
+    note: Option<(PathBuf, HeldFile)>,
     over: bool,
 }
 
@@ -101,13 +101,13 @@ impl Drop for OpenUpload {
 }
 
 /// Writes a note and holds its lock. The lock is taken before the name exists: no sweeper can find the note unlocked in between.
-fn write(folder: &Path, note: &Note) -> std::io::Result<(PathBuf, File)> {
+fn write(folder: &Path, note: &Note) -> std::io::Result<(PathBuf, HeldFile)> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let name = format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
     let (temporary, path) = (folder.join(format!(".{name}")), folder.join(format!("{name}.json")));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    let mut file = HeldFile::of(std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?);
+    file.try_exclusive()?;
     let written = serde_json::to_vec(note).map_err(std::io::Error::other).and_then(|json| file.write_all(&json));
     match written.and_then(|()| std::fs::rename(&temporary, &path)) {
         Ok(()) => Ok((path, file)),
@@ -119,16 +119,16 @@ fn write(folder: &Path, note: &Note) -> std::io::Result<(PathBuf, File)> {
 }
 
 /// Notes whose processes are gone, locked by us now.
-fn dead(folder: &Path) -> Vec<(PathBuf, File, Note)> {
+fn dead(folder: &Path) -> Vec<(PathBuf, HeldFile, Note)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        let Ok(mut file) = File::open(&path) else { continue };
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let Ok(mut file) = File::open(&path).map(HeldFile::of) else { continue };
+        if file.try_exclusive().is_err() {
             continue;
         }
         let mut text = String::new();
-        let read = std::io::Read::by_ref(&mut file).take(1 << 16).read_to_string(&mut text);
+        let read = std::io::Read::by_ref(&mut *file).take(1 << 16).read_to_string(&mut text);
         match read.ok().and_then(|_| serde_json::from_str::<Note>(&text).ok()) {
             Some(note) => found.push((path, file, note)),
             // Cut off by a crash, and of no use to anyone.
