@@ -49,6 +49,13 @@ struct World {
 }
 
 impl World {
+    /// A superuser with the password of `postgres`, which must not stand in any argument: other tests look for it there.
+    fn role(&self, name: &str) {
+        let password = "(SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres')";
+        self.server.sql("postgres", &format!("CREATE ROLE {name} SUPERUSER LOGIN"));
+        self.server.sql("postgres", &format!("UPDATE pg_authid SET rolpassword = {password} WHERE rolname = '{name}'"));
+    }
+
     fn start((certificate, key): (String, String), client_ca: Option<&Ca>, hba: &str) -> World {
         let folder = tempfile::Builder::new().prefix("drctl-test-tls-").tempdir().unwrap();
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -173,8 +180,7 @@ async fn pg_dump_goes_the_same_way() {
     let hba = "hostssl all sslonly 127.0.0.1/32 scram-sha-256";
     let world = World::start(ca.sign("db", &["localhost"], |_| ()), None, hba);
     world.server.sql("postgres", "create table t as select 1 a");
-    let role = format!("create role sslonly superuser login password '{}'", PASSWORD.replace('\'', "''"));
-    world.server.sql("postgres", &role);
+    world.role("sslonly");
     let root = world.file("root.crt", &ca.pem);
     let settings = PostgresSettings { user: "sslonly".into(), ..world.settings("localhost", SslMode::VerifyFull, Some(&root)) };
     let (dumped, _) = dump_all(settings.clone(), &context("dump")).await.unwrap();
@@ -196,8 +202,7 @@ async fn prefer_tries_without_tls_and_tells_of_both() {
     let hba = "hostssl all sslonly 127.0.0.1/32 scram-sha-256\nhostnossl all plainonly 127.0.0.1/32 scram-sha-256";
     let world = World::start(ca.sign("db", &["localhost"], |_| ()), None, hba);
     for role in ["sslonly", "plainonly"] {
-        let sql = format!("create role {role} superuser login password '{}'", PASSWORD.replace('\'', "''"));
-        world.server.sql("postgres", &sql);
+        world.role(role);
     }
     let with = |user: &str, mode, root| PostgresSettings { user: user.into(), ..world.settings("localhost", mode, root) };
     try_with(&with("plainonly", SslMode::Prefer, None), "plainonly").await.unwrap();

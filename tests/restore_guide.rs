@@ -182,6 +182,22 @@ fn the_recovery_file_gives_the_key_to_stock_age() {
     assert!(String::from_utf8_lossy(&opened.stdout).contains(ENV_CANARY), "{}", String::from_utf8_lossy(&opened.stderr));
 }
 
+/// What the other tests may leave out, for it takes a second each.
+#[test]
+fn a_passphrase_is_as_dear_to_guess_as_with_stock_age() {
+    use base64::Engine as _;
+    let home = cli::Home::new();
+    home.write("passphrase", "correct horse battery staple");
+    let mut init = home.command(&["init", "--job", "shop", "--passphrase-file", "passphrase"]);
+    assert!(init.env_remove("DRCTL_TEST_WEAK_PASSPHRASE").output().unwrap().status.success());
+    let recovery = std::fs::read_to_string(home.path("drctl-recovery.txt")).unwrap();
+    let sealed: String = recovery.lines().skip_while(|line| !line.starts_with("-----BEGIN AGE")).skip(1).take(4).collect();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(sealed).unwrap();
+    let header = String::from_utf8_lossy(&bytes);
+    let stanza = header.lines().nth(1).unwrap();
+    assert!(stanza.starts_with("-> scrypt ") && stanza.ends_with(" 18"), "{stanza}");
+}
+
 /// A changed object is seen by the guide's own check.
 #[test]
 fn the_check_of_the_guide_finds_damage() {

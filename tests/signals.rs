@@ -64,11 +64,12 @@ fn alive(pid: &str) -> bool {
     drctl::state::process_is_alive(pid.trim().parse().unwrap_or(0))
 }
 
-/// Children of the server's port: pg_dump and pg_restore.
-fn clients(port: u16) -> bool {
+/// Whether a pg_dump or pg_restore of the shop's database, or of one beside it, is there: other tests share the server.
+fn clients(shop: &Shop) -> bool {
     let numbers = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     let mut lines = numbers.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
-    lines.any(|line| String::from_utf8_lossy(&line).contains(&format!("--port={port}")))
+    let (own, beside) = (format!("--dbname=dbname='{}'", shop.database), format!("--dbname=dbname='{}_drctl_", shop.database));
+    lines.any(|line| [&own, &beside].iter().any(|name| String::from_utf8_lossy(&line).contains(*name)))
 }
 
 /// Keys of the repository that only a run under way may have.
@@ -129,11 +130,11 @@ fn f08_a_signal_while_pg_dump_waits_for_a_lock_and_while_pg_restore_loads() {
         shop.sql("SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock'") == "1"
     });
     let running = Running::start(&shop.home, &["backup", "now"]);
-    until("pg_dump at the lock", || clients(shop.server.port) && waiting(&shop));
+    until("pg_dump at the lock", || clients(&shop) && waiting(&shop));
     running.signal(Signal::TERM);
     let ran = running.end(Duration::from_secs(15));
     assert_eq!(ran.code, 143, "{}", ran.all());
-    assert!(!clients(shop.server.port), "pg_dump is gone");
+    assert!(!clients(&shop), "pg_dump is gone");
     assert_eq!(stored(&shop.home), before);
     locking.kill().unwrap();
     locking.wait().unwrap();
@@ -153,10 +154,11 @@ fn f08_a_signal_while_pg_dump_waits_for_a_lock_and_while_pg_restore_loads() {
             ),
         ) == "1"
     });
+    assert!(clients(&shop), "pg_restore is seen");
     running.signal(Signal::INT);
     let ran = running.end(Duration::from_secs(30));
     assert_eq!(ran.code, 130, "{}", ran.all());
-    assert!(!clients(shop.server.port), "pg_restore is gone");
+    assert!(!clients(&shop), "pg_restore is gone");
     assert_eq!((shop.databases().len(), shop.beside().len()), (1, 0), "{:?}\n{}", shop.databases(), ran.all());
     assert_eq!(shop.picture(), whole);
     assert!(!shop.home.ok(&["status"]).out.contains("restore --"), "nothing is left to undo");
@@ -175,11 +177,11 @@ fn f02_kill_9_while_pg_dump_waits_for_a_lock_leaves_no_pg_dump() {
         shop.sql("SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock'") == "1"
     });
     let running = Running::start(&shop.home, &["backup", "now", "--source", "postgres"]);
-    until("pg_dump at the lock", || dumping(&shop) && waiting(&shop));
+    until("pg_dump at the lock", || clients(&shop) && waiting(&shop));
     running.signal(Signal::KILL);
     assert_eq!(running.end(Duration::from_secs(5)).code, 137);
     let begun = Instant::now();
-    while dumping(&shop) {
+    while clients(&shop) {
         assert!(begun.elapsed() < Duration::from_secs(5), "pg_dump lives on");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -189,13 +191,6 @@ fn f02_kill_9_while_pg_dump_waits_for_a_lock_leaves_no_pg_dump() {
     shop.home.ok(&["backup", "now"]);
     assert!(before.iter().all(|key| stored(&shop.home).contains(key)));
     shop.home.ok(&["verify", "--all"]);
-}
-
-/// Whether a pg_dump of the shop's database is there: other tests share the server.
-fn dumping(shop: &Shop) -> bool {
-    let numbers = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-    let mut lines = numbers.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
-    lines.any(|line| String::from_utf8_lossy(&line).contains(&format!("--dbname=dbname='{}'", shop.database)))
 }
 
 fn waiting(shop: &Shop) -> bool {

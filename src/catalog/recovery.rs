@@ -22,6 +22,14 @@ const LONGEST: usize = 64 << 10;
 /// scrypt's work factor: 2^18, as stock age takes it. The crate's own choice depends on how busy the machine is just then.
 const WORK: u8 = 18;
 
+/// Variable that lets a debug build seal weakly: tests make hundreds of repositories, a second and 256 MiB each. A release build does not look.
+const WEAK: &str = "DRCTL_TEST_WEAK_PASSPHRASE";
+
+fn work() -> u8 {
+    let weak = cfg!(test) || cfg!(debug_assertions) && std::env::var_os(WEAK).is_some();
+    if weak { 2 } else { WORK }
+}
+
 /// Highest scrypt work factor that is opened: 2^22 takes minutes, more is an attack.
 const MOST_WORK: u8 = 22;
 
@@ -53,7 +61,7 @@ impl RecoveryFile {
     /// Seals the secrets under `passphrase` (age's scrypt; takes about a second and 256 MiB of memory). `identities` are lines, the newest first.
     pub fn seal(location: &str, repository: &str, root: &MinisignKey, identities: &Secret, passphrase: &Secret) -> Result<RecoveryFile> {
         let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
-        recipient.set_work_factor(if cfg!(test) { 2 } else { WORK });
+        recipient.set_work_factor(work());
         Self::seal_for(&recipient, location, repository, root, identities)
     }
 

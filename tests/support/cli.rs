@@ -66,7 +66,7 @@ impl Home {
         command.args(args).current_dir(self.path("")).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap());
         command.env("STATE_DIRECTORY", self.temp.path().join("state"));
-        command.env("RUST_BACKTRACE", "0");
+        command.env("RUST_BACKTRACE", "0").env("DRCTL_TEST_WEAK_PASSPHRASE", "1");
         command.envs(self.env.iter().map(|(n, v)| (n, v)));
         command
     }
