@@ -9,7 +9,7 @@ build_drctl
 gib=${SOAK_GIB:-50}
 
 say "== long tests"
-(cd "$ROOT" && cargo test --release --test soak --test s3_many --test many_sets -- --ignored soak_ --nocapture)
+(cd "$ROOT" && cargo test --release --test soak --test s3_many --test many_sets --test many_jobs -- --ignored soak_ --nocapture)
 
 say "== $gib GiB from a command, in flat memory"
 mkdir -p "$CACHE"

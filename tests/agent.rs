@@ -344,10 +344,10 @@ async fn a_state_file_that_is_taken_away_or_locked_is_told_of_and_stops_no_run()
     assert_eq!((home.sets().len(), runs(&home).len()), (5, 2));
 }
 
-fn get(address: &str, path: &str, more: &str) -> String {
+fn get(address: &str, host: &str, path: &str, more: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{more}\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -358,7 +358,7 @@ async fn the_pages_show_what_the_agent_knows() {
     let home = home(ONE_JOB);
     let address = format!("127.0.0.1:{}", support::free_port());
     let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
-    let agent = format!("agent: {{ listen: \"{address}\", token: {{ file: token }}, textfile: drctl.prom }}\n");
+    let agent = format!("agent: {{ listen: \"{address}\", hosts: [drctl], token: {{ file: token }}, textfile: drctl.prom }}\n");
     home.write("token", "a-long-secret-token");
     home.write("drctl.yaml", &text.replacen("agent: { listen: none, stop_within: 3s }\n", &agent, 1));
     let now = Timestamp::now().to_string();
@@ -369,13 +369,16 @@ async fn the_pages_show_what_the_agent_knows() {
         bench.agent.settle().await;
     }
     bench.agent.tick().await;
-    let pages = move |path: &'static str, more: &'static str| {
+    let ask = move |host: Option<&'static str>, path: &'static str, more: &'static str| {
         let address = address.clone();
-        tokio::task::spawn_blocking(move || get(&address, path, more))
+        tokio::task::spawn_blocking(move || get(&address, host.unwrap_or(&address), path, more))
     };
+    let pages = |path, more| ask(None, path, more);
     let health = pages("/health", "").await.unwrap();
     assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"status\":\"ok\""), "{health}");
     assert!(pages("/health/ready", "").await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(ask(Some("drctl:9180"), "/health", "").await.unwrap().starts_with("HTTP/1.1 200"), "a name of agent.hosts");
+    assert!(ask(Some("other:9180"), "/health", "").await.unwrap().starts_with("HTTP/1.1 421"));
     let metrics = pages("/metrics", "").await.unwrap();
     assert!(metrics.contains("drctl_up 1") && metrics.contains("drctl_verified_sets{job=\"shop\"} 1"), "{metrics}");
     assert!(metrics.contains("drctl_schedule_expected_interval_seconds{job=\"shop\",source=\"data\"} 86400"), "{metrics}");
@@ -391,6 +394,79 @@ async fn the_pages_show_what_the_agent_knows() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let gone = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(agent.split('"').nth(1).unwrap()).is_err());
     assert!(gone.await.unwrap());
+}
+
+/// A record of a newer drctl, as another host may have written it after its update.
+fn write_newer_record(home: &Home, job: &str, number: u64) {
+    use drctl::catalog::{encoding, keys::MinisignKey, log::record_key};
+    let job = job.parse().unwrap();
+    let key = MinisignKey::load(&home.path("drctl-keys/signing.key")).unwrap();
+    let path = |number| home.path("drctl-repository").join(record_key(&job, number));
+    let before = std::fs::read(path(number - 1)).unwrap();
+    let genuine: serde_json::Value = serde_json::from_str(encoding::split(&before).unwrap().json().unwrap()).unwrap();
+    let json = serde_json::json!({
+        "format": 99, "repository": genuine["repository"], "job": job, "number": number,
+        "previous": drctl::model::Sha256::of(&before), "key": genuine["key"], "at": "2031-01-01T00:00:00Z",
+        "body": { "type": "commit-99" }
+    });
+    std::fs::write(path(number), encoding::seal(&key, &json.to_string(), &encoding::record_subject(&job, number)).unwrap()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_hides_no_other_job() {
+    let job = |name: &str| ONE_JOB.replace("jobs:\n", "").replace("shop", name);
+    let home = home(&format!("jobs:\n{}{}", job("shop"), job("zoo")));
+    home.ok(&["backup", "now"]);
+    write_newer_record(&home, "shop", 2);
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    for _ in 0..2 {
+        bench.agent.tick().await;
+        bench.agent.settle().await;
+    }
+    bench.agent.tick().await;
+    let board = bench.agent.board();
+    let (shop, zoo) = (board.job("shop").unwrap(), board.job("zoo").unwrap());
+    assert!(shop.log.is_none() && shop.log_problem.as_deref().unwrap().contains("has format 99"), "{:?}", shop.log_problem);
+    assert!(zoo.log.as_ref().unwrap().newest_good.is_some() && zoo.log_problem.is_none());
+    assert!(bench.alerts().contains(&"alarm:unreadable:shop".to_owned()), "{:?}", bench.alerts());
+    assert!(!bench.alerts().contains(&"repository".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_says_what_the_logs_say_and_never_that_nothing_is_there_because_nobody_looked() {
+    let home = home(ONE_JOB);
+    let hears = Standin::new();
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &format!("notify: [{{ webhook: {{ url: \"{}\" }} }}]\n{text}", hears.url("/")));
+    home.ok(&["backup", "now"]);
+    let repository = home.path("drctl-repository");
+    let digest_of = async |now: &str| {
+        let seen = hears.got().len();
+        let mut bench = Bench::start(&home, now).await;
+        for _ in 0..3 {
+            bench.agent.tick().await;
+            bench.agent.settle().await;
+        }
+        bench.agent.deliver().await;
+        let messages: Vec<serde_json::Value> = hears.got()[seen..].iter().map(|got| got.json()["message"].clone()).collect();
+        messages
+            .into_iter()
+            .filter(|message| message["what"] == "digest")
+            .map(|message| message["lines"].to_string())
+            .collect::<Vec<String>>()
+    };
+    let next_week = |weeks: i64| (Timestamp::now() + jiff::SignedDuration::from_hours(weeks * 7 * 24)).to_string();
+    assert_eq!(digest_of(&next_week(0)).await, Vec::<String>::new(), "the first comes at its time");
+    let first = digest_of(&next_week(1)).await;
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert!(first[0].contains("newest good set") && first[0].contains("to do: the recovery file was never tried"), "{first:?}");
+    // Due again while the repository is away.
+    std::fs::rename(&repository, home.path("away")).unwrap();
+    let blind = digest_of(&next_week(2)).await;
+    assert!(blind.len() == 1 && blind[0].contains("its log could not be read") && !blind[0].contains("NO GOOD SET"), "{blind:?}");
+    std::fs::rename(home.path("away"), &repository).unwrap();
+    let third = digest_of(&next_week(3)).await;
+    assert!(third[0].contains(" %)"), "the size is compared with the last that was known: {third:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 mod cli;
 #[path = "support/http_standin.rs"]
 mod http_standin;
+#[path = "support/versitygw.rs"]
+mod versitygw;
 
 use cli::{Home, Ran};
 use http_standin::Standin;
@@ -540,6 +542,29 @@ fn nagios_gets_one_line_whatever_happens() {
     home.write("drctl.yaml", "jobs: [");
     let broken = nagios(&[]);
     assert!(broken.0 == 3 && broken.1.starts_with("DRCTL UNKNOWN - drctl.yaml:1:"), "{broken:?}");
+}
+
+#[test]
+fn uploads_that_nobody_ends_are_counted_for_the_pages() {
+    let Some(gateway) = versitygw::start() else { return };
+    let mut home = Home::new();
+    for (name, value) in
+        [("AWS_ACCESS_KEY_ID", versitygw::ROOT), ("AWS_SECRET_ACCESS_KEY", versitygw::ROOT_SECRET), ("AWS_EC2_METADATA_DISABLED", "true")]
+    {
+        home.env(name, value);
+    }
+    home.write("data", "one");
+    let endpoint = format!("http%3A%2F%2F127.0.0.1%3A{}", gateway.port);
+    let url = format!("s3://{}/drctl?endpoint={endpoint}&region=us-east-1&provider=versitygw", versitygw::BUCKET);
+    home.init_with(&["--store", &url], &JOB.replace("SCHEDULE", NEVER).replace("RUN", "cat data"));
+    settings(&home, "agent: { listen: none, textfile: drctl.prom }");
+    once_soon(&home);
+    let figures = || std::fs::read_to_string(home.path("drctl.prom")).unwrap_or_default();
+    let mut agent = Agent::start(&home);
+    agent.until("the first figures", |_| figures().contains("drctl_up 1"));
+    assert!(!figures().contains("drctl_orphan_multiparts{"), "nobody looked yet: {}", figures());
+    agent.until("what was found", |_| figures().contains("drctl_orphan_multiparts{store=\"main\"} 0"));
+    agent.stop();
 }
 
 #[test]

@@ -18,7 +18,7 @@ use drctl::model::Sha256;
 use drctl::observe::bus::Observer;
 use drctl::observe::{Bus, Event};
 use drctl::store::retry::RetryPolicy;
-use drctl::store::s3::{Algorithm, PART_BYTES, S3Store, Settings};
+use drctl::store::s3::{Algorithm, PART_BYTES, S3Store, Settings, Swept};
 use drctl::store::{Body, Piece, Store, whole};
 use s3_proxy::{Fault, Proxy, When};
 use versitygw::Gateway;
@@ -427,13 +427,18 @@ fn policy(user: &str, actions: &[&str]) -> String {
 }
 
 async fn as_user(bench: &Bench, actions: &[&str]) -> (S3Store, Arc<Told>) {
-    bench.gateway.user("writer", "writersecret");
+    as_new_user(bench, "writer", actions).await
+}
+
+/// The bucket has one policy: what an earlier user might do is over.
+async fn as_new_user(bench: &Bench, user: &str, actions: &[&str]) -> (S3Store, Arc<Told>) {
+    bench.gateway.user(user, "writersecret");
     let client = bench.gateway.client();
-    client.put_bucket_policy().bucket(versitygw::BUCKET).policy(policy("writer", actions)).send().await.unwrap();
+    client.put_bucket_policy().bucket(versitygw::BUCKET).policy(policy(user, actions)).send().await.unwrap();
     let told = Arc::new(Told::default());
     let bus = Bus::new();
     bus.subscribe(told.clone());
-    let place = versitygw::place(&bench.proxy.endpoint(), "drctl", "writer", "writersecret");
+    let place = versitygw::place(&bench.proxy.endpoint(), "drctl", user, "writersecret");
     (S3Store::open(&place, settings(bus)).await.unwrap(), told)
 }
 
@@ -442,7 +447,7 @@ async fn f36_abort_and_looking_for_uploads_denied_are_warnings() {
     let bench = bench!();
     let (writer, told) = as_user(&bench, &["s3:PutObject", "s3:GetObject", "s3:ListBucket"]).await;
     put(&writer, KEY, &noise(LARGE)).await.unwrap();
-    assert_eq!(writer.sweep_uploads(Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(writer.sweep_uploads(Duration::ZERO).await.unwrap(), Swept { aborted: 0, left: None });
     let (sender, body) = Body::channel(20);
     for _ in 0..10 {
         sender.send(Piece::Data(noise(1 << 20))).await.unwrap();
@@ -454,10 +459,12 @@ async fn f36_abort_and_looking_for_uploads_denied_are_warnings() {
     assert!(warnings.contains("s3:ListBucketMultipartUploads") && warnings.contains("s3:AbortMultipartUpload"), "{warnings}");
     // Someone who may do it sweeps.
     assert_eq!(bench.gateway.open_uploads().await, 1);
-    assert_eq!(bench.store.sweep_uploads(Duration::from_secs(3600)).await.unwrap(), 0, "too young");
+    assert_eq!(bench.store.sweep_uploads(Duration::from_secs(3600)).await.unwrap(), Swept { aborted: 0, left: Some(0) }, "too young");
     // Dates have whole seconds, and the server's own date lags by up to one.
     tokio::time::sleep(Duration::from_millis(2100)).await;
-    assert_eq!(bench.store.sweep_uploads(Duration::ZERO).await.unwrap(), 1);
+    let (lister, _) = as_new_user(&bench, "lister", &["s3:ListBucket", "s3:ListBucketMultipartUploads"]).await;
+    assert_eq!(lister.sweep_uploads(Duration::ZERO).await.unwrap(), Swept { aborted: 0, left: Some(1) }, "may look and not abort");
+    assert_eq!(bench.store.sweep_uploads(Duration::ZERO).await.unwrap(), Swept { aborted: 1, left: Some(0) });
     assert_eq!(bench.gateway.open_uploads().await, 0);
 }
 

@@ -292,7 +292,7 @@ async fn work(gateway: &Gateway, role: &str, turn: usize) -> Result<(), String> 
         // Ages count whole seconds, and the server renews its Date header once a second.
         tokio::time::sleep(Duration::from_millis(2200)).await;
         let swept = store.sweep_uploads(Duration::ZERO).await.map_err(said("sweep"))?;
-        if swept == 0 {
+        if swept.aborted == 0 {
             return Err("sweep: nothing was swept".into());
         }
     }

@@ -1,6 +1,6 @@
 //! The agent itself: [`Agent::tick`] looks once at clock, schedule, runs and configuration and returns at once; [`serve`] ticks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,31 +9,35 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::alarms::{self, Disk, JobView};
-use crate::agent::facts::{self, Facts};
+use crate::agent::alarms::{self, Disk};
+use crate::agent::facts::Facts;
 use crate::agent::lifecycle::{self, Manager};
 use crate::agent::log::{Log, RunLog};
 use crate::agent::schedule::{self, Due, What, table::Table};
 use crate::agent::work::{Done, Work};
 use crate::config::load::load;
-use crate::config::problem::{Origin, Problems};
-use crate::config::reload::{Reload, reload};
 use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Error, Kind, Result};
 use crate::model::{JobName, Severity};
-use crate::notify::words::{self, DigestJob};
+use crate::notify::words;
 use crate::notify::{Alert, Desk, desk::DeskOptions};
 use crate::observe::Bus;
 use crate::open::policy::pace;
-use crate::open::{Opened, Surroundings, history, stores};
+use crate::open::{Surroundings, stores};
+use crate::ops::board::Board;
 use crate::ops::restore::journal::RestoreNote;
-use crate::state::{Act, AgentLock, Audited, RunOutcome, RunRow, StateFile};
+use crate::state::{AgentLock, RunRow, StateFile};
 
+mod digest;
+mod look;
 mod memory;
 mod pages;
+mod reload;
 
+use look::Looked;
 use memory::Memory;
 use pages::Pages;
+use reload::{FileMark, marks_of};
 
 /// Jobs that run at the same time: a long one must not make a short one late.
 const AT_ONCE: usize = 4;
@@ -41,16 +45,8 @@ const AT_ONCE: usize = 4;
 /// Longest time between two looks at the clock: it may be set, and the machine may sleep.
 const TICK: Duration = Duration::from_secs(2);
 
-/// How often the configuration's files are looked at.
-const FILES: SignedDuration = SignedDuration::from_secs(5);
-
 /// How often alarms are judged while nothing happens.
 const JUDGE: SignedDuration = SignedDuration::from_secs(60);
-
-/// How often logs are read that no run of this host changed.
-const LOOK: SignedDuration = SignedDuration::from_hours(1);
-/// The same after a look that failed.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 
 /// What was aborted may clean up for so long.
 const CLEAN_UP: Duration = Duration::from_secs(30);
@@ -81,6 +77,10 @@ pub struct Agent {
     looked: Option<(Timestamp, Option<String>)>,
     /// Of each further store why it does not answer, if it does not.
     stores_seen: BTreeMap<String, Option<String>>,
+    /// Why single logs could not be read when they were last looked at.
+    unreadable: BTreeMap<JobName, String>,
+    /// What a person should do some day.
+    advice: Vec<String>,
     pages: Pages,
     /// Runs to be made up for, each with when the one that died began.
     again: Vec<(Due, Timestamp)>,
@@ -101,24 +101,6 @@ enum Ended {
     Run(Box<Done>),
     Looked(Box<Looked>),
     Remembers(Box<memory::Opening>),
-}
-
-/// What a look at the repository found.
-#[derive(Default)]
-struct Looked {
-    facts: Vec<(JobName, Facts)>,
-    /// Why it could not be read.
-    problem: Option<String>,
-    /// Of each further store why it does not answer, if it does not.
-    stores: BTreeMap<String, Option<String>>,
-}
-
-/// A file of the configuration as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileMark {
-    path: PathBuf,
-    modified: Option<std::time::SystemTime>,
-    bytes: u64,
 }
 
 impl Agent {
@@ -167,6 +149,8 @@ impl Agent {
             loaded_at: now,
             looked: None,
             stores_seen: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            advice: Vec::new(),
             pages: Pages::new(now),
             again: Vec::new(),
             memory: Memory::new(now, problem.is_none(), knows_logs),
@@ -219,9 +203,10 @@ impl Agent {
             self.look();
         }
         if now >= self.next_judgement || now < self.started_at {
-            self.judge(now);
+            let board = self.make_board(now);
+            self.judge(&board, now);
             self.serve_pages().await;
-            self.show(now);
+            self.show(board);
         }
         self.digest(now);
     }
@@ -372,28 +357,13 @@ impl Agent {
                     }
                 }
                 if let Some(facts) = done.facts {
+                    self.unreadable.remove(&done.job);
                     self.known.insert(done.job, facts);
                 }
                 lifecycle::give_back_memory();
             }
             Ok((_, Ended::Looked(looked))) => {
-                let Looked { facts, problem, stores } = *looked;
-                self.looking = false;
-                self.looked = Some((now, problem.clone()));
-                self.stores_seen = stores;
-                if problem.is_none() {
-                    self.told_by_logs(facts.iter().filter_map(|(_, facts)| facts.oldest_at).min());
-                }
-                self.known.extend(facts);
-                self.next_look = now.saturating_add(if problem.is_some() { LOOK_AGAIN } else { LOOK }).unwrap_or(now);
-                match problem {
-                    Some(problem) => self.raise(Alert {
-                        lines: vec![problem],
-                        next: Some("drctl doctor".into()),
-                        ..Alert::new("repository", Severity::Critical, "the repository cannot be read")
-                    }),
-                    None => self.tell(self.desk.clear("repository", None, &[])),
-                }
+                self.saw(*looked, now);
                 lifecycle::give_back_memory();
             }
             Ok((_, Ended::Remembers(opening))) => self.opened_again(*opening),
@@ -415,76 +385,22 @@ impl Agent {
         self.next_judgement = now;
     }
 
-    /// Reads every job's log, in a task of its own.
-    fn look(&mut self) {
-        self.looking = true;
-        let (around, config, state) = (self.around.clone(), self.config.clone(), self.state.clone());
-        self.tasks.spawn(async move {
-            let mut looked = Looked::default();
-            let opened = match Opened::of(&around, config.clone(), state, false, None).await {
-                Ok(opened) => opened,
-                Err(error) => return Ended::Looked(Box::new(Looked { problem: Some(error.to_string()), ..looked })),
-            };
-            for sink in opened.setup.sinks.iter().skip(1) {
-                let problem = sink.store.list("", None, 1).await.err().map(|error| error.to_string());
-                looked.stores.insert(sink.name.clone(), problem);
-            }
-            for job in &config.jobs {
-                match facts::read(&opened.setup, &job.name, &job.group_names(), config.jobs.len()).await {
-                    Ok(facts) => looked.facts.push((job.name.clone(), facts)),
-                    Err(error) => {
-                        looked.problem = Some(format!("job {}: {error}", job.name));
-                        break;
-                    }
-                }
-            }
-            Ended::Looked(Box::new(looked))
-        });
-    }
-
     /// Raises what is wrong now and clears what no longer is.
-    fn judge(&mut self, now: Timestamp) {
+    fn judge(&mut self, board: &Board, now: Timestamp) {
         self.next_judgement = now.saturating_add(JUDGE).unwrap_or(now);
-        let open: BTreeSet<String> = self.desk.open_incidents().unwrap_or_default().into_iter().map(|incident| incident.key).collect();
-        let mut found = Vec::new();
-        for job in &self.config.jobs {
-            let failed = self.failed_runs(&job.name);
-            let running = self.running.get(&job.name);
-            let view = JobView {
-                job: &job.name,
-                rpo: job.objectives.rpo,
-                interval: job.group_names().into_iter().filter_map(|group| self.intervals.get(&(job.name.clone(), group)).copied()).max(),
-                max_duration: job.objectives.max_duration,
-                verified_within: job.objectives.verified_within,
-                drilled_within: job.objectives.drilled_within,
-                max_total_size: job.objectives.max_total_size,
-                facts: self.known.get(&job.name),
-                running: running.map(|running| (running.since, running.what.name())),
-                failing: open.contains(&words::backup_incident(job.name.as_str())),
-                failed_runs: &failed,
-                since: self.started_at,
-            };
-            found.extend(alarms::of_job(&view, now));
-        }
+        let mut found: Vec<Alert> = board.jobs.iter().flat_map(alarms::of_job).collect();
         let skew = self.known.values().max_by_key(|facts| facts.read_at).map(|facts| facts.skew);
         found.extend(skew.and_then(alarms::of_clock));
         found.extend(alarms::of_disks(&self.disks()));
-        for alert in &found {
-            self.raise(alert.clone());
+        let open = self.desk.open_incidents().unwrap_or_default();
+        for key in open.iter().map(|incident| &incident.key) {
+            if key.starts_with(alarms::PREFIX) && !found.iter().any(|alert| alert.key == *key) {
+                self.tell(self.desk.clear(key, None, &[]));
+            }
         }
-        for key in open.iter().filter(|key| key.starts_with(alarms::PREFIX) && !found.iter().any(|alert| alert.key == **key)) {
-            self.tell(self.desk.clear(key, None, &[]));
+        for alert in found {
+            self.raise(alert);
         }
-    }
-
-    fn failed_runs(&self, job: &JobName) -> Vec<bool> {
-        let runs = self.state.as_ref().and_then(|state| state.runs(Some(job.as_str()), Some("backup"), alarms::RUNS_LOOKED_AT).ok());
-        let ended = |row: &RunRow| match row.outcome {
-            RunOutcome::Running => None,
-            RunOutcome::Interrupted => Some(true),
-            RunOutcome::Finished(code) => Some(code != 0),
-        };
-        runs.unwrap_or_default().iter().filter_map(ended).collect()
     }
 
     fn disks(&self) -> Vec<Disk> {
@@ -500,138 +416,11 @@ impl Agent {
         all.filter_map(look).collect()
     }
 
-    /// Reads the configuration again now, whether its files changed or not.
-    pub async fn reload(&mut self) {
-        self.files = marks_of(&self.config);
-        let read = load(&self.around.load_options());
-        match reload(&self.config, read) {
-            Reload::Same => {
-                self.refused = None;
-                self.note_refusal("");
-                self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
-                self.log.line("info", None, "the configuration was read again and says what it said");
-            }
-            Reload::Keep(problems) => {
-                let why = problems.to_string();
-                self.log.line("error", None, &format!("reload refused, the old configuration stays: {why}"));
-                self.refused = Some((self.around.clock.now(), why.clone()));
-                self.note_refusal(&refusal(&problems));
-                self.raise(Alert {
-                    lines: why.lines().take(20).map(str::to_owned).collect(),
-                    next: Some("drctl config check; the last good one: drctl config rollback".into()),
-                    ..Alert::new(CONFIG_ALARM, Severity::Warning, "reload refused: the old configuration stays in use")
-                });
-            }
-            Reload::Swap { config, changes, removed_sources } => {
-                let now = self.around.clock.now();
-                let changed: Vec<&str> = changes.iter().map(|change| change.path.as_str()).take(20).collect();
-                self.log.line("info", None, &format!("the configuration changed: {}", changed.join(", ")));
-                if !removed_sources.is_empty() {
-                    self.log.line("warn", None, &format!("no longer backed up, their sets stay: {}", removed_sources.join(", ")));
-                }
-                self.refused = None;
-                self.note_refusal("");
-                self.loaded_at = now;
-                let act = Act::of("config reload").on(self.config.folder.display()).with(serde_json::json!({ "changed": changed }));
-                Audited::begin(self.state.as_ref(), &self.around.bus, act).ended_with(0);
-                self.config = Arc::from(config);
-                self.files = marks_of(&self.config);
-                self.intervals = intervals(&self.config, now);
-                self.table.reload(schedule::entries(&self.config), now);
-                self.keep_marks();
-                self.keep_configuration();
-                self.desk = Arc::new(self.desk.succeeded_by(&self.config, self.state.clone(), false));
-                self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
-                self.known.retain(|job, _| self.config.job(job.as_str()).is_some());
-                self.next_look = now;
-                self.next_judgement = now;
-                lifecycle::give_back_memory();
-            }
-        }
-    }
-
-    /// Why the configuration on the disk is not the one in use.
-    pub fn refused(&self) -> Option<&str> {
-        self.refused.as_ref().map(|(_, why)| why.as_str())
-    }
-
-    /// The configuration in use.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
-    }
-
-    async fn look_at_files(&mut self, now: Timestamp) {
-        let until = self.next_file_look.duration_since(now);
-        if until > SignedDuration::ZERO && until <= FILES {
-            return;
-        }
-        self.next_file_look = now.saturating_add(FILES).unwrap_or(now);
-        let found = marks_of(&self.config);
-        if found != self.files {
-            // Somebody may still be writing: what is half there is read once more when it is whole.
-            self.files = found;
-            self.reload().await;
-        }
-    }
-
     fn keep_marks(&self) {
         if let Some(state) = &self.state
             && let Err(error) = state.replace_schedule_marks(&self.config.repository.id, &self.table.marks())
         {
             self.log.line("warn", None, &format!("what ran when is not remembered: {error}"));
-        }
-    }
-
-    /// The configuration in use is a good one: it is kept, so that a person can go back to it.
-    fn keep_configuration(&self) {
-        if let Err(error) = history::keep(&self.config, self.around.clock.now()) {
-            self.log.line("warn", None, &format!("the configuration is not kept for `config rollback`: {error}"));
-        }
-    }
-
-    fn digest(&self, now: Timestamp) {
-        if !self.desk.digest_is_due() {
-            return;
-        }
-        const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
-        let since = now.checked_sub(WEEK).unwrap_or(now);
-        let jobs = self.config.jobs.iter().map(|job| self.digest_of(&job.name, job.objectives.rpo, since, now)).collect();
-        let open = self.desk.open_incidents().unwrap_or_default();
-        let title = |message: &str| serde_json::from_str::<serde_json::Value>(message).ok()?["title"].as_str().map(str::to_owned);
-        let digest = words::Digest {
-            host: stores::host(),
-            at: now,
-            over_seconds: WEEK.as_secs(),
-            jobs,
-            open: open.iter().map(|incident| title(&incident.message).unwrap_or_else(|| incident.key.clone())).collect(),
-            advice: Vec::new(),
-        };
-        self.tell(self.desk.digest(words::digest(&digest)));
-        if let Some(state) = &self.state {
-            for job in &digest.jobs {
-                let _ = state.set_setting(&format!("digest/stored/{}", job.job), &job.stored_bytes.to_string());
-            }
-        }
-    }
-
-    fn digest_of(&self, job: &JobName, rpo: Option<Duration>, since: Timestamp, now: Timestamp) -> DigestJob {
-        let runs = self.state.as_ref().and_then(|state| state.runs(Some(job.as_str()), Some("backup"), 1000).ok()).unwrap_or_default();
-        let recent = runs.iter().filter(|row| row.started_at >= since && row.outcome != RunOutcome::Running);
-        let (good, bad): (Vec<&RunRow>, Vec<&RunRow>) = recent.partition(|row| row.outcome == RunOutcome::Finished(0));
-        let facts = self.known.get(job).cloned().unwrap_or_default();
-        let before = self.state.as_ref().and_then(|state| state.setting(&format!("digest/stored/{job}")).ok()?);
-        let age = |at: Timestamp| now.duration_since(at).as_secs();
-        DigestJob {
-            job: job.to_string(),
-            good_runs: good.len() as u64,
-            bad_runs: bad.len() as u64,
-            newest_good_seconds: facts.safe_until.map(age),
-            rpo_seconds: rpo.map(|rpo| rpo.as_secs() as i64),
-            sets: facts.sets,
-            verified_sets: facts.verified_sets,
-            stored_bytes: facts.stored_bytes,
-            stored_bytes_before: before.and_then(|text| text.parse().ok()),
-            drill_seconds: facts.proven_at.get(&crate::model::record::Grade::Restored).copied().map(age),
         }
     }
 
@@ -646,19 +435,8 @@ impl Agent {
     }
 }
 
-const CONFIG_ALARM: &str = "config";
-
 fn desk(config: &Config, state: Option<Arc<StateFile>>, around: &Surroundings) -> Desk {
     Desk::new(config, state, around.clock.clone(), DeskOptions::new(stores::host(), around.environment.clone()))
-}
-
-/// `line 14: drctl.yaml:14:5: …`, the first of the mistakes.
-fn refusal(problems: &Problems) -> String {
-    let Some(first) = problems.list().first() else { return "it cannot be read".to_owned() };
-    match &first.origin {
-        Some(Origin::File { line, .. }) => format!("line {line}: {first}"),
-        _ => first.to_string(),
-    }
 }
 
 fn intervals(config: &Config, now: Timestamp) -> BTreeMap<(JobName, String), Duration> {
@@ -666,21 +444,6 @@ fn intervals(config: &Config, now: Timestamp) -> BTreeMap<(JobName, String), Dur
         pace(job.schedule_of(group), &job.timezone, now).map(|(_, interval)| ((job.name.clone(), group.to_owned()), interval))
     };
     config.jobs.iter().flat_map(|job| job.group_names().into_iter().filter_map(move |group| of_group(job, &group))).collect()
-}
-
-/// The files of a configuration, those of `jobs/` that came since among them.
-fn marks_of(config: &Config) -> Vec<FileMark> {
-    let mut paths = config.files.clone();
-    if let Ok(folder) = std::fs::read_dir(config.folder.join(crate::config::find::JOBS)) {
-        paths.extend(folder.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml")));
-    }
-    paths.sort();
-    paths.dedup();
-    let mark = |path: PathBuf| {
-        let metadata = std::fs::metadata(&path).ok();
-        FileMark { modified: metadata.as_ref().and_then(|m| m.modified().ok()), bytes: metadata.map_or(0, |m| m.len()), path }
-    };
-    paths.into_iter().map(mark).collect()
 }
 
 /// A name for a run that no other run has: a UUID of version 4, as dead-man switches want it.

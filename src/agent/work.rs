@@ -92,7 +92,7 @@ impl Work {
         let note = RunNote::begin(self.state.as_ref(), "backup", job);
         let ran = match opened {
             Ok(opened) => self.back_up(opened, settings, group).await,
-            Err(error) => Err(Error::new(error.kind(), error.to_string()).hint_or(error.hint_text().unwrap_or("drctl doctor"))),
+            Err(error) => Err(told_again(error)),
         };
         let (exit_code, set) = match &ran {
             Ok(report) => (exit_of(report), Some(&report.set)),
@@ -228,7 +228,7 @@ impl Work {
         let note = RunNote::begin(self.state.as_ref(), "verify", job);
         let outcome = match opened {
             Ok(opened) => self.verify_sets(opened, settings).await,
-            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+            Err(error) => Err(told_again(error)),
         };
         let key = format!("verify:{job}");
         let code = match &outcome {
@@ -306,7 +306,7 @@ impl Work {
                 let pruning = prune(&opened.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() });
                 opened.setup.audited(act, pruning).await
             }
-            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+            Err(error) => Err(told_again(error)),
         };
         let code = match &outcome {
             Ok(report) if report.retained.is_empty() => {
@@ -360,6 +360,11 @@ impl Work {
             self.around.bus.warn(format!("an alert is kept in memory only: {problem}"));
         }
     }
+}
+
+/// An error of opening, for the run that it kept from its work.
+fn told_again(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string()).hint_or(error.hint_text().unwrap_or("drctl doctor"))
 }
 
 fn source_report(source: &SourceEntry, manifest: &Manifest, before: Option<&Manifest>) -> SourceReport {

@@ -57,6 +57,8 @@ pub struct AgentConfig {
     pub listen: Option<SocketAddr>,
     /// Said where `listen` is no loopback address; never needed otherwise.
     pub allow_remote: bool,
+    /// Names under which this machine is asked besides addresses, `localhost` and its own.
+    pub hosts: Vec<String>,
     /// What a caller of the JSON API must show; `None`: there is no JSON API.
     pub token: Option<SecretRef>,
     /// File that metrics are written to as well. Absolute.
@@ -79,6 +81,7 @@ impl Default for AgentConfig {
         AgentConfig {
             listen: Some(Self::LISTEN),
             allow_remote: false,
+            hosts: Vec::new(),
             token: None,
             textfile: None,
             bandwidth: None,

@@ -235,6 +235,7 @@ fn agent_view(agent: &AgentConfig, secrets: Secrets) -> View {
     map(vec![
         ("listen", agent.listen.map_or_else(|| text("none"), |at| text(&at.to_string()))),
         ("allow_remote", if agent.allow_remote { flag(true) } else { View::Nothing }),
+        ("hosts", if agent.hosts.is_empty() { View::Nothing } else { texts(&agent.hosts) }),
         ("token", agent.token.as_ref().map_or(View::Nothing, |t| secret(t, secrets))),
         ("textfile", agent.textfile.as_deref().map_or(View::Nothing, path_view)),
         ("bandwidth", bytes(agent.bandwidth)),

@@ -211,7 +211,7 @@ fn how_jobs_are_run_has_defaults_and_comes_back_as_it_is_shown() {
     assert_eq!((a.objectives.max_duration, a.schedule.catch_up, &a.hooks), (seconds(1800), seconds(7 * 86_400), &Hooks::default()));
 
     let text = format!(
-        "{}agent: {{ listen: '0.0.0.0:80', allow_remote: true, token: {{ env: TOKEN }}, textfile: drctl.prom, bandwidth: 20MiB, nice: 5, \
+        "{}agent: {{ listen: '0.0.0.0:80', allow_remote: true, hosts: [drctl, backup.example.com], token: {{ env: TOKEN }}, textfile: drctl.prom, bandwidth: 20MiB, nice: 5, \
          stop_within: 2m }}\ndefaults: {{ limits: {{ step: 4h, total: 1d }} }}\njobs:\n{}",
         head(),
         job("    limits: { step: 5h }\n    schedule: { prune: '0 5 * * *', catch_up: 1d }\n    \
@@ -227,6 +227,7 @@ fn how_jobs_are_run_has_defaults_and_comes_back_as_it_is_shown() {
     assert_eq!(a.hooks.before[0].run, ["stop", "y"]);
     assert_eq!((a.hooks.before[0].timeout, a.hooks.after[0].timeout), (seconds(300), seconds(10)));
     assert_eq!((a.objectives.max_total_size, a.schedule.catch_up), (Some(500 << 30), hours(24)));
+    assert_eq!(config.agent.hosts, ["drctl", "backup.example.com"]);
     assert_eq!(config.agent.textfile, Some(folder.path().join("drctl.prom")));
     let shown = redacted_yaml(&config);
     assert!(!shown.contains("hunter2") && shown.contains("PW: \"***\""), "{shown}");
@@ -234,6 +235,19 @@ fn how_jobs_are_run_has_defaults_and_comes_back_as_it_is_shown() {
     let again = load(&options).unwrap_or_else(|p| panic!("{p}\n{shown}"));
     assert_eq!(redacted_json(&again), redacted_json(&config));
     assert_eq!((again.jobs[0].limits, &again.agent, &again.jobs[0].objectives), (a.limits, &config.agent, &a.objectives));
+}
+
+#[test]
+fn a_name_to_be_asked_by_is_a_name_and_nothing_more() {
+    let folder = folder();
+    for (host, good) in [("drctl", true), ("backup_1.example.com", true), ("https://x", false), ("x:9180", false), ("*.example.com", false)]
+    {
+        private(&folder.path().join("drctl.yaml"), &format!("{}agent: {{ hosts: ['{host}'] }}\n", head()));
+        match load(&options(&folder, &[])) {
+            Ok(config) => assert!(good && config.agent.hosts == [host], "{host}"),
+            Err(problems) => assert!(!good && problems.to_string().contains("is not the name of a machine"), "{host}: {problems}"),
+        }
+    }
 }
 
 #[test]

@@ -234,18 +234,25 @@ pub struct DigestJob {
     pub good_runs: u64,
     /// Runs that did not.
     pub bad_runs: u64,
-    /// Age of the newest good set; `None`: there is none.
-    pub newest_good_seconds: Option<i64>,
     /// The most that the job's objectives allow.
     pub rpo_seconds: Option<i64>,
+    /// What its log says; `None`: it could not be read, which is not the same as no sets.
+    pub log: Option<DigestLog>,
+    /// Bytes of all live sets at the last digest.
+    pub stored_bytes_before: Option<u64>,
+}
+
+/// A job's log in a digest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DigestLog {
+    /// Age of the newest good set; `None`: there is none.
+    pub newest_good_seconds: Option<i64>,
     /// Live sets, and those among them proven by reading back or better.
     pub sets: u64,
     /// See `sets`.
     pub verified_sets: u64,
     /// Bytes of all live sets.
     pub stored_bytes: u64,
-    /// The same at the last digest.
-    pub stored_bytes_before: Option<u64>,
     /// Age of the newest drill that passed.
     pub drill_seconds: Option<i64>,
 }
@@ -253,7 +260,7 @@ pub struct DigestJob {
 impl DigestJob {
     fn is_well(&self) -> bool {
         let fresh = |age: i64| self.rpo_seconds.is_none_or(|rpo| age <= rpo);
-        self.bad_runs == 0 && self.newest_good_seconds.is_some_and(fresh)
+        self.bad_runs == 0 && self.log.as_ref().and_then(|log| log.newest_good_seconds).is_some_and(fresh)
     }
 }
 
@@ -303,19 +310,20 @@ fn job_line(job: &DigestJob) -> String {
         (good, 0) => count(good, "good run"),
         (good, bad) => format!("{}, {bad} FAILED", count(good, "good run")),
     };
-    let newest = match (job.newest_good_seconds, job.rpo_seconds) {
+    let Some(log) = &job.log else { return format!("{}: {runs}; its log could not be read", job.job) };
+    let newest = match (log.newest_good_seconds, job.rpo_seconds) {
         (None, _) => "NO GOOD SET".to_owned(),
         (Some(age), Some(rpo)) if age > rpo => format!("newest good set {} old, {} allowed", duration(age), duration(rpo)),
         (Some(age), _) => format!("newest good set {} old", duration(age)),
     };
-    let grown = job.stored_bytes_before.map(|before| format!(" ({})", change(before, job.stored_bytes))).unwrap_or_default();
-    let drill = job.drill_seconds.map_or_else(|| "never drilled".to_owned(), |age| format!("drilled {} ago", duration(age)));
+    let grown = job.stored_bytes_before.map(|before| format!(" ({})", change(before, log.stored_bytes))).unwrap_or_default();
+    let drill = log.drill_seconds.map_or_else(|| "never drilled".to_owned(), |age| format!("drilled {} ago", duration(age)));
     format!(
         "{}: {runs}; {newest}; {}, {} verified, {}{grown}; {drill}",
         job.job,
-        count(job.sets, "set"),
-        job.verified_sets,
-        bytes(job.stored_bytes)
+        count(log.sets, "set"),
+        log.verified_sets,
+        bytes(log.stored_bytes)
     )
 }
 
@@ -444,16 +452,19 @@ mod tests {
 
     #[test]
     fn digests() {
-        let job = DigestJob {
-            job: "jisu".into(),
-            good_runs: 7,
+        let log = DigestLog {
             newest_good_seconds: Some(2220),
-            rpo_seconds: Some(3600),
             sets: 30,
             verified_sets: 28,
             stored_bytes: 12 << 30,
-            stored_bytes_before: Some(11 << 30),
             drill_seconds: Some(3 * 86_400),
+        };
+        let job = DigestJob {
+            job: "jisu".into(),
+            good_runs: 7,
+            rpo_seconds: Some(3600),
+            log: Some(log.clone()),
+            stored_bytes_before: Some(11 << 30),
             ..DigestJob::default()
         };
         let well = Digest {
@@ -468,13 +479,13 @@ mod tests {
             job: "sac".into(),
             good_runs: 5,
             bad_runs: 2,
-            newest_good_seconds: Some(90_000),
-            drill_seconds: None,
+            log: Some(DigestLog { newest_good_seconds: Some(90_000), drill_seconds: None, ..log }),
             ..job.clone()
         };
-        let never = DigestJob { job: "new".into(), ..DigestJob::default() };
+        let never = DigestJob { job: "new".into(), log: Some(DigestLog::default()), ..DigestJob::default() };
+        let unread = DigestJob { job: "unread".into(), good_runs: 7, ..DigestJob::default() };
         let bad = Digest {
-            jobs: vec![job, late, never],
+            jobs: vec![job, late, never, unread],
             open: vec!["sac: backup failed".into()],
             advice: vec!["the recovery file was never tried: drctl key confirm FILE".into()],
             ..well.clone()

@@ -92,9 +92,10 @@ impl OpenStore {
             if !writing {
                 return Ok(store);
             }
-            if let Err(error) = store.sweep_uploads(GRACE).await {
+            match store.sweep_uploads(GRACE).await {
+                Ok(swept) => conformance::note_left_uploads(state.file, &bucket.url, swept.left),
                 // The run itself will say whether the store can be written to.
-                around.bus.warn(format!("look for unfinished uploads: {error}"));
+                Err(error) => around.bus.warn(format!("look for unfinished uploads: {error}")),
             }
             let now = around.clock.now();
             // `doctor` is asked how things are now.

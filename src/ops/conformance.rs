@@ -85,6 +85,23 @@ fn remember(state: Option<&StateFile>, url: &str, known: &Known) -> Result<()> {
     state.set_setting(&setting(url), &json)
 }
 
+fn uploads_setting(url: &str) -> String {
+    format!("store-uploads/{url}")
+}
+
+/// Keeps how many uploads that nobody will end stay in a bucket, for the agent's pages; `None`: not known. A figure that cannot be kept is not
+/// known either.
+pub fn note_left_uploads(state: Option<&StateFile>, url: &str, left: Option<u64>) {
+    if let Some(state) = state {
+        let _ = state.set_setting(&uploads_setting(url), &left.map(|n| n.to_string()).unwrap_or_default());
+    }
+}
+
+/// What [`note_left_uploads`] kept last.
+pub fn left_uploads(state: Option<&StateFile>, url: &str) -> Option<u64> {
+    state?.setting(&uploads_setting(url)).ok()??.parse().ok()
+}
+
 /// Whether a bucket is to be tried: never yet, a day ago, changed for the worse, or tried in the future.
 pub fn is_due(known: Option<&Known>, now: Timestamp) -> bool {
     known.is_none_or(|known| {
@@ -284,5 +301,10 @@ mod tests {
         assert!(!accept(state, "s3://b/p").unwrap(), "once");
         file.set_setting(&setting("s3://b/p"), "{").unwrap();
         assert!(known(state, "s3://b/p").is_none(), "found out again");
+        assert_eq!(left_uploads(state, "s3://b/p"), None);
+        for left in [Some(3), Some(0), None] {
+            note_left_uploads(state, "s3://b/p", left);
+            assert_eq!((left_uploads(state, "s3://b/p"), left_uploads(state, "s3://b/q")), (left, None));
+        }
     }
 }

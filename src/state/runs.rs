@@ -175,6 +175,23 @@ impl StateFile {
         rows.map(|raw| self.run_row(raw.map_err(failed)?)).collect()
     }
 
+    /// How the newest `limit` runs of a verb ended of each job that has any, by job and the newest first: the exit code, `None` where the
+    /// process died. Those under way are left out.
+    pub fn recent_outcomes(&self, verb: &str, limit: u32) -> Result<Vec<(String, Option<u8>)>> {
+        let failed = |e| self.trouble("read runs from", e);
+        let connection = self.connection();
+        let places = "SELECT job, exit_code, interrupted, row_number() OVER (PARTITION BY job ORDER BY id DESC) AS place FROM runs \
+                      WHERE verb = ?1 AND job IS NOT NULL AND finished_at IS NOT NULL";
+        let sql = format!("SELECT job, exit_code, interrupted FROM ({places}) WHERE place <= ?2 ORDER BY job, place");
+        let mut query = connection.prepare(&sql).map_err(failed)?;
+        let outcome = |row: &Row<'_>| {
+            let (code, interrupted): (Option<i64>, bool) = (row.get(1)?, row.get(2)?);
+            Ok((row.get(0)?, code.filter(|_| !interrupted).and_then(|code| u8::try_from(code).ok())))
+        };
+        let rows = query.query_map((verb, limit), outcome).map_err(failed)?;
+        rows.map(|row| row.map_err(failed)).collect()
+    }
+
     fn locks(&self) -> PathBuf {
         with_suffix(&self.path, ".runs")
     }

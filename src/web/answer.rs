@@ -31,7 +31,12 @@ pub fn answer(web: &Web, request: &Parts, has_body: bool) -> Reply {
     match host::check(request, &web.hosts) {
         Ok(()) => {}
         Err(NotOurs::Malformed) => return text(StatusCode::BAD_REQUEST, "a request names exactly one host\n"),
-        Err(NotOurs::Other) => return text(StatusCode::MISDIRECTED_REQUEST, "ask by address, localhost or this machine's name\n"),
+        Err(NotOurs::Other) => {
+            return text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "ask by address, localhost, this machine's name or one of agent.hosts in drctl.yaml\n",
+            );
+        }
     }
     if request.method != Method::GET && request.method != Method::HEAD {
         let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "everything here is read only\n");

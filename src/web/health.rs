@@ -185,7 +185,7 @@ fn incidents(board: &Board) -> Judged {
 
 fn of_job(job: &JobBoard, now: Timestamp) -> Judged {
     if let Some(worst) = job.alarms.iter().max_by_key(|alarm| alarm.severity) {
-        let texts: Vec<&str> = job.alarms.iter().map(|alarm| alarm.text.as_str()).collect();
+        let texts: Vec<String> = job.alarms.iter().map(|alarm| format!("{}: {}", alarm.text, alarm.next)).collect();
         return (Status::of(worst.severity), texts.join("; "));
     }
     match (&job.log, job.log.as_ref().and_then(|log| log.as_of)) {

@@ -81,12 +81,25 @@ pub fn agent(scope: &Scope<'_>, raw: &RawAgent) -> AgentConfig {
             None => default.listen,
         },
         allow_remote,
+        hosts: hosts(scope, raw),
         token: secret(&scope.key("token"), raw.token.as_ref()),
         textfile: raw.textfile.as_ref().and_then(|text| scope.key("textfile").path(text)),
         bandwidth: raw.bandwidth.as_ref().and_then(|text| scope.key("bandwidth").take(values::size(text))),
         nice: raw.nice,
         stop_within: scope.duration("stop_within", raw.stop_within.as_ref()).unwrap_or(default.stop_within),
     }
+}
+
+/// A `Host` header's name, which is compared as it stands: a port, a scheme or a pattern would never match.
+fn hosts(scope: &Scope<'_>, raw: &RawAgent) -> Vec<String> {
+    let names = scope.texts("hosts", &raw.hosts);
+    let is_name = |name: &str| name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    for name in names.iter().filter(|name| !is_name(name)) {
+        scope
+            .key("hosts")
+            .error(format!("'{}' is not the name of a machine: without scheme, port and path, and no pattern", shorten(name)));
+    }
+    names
 }
 
 fn listen(scope: &Scope<'_>, text: &str, allow_remote: bool) -> Option<SocketAddr> {

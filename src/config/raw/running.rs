@@ -50,6 +50,8 @@ pub struct RawAgent {
     pub listen: Option<String>,
     /// Listen where other machines can connect, too (default false).
     pub allow_remote: Option<bool>,
+    /// Names under which this machine is asked besides its own, as by a proxy or from another container: `[drctl]`.
+    pub hosts: Option<Vec<Option<String>>>,
     /// What a caller of the JSON API must show; without it there is no JSON API. Text, or one of env, file, cmd, cred.
     pub token: Option<RawText>,
     /// File that metrics are written to as well, for the textfile collector of node_exporter.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{SetEntry, State};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::model::record::Grade;
 use crate::ops::look::SetLine;
 use crate::ops::standing::{self, Standing};
@@ -15,6 +15,12 @@ use crate::state::{Newest, RunOutcome, RunRow, StateFile};
 
 /// Most lines of sets that are kept of one job, and of all together (some 300 bytes each).
 const LINES: (usize, usize) = (1000, 20_000);
+
+/// Sets of a group that are looked at for what is usual.
+const SIZES: usize = 8;
+
+/// Of a job's backups that ended, so many are kept.
+pub const RECENT: u32 = 20;
 
 /// How many lines of sets are kept of each of so many jobs.
 pub fn lines_kept(jobs: usize) -> usize {
@@ -48,6 +54,9 @@ pub struct LogFacts {
     pub drill: Option<Drill>,
     /// What a person must hear of the log and has not acknowledged.
     pub findings: Vec<String>,
+    /// Bytes of the newest good sets of each group, the newest first.
+    #[serde(skip)]
+    pub sizes: BTreeMap<String, Vec<u64>>,
     /// By the source's name.
     #[serde(skip)]
     pub sources: BTreeMap<String, SourceFacts>,
@@ -111,6 +120,7 @@ impl LogFacts {
             verified: Vec::new(),
             drill: None,
             findings: state.open_findings().map(ToString::to_string).collect(),
+            sizes: BTreeMap::new(),
             sources: BTreeMap::new(),
             lines: state.live().rev().take(lines).map(SetLine::of).collect(),
         };
@@ -137,6 +147,12 @@ impl LogFacts {
             started_at: manifest.started_at,
             duration_seconds: manifest.finished_at.duration_since(manifest.started_at).as_secs_f64().max(0.0),
         });
+        if entry.is_good() {
+            let sizes = self.sizes.entry(manifest.group.clone()).or_default();
+            if sizes.len() < SIZES {
+                sizes.push(manifest.stored_bytes());
+            }
+        }
         // In a set that lacks something each source stands for itself; one that is suspect, or failed its reading, is no success of any.
         if manifest.state.name() == "suspect" || entry.grade(false).is_none() {
             return;
@@ -169,6 +185,9 @@ pub struct RunFacts {
     pub last_attempt: Option<Attempt>,
     /// Seconds that the newest restore took that went well.
     pub restore_seconds: Option<f64>,
+    /// Of its newest [`RECENT`] backups that ended which failed, the newest first.
+    #[serde(skip)]
+    pub recent_failed: Vec<bool>,
 }
 
 /// A backup that ended.
@@ -187,7 +206,7 @@ pub struct Attempt {
 }
 
 impl RunFacts {
-    /// Of every job that the state file knows runs of, by the job's name. Three queries, whatever the number of jobs.
+    /// Of every job that the state file knows runs of, by the job's name. Four queries, whatever the number of jobs.
     pub fn read(state: &StateFile) -> Result<BTreeMap<String, RunFacts>> {
         let mut all: BTreeMap<String, RunFacts> = BTreeMap::new();
         let mut each = |verb, which, note: fn(&mut RunFacts, RunRow)| -> Result<()> {
@@ -202,11 +221,24 @@ impl RunFacts {
         each("restore", Newest::Good, |facts, row| {
             facts.restore_seconds = row.finished_at.map(|end| end.duration_since(row.started_at).as_secs_f64().max(0.0));
         })?;
+        for (job, exit_code) in state.recent_outcomes("backup", RECENT)? {
+            all.entry(job).or_default().recent_failed.push(is_failure(exit_code));
+        }
         Ok(all)
     }
 }
 
+/// Whether a run that ended so came to nothing; `None`: its process died. Where another run had the job, that one counts.
+fn is_failure(exit_code: Option<u8>) -> bool {
+    exit_code.is_none_or(|code| code != 0 && code != Kind::Locked.exit_code())
+}
+
 impl Attempt {
+    /// Whether it failed, or died.
+    pub fn failed(&self) -> bool {
+        is_failure(self.exit_code)
+    }
+
     fn of(row: RunRow) -> Attempt {
         let exit_code = match row.outcome {
             RunOutcome::Finished(code) => Some(code),

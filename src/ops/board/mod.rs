@@ -8,6 +8,7 @@
 //! What is not known is `None`, never nought: a page leaves it out, and an alert rule can tell the difference.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -208,7 +209,7 @@ pub struct JobBoard {
     /// What a recovery must achieve.
     pub objectives: ObjectivesBoard,
     /// What its log says; `None`: not read since the start.
-    pub log: Option<LogFacts>,
+    pub log: Option<Arc<LogFacts>>,
     /// Why its log could not be read the last time.
     pub log_problem: Option<String>,
     /// Seconds of work that would be lost now; `None` also while a group has no good set.
@@ -296,10 +297,17 @@ pub struct Next {
 /// Something that is wrong with a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Alarm {
+    /// What it is about, as `rpo` or `growth-main`: the same as long as it lasts, and no other's of this job.
+    pub what: String,
     /// How bad it is.
     pub severity: Severity,
-    /// What it is, by names and figures only, and the next command.
+    /// What it is, by names and figures only.
     pub text: String,
+    /// The next command.
+    pub next: String,
+    /// What the incident is called that the agent makes of it; `None` where it is told otherwise, or where it is too early to tell.
+    #[serde(skip)]
+    pub incident: Option<&'static str>,
 }
 
 impl Board {
@@ -332,14 +340,14 @@ impl Board {
         self.at = now;
         for job in &mut self.jobs {
             job.rpo_seconds = job.log.as_ref().and_then(|log| log.as_of).map(|from| now.as_second() - from.as_second());
-            job.alarms = alarms::of(job, now);
+            job.alarms = alarms::of(job, self.started_at, now);
         }
     }
 }
 
 impl JobBoard {
     /// A job of the configuration with what is known of it. `running`, `next` and what is expected are the agent's to fill in.
-    pub fn new(job: &Job, log: Option<LogFacts>, runs: RunFacts) -> JobBoard {
+    pub fn new(job: &Job, log: Option<Arc<LogFacts>>, runs: RunFacts) -> JobBoard {
         let sources = job.sources.iter().map(|source| {
             let known = log.as_ref().and_then(|log| log.sources.get(&source.name));
             SourceBoard {
@@ -376,7 +384,7 @@ impl JobBoard {
 }
 
 /// Every job of the configuration with what is known of it, in its order.
-pub fn jobs_of(config: &Config, logs: &BTreeMap<JobName, LogFacts>, runs: &BTreeMap<String, RunFacts>) -> Vec<JobBoard> {
+pub fn jobs_of(config: &Config, logs: &BTreeMap<JobName, Arc<LogFacts>>, runs: &BTreeMap<String, RunFacts>) -> Vec<JobBoard> {
     let one = |job: &Job| JobBoard::new(job, logs.get(&job.name).cloned(), runs.get(job.name.as_str()).cloned().unwrap_or_default());
     config.jobs.iter().map(one).collect()
 }

@@ -60,6 +60,7 @@ pub fn shop() -> JobBoard {
         ],
         drill: Some(Drill { at: at("2025-01-26T05:10:00Z"), duration_seconds: 370.25 }),
         findings: Vec::new(),
+        sizes: BTreeMap::new(),
         sources: BTreeMap::new(),
         lines: Arc::from([line("shop", "2025-01-31T14:00:00Z"), line("shop", "2025-01-31T13:00:00Z")]),
     };
@@ -78,7 +79,7 @@ pub fn shop() -> JobBoard {
             max_duration_seconds: 1800,
             max_total_bytes: Some(100_000_000),
         },
-        log: Some(log),
+        log: Some(Arc::new(log)),
         log_problem: None,
         rpo_seconds: None,
         runs: RunFacts {
@@ -91,6 +92,7 @@ pub fn shop() -> JobBoard {
                 set: Some("shop/20250131T140000Z-full-0007".into()),
             }),
             restore_seconds: Some(95.0),
+            recent_failed: vec![false; 20],
         },
         running: Some(Running { verb: "backup".into(), since: at("2025-01-31T14:30:00Z") }),
         next: vec![

@@ -186,7 +186,7 @@ jobs:
     (options.config, options.look_at_files) = (Some(path), false);
     let config = crate::config::load(&options).unwrap_or_else(|problems| panic!("{problems}"));
 
-    let logs = BTreeMap::from([("shop".parse().unwrap(), facts(&log, &["main", "uploads"]))]);
+    let logs = BTreeMap::from([("shop".parse().unwrap(), Arc::new(facts(&log, &["main", "uploads"])))]);
     let mut board = Board::new("web-1", at("2025-01-01T02:00:00Z"));
     board.jobs = jobs_of(&config, &logs, &BTreeMap::new());
     board.jobs[0].expect("uploads", Some(86_400));
@@ -198,8 +198,9 @@ jobs:
     // A source that was taken out is not shown, though sets still hold it.
     assert_eq!(told, [("etc", "main", true, None), ("uploads", "uploads", false, Some(86_400))]);
     assert_eq!((shop.objectives.rpo_seconds, shop.objectives.verified_within_seconds), (Some(3600), Some(2 * 86_400)));
-    let alarms: Vec<&str> = shop.alarms.iter().map(|alarm| alarm.text.as_str()).collect();
-    assert_eq!(alarms, ["there is no good set of group uploads: drctl backup now shop", "never verified: drctl verify --job shop"]);
+    let alarms: Vec<(&str, &str)> = shop.alarms.iter().map(|alarm| (alarm.text.as_str(), alarm.next.as_str())).collect();
+    let told = [("there is no good set of group uploads", "drctl backup now shop"), ("never verified", "drctl verify --job shop")];
+    assert_eq!(alarms, told);
     assert_eq!(shop.rpo_seconds, None, "a group has none");
     assert!(idle.log.is_none() && idle.alarms.is_empty() && idle.runs == RunFacts::default());
 }

@@ -42,7 +42,7 @@ mod sweep;
 mod upload;
 
 pub use checksum::Algorithm;
-pub use sweep::GRACE;
+pub use sweep::{GRACE, Swept};
 pub use upload::PART_BYTES;
 
 /// How the store is used; everything has a default.
@@ -138,8 +138,8 @@ impl S3Store {
     }
 
     /// Aborts multipart uploads that nobody will end: of this host's dead processes, and of anyone below the prefix that are older than `grace`
-    /// (usually [`GRACE`]). Returns how many. Missing permissions are warnings on the bus.
-    pub async fn sweep_uploads(&self, grace: Duration) -> Result<u64> {
+    /// (usually [`GRACE`]). Missing permissions are warnings on the bus.
+    pub async fn sweep_uploads(&self, grace: Duration) -> Result<Swept> {
         self.0.sweep(grace).await
     }
 }

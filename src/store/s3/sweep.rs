@@ -22,6 +22,15 @@ use crate::store::s3::steps::Unheard;
 /// Nobody's upload takes so long: objects have at most 7 GiB.
 pub const GRACE: Duration = Duration::from_secs(3 * 24 * 3600);
 
+/// What a sweep came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Uploads that were aborted.
+    pub aborted: u64,
+    /// Uploads that nobody will end and that stay; `None` where they may not be listed.
+    pub left: Option<u64>,
+}
+
 /// What a note holds.
 #[derive(Serialize, Deserialize, PartialEq, Eq, Debug)]
 struct Note {
@@ -139,10 +148,10 @@ fn dead(folder: &Path) -> Vec<(PathBuf, HeldFile, Note)> {
 }
 
 impl Inner {
-    /// Aborts uploads of dead processes of this host, and those below the prefix that are older than `grace`. Returns how many. What may not be
-    /// listed or aborted is a warning that names the permission (FAULTS 36).
-    pub async fn sweep(&self, grace: Duration) -> Result<u64> {
-        let mut swept = 0;
+    /// Aborts uploads of dead processes of this host, and those below the prefix that are older than `grace`. What may not be listed or
+    /// aborted is a warning that names the permission (FAULTS 36).
+    pub async fn sweep(&self, grace: Duration) -> Result<Swept> {
+        let mut swept = Swept::default();
         let notes = self.settings.notes.clone();
         let notes = match notes {
             Some(folder) => tokio::task::spawn_blocking(move || dead(&folder)).await.unwrap_or_default(),
@@ -151,14 +160,19 @@ impl Inner {
         for (path, _lock, note) in notes.into_iter().filter(|(_, _, note)| note.place == self.place.url()) {
             if self.abort(&note.key, &note.upload).await {
                 let _ = std::fs::remove_file(path);
-                swept += 1;
+                swept.aborted += 1;
             }
         }
         match self.old_uploads(grace).await {
             Ok(old) => {
+                let mut left = 0;
                 for (key, id) in old {
-                    swept += u64::from(self.abort(&key, &id).await);
+                    match self.abort(&key, &id).await {
+                        true => swept.aborted += 1,
+                        false => left += 1,
+                    }
                 }
+                swept.left = Some(left);
             }
             Err(failed) if matches!(failed.error.kind(), Kind::Denied | Kind::Unsupported) => {
                 self.settings.bus.warn(format!(

@@ -169,7 +169,7 @@ async fn f87_no_reply_holds_a_secret() {
         board.incidents.push(testing::incident(Severity::Critical, &said));
         let job = &mut board.jobs[0];
         job.log_problem = Some(said.clone());
-        job.log.as_mut().unwrap().findings.push(said.clone());
+        std::sync::Arc::make_mut(job.log.as_mut().unwrap()).findings.push(said.clone());
         job.runs.last_attempt.as_mut().unwrap().error = Some(said.clone());
         job.runs.last_attempt.as_mut().unwrap().exit_code = Some(1);
     });

@@ -14,6 +14,10 @@ fn judged(change: impl FnOnce(&mut Board)) -> (Status, Vec<(String, Status, Stri
     (health.status, bad.map(|(name, c)| (name, c.status, c.detail)).collect())
 }
 
+fn log(board: &mut Board) -> &mut crate::ops::board::LogFacts {
+    std::sync::Arc::make_mut(board.jobs[0].log.as_mut().unwrap())
+}
+
 #[test]
 fn a_board_on_which_all_is_well_is_ok() {
     assert_eq!(judged(|_| {}), (Status::Ok, Vec::new()));
@@ -26,9 +30,6 @@ fn a_board_on_which_all_is_well_is_ok() {
 #[test]
 fn each_trouble_is_seen_in_its_component() {
     use Status::{Degraded, Failing};
-    fn log(board: &mut Board) -> &mut crate::ops::board::LogFacts {
-        board.jobs[0].log.as_mut().unwrap()
-    }
     fn ended(exit_code: Option<u8>) -> Option<Attempt> {
         Some(Attempt { started_at: at(NOW), finished_at: Some(at(NOW)), exit_code, error: None, set: None })
     }
@@ -57,10 +58,10 @@ fn each_trouble_is_seen_in_its_component() {
         ("jobs/shop", Failing, "no good set of group uploads", |b| log(b).groups_without_good.push("uploads".into())),
         ("jobs/shop", Degraded, "no good set of group uploads", |b| {
             log(b).groups_without_good.push("uploads".into());
-            b.jobs[0].runs.last_attempt = None;
+            (b.jobs[0].runs.last_attempt, b.started_at) = (None, at(NOW));
         }),
         ("jobs/shop", Failing, "1 d 3 h of work would be lost", |b| log(b).as_of = Some(at("2025-01-30T11:37:00Z"))),
-        ("jobs/shop", Failing, "source postgres: no success for 2 h 1 min, expected every 1 h", |b| {
+        ("jobs/shop", Failing, "postgres: no success for 2 h 1 min, expected every 1 h", |b| {
             b.jobs[0].sources[0].last_success = Some(at("2025-01-31T12:36:00Z"));
         }),
         ("jobs/shop", Degraded, "newest set is not good", |b| log(b).newest_bad = Some(testing::line("shop", NOW))),
@@ -72,6 +73,14 @@ fn each_trouble_is_seen_in_its_component() {
         ("jobs/shop", Degraded, "drctl prune", |b| log(b).stored_bytes = 200_000_000),
         ("jobs/shop", Degraded, "exit code 3: drctl backup now shop", |b| b.jobs[0].runs.last_attempt = ended(Some(3))),
         ("jobs/shop", Degraded, "interrupted", |b| b.jobs[0].runs.last_attempt = ended(None)),
+        ("jobs/shop", Degraded, "3 times in its last 20 backups", |b| {
+            for n in [1, 3, 5] {
+                b.jobs[0].runs.recent_failed[n] = true;
+            }
+        }),
+        ("jobs/shop", Degraded, "the newest set of group main takes", |b| {
+            log(b).sizes.insert("main".into(), vec![7 << 20, 3 << 20, 3 << 20, 3 << 20]);
+        }),
         ("jobs/shop", Degraded, "running for 1 h", |b| {
             b.jobs[0].running = Some(Running { verb: "backup".into(), since: at("2025-01-31T13:30:00Z") });
         }),
@@ -90,8 +99,8 @@ fn what_is_within_its_bounds_is_no_trouble() {
         |b| b.jobs[0].runs.last_attempt.as_mut().unwrap().exit_code = Some(7),
         |b| b.jobs[0].sources[0].last_success = Some(at("2025-01-31T12:37:00Z")),
         |b| b.jobs[0].sources[0].expected_interval_seconds = Some(i64::MAX),
-        |b| b.jobs[0].log.as_mut().unwrap().as_of = Some(at("2025-01-30T12:37:00Z")),
-        |b| b.jobs[0].log.as_mut().unwrap().verified[0].at = at("2025-01-29T14:37:00Z"),
+        |b| log(b).as_of = Some(at("2025-01-30T12:37:00Z")),
+        |b| log(b).verified[0].at = at("2025-01-29T14:37:00Z"),
         |b| b.clock.skew_seconds = Some(60.0),
         |b| b.stores[0].reachable = None,
         |b| b.queues[0].waiting_since = Some(at("2025-01-31T14:22:00Z")),
