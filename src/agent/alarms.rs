@@ -278,6 +278,39 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_told_twice_early_or_of_little() {
+        let job: JobName = "shop".parse().unwrap();
+        let running = JobView { running: Some((at(0), "backup")), max_duration: hours(1), ..view(&job, None) };
+        assert_eq!((of_job(&running, at(1)).len(), of_job(&running, at(2)).len()), (0, 1));
+        let runs: Vec<bool> = (0..20).map(|n| n % 4 == 0).collect();
+        let often = |failing: bool| of_job(&JobView { failing, failed_runs: &runs, ..view(&job, None) }, at(0)).len();
+        assert_eq!((often(false), often(true)), (1, 0), "a failing backup is told as that");
+        // A drill proves what a verification proves; before the first one there is as much time as between two.
+        let drilled = Facts { safe_until: Some(at(48)), proven_at: [(Grade::Restored, at(8))].into(), ..Facts::default() };
+        let verified = |facts, now| of_job(&JobView { verified_within: Some(hours(40)), ..view(&job, Some(facts)) }, now).len();
+        assert_eq!((verified(&drilled, at(48)), verified(&drilled, at(49))), (0, 1));
+        let never = Facts { safe_until: Some(at(48)), ..Facts::default() };
+        assert_eq!((verified(&never, at(40)), verified(&never, at(41))), (0, 1));
+        let grown = |sizes: &[u64]| {
+            let facts = Facts { safe_until: Some(at(0)), sizes: [("main".to_owned(), sizes.to_vec())].into(), ..Facts::default() };
+            of_job(&view(&job, Some(&facts)), at(0)).len()
+        };
+        assert_eq!([grown(&[9 << 20, 1 << 20, 1 << 20]), grown(&[9 << 20, 1 << 20, 1 << 20, 1 << 20])], [0, 1], "two say nothing yet");
+        assert_eq!([grown(&[1 << 20, 9, 9, 9]), grown(&[(1 << 20) + 1, 9, 9, 9])], [0, 1]);
+    }
+
+    #[test]
+    fn a_log_that_was_tampered_with_is_told_while_nobody_has_looked() {
+        let job: JobName = "shop".parse().unwrap();
+        let facts = Facts { safe_until: Some(at(0)), findings: vec!["record 3 is missing".into()], ..Facts::default() };
+        let found = of_job(&view(&job, Some(&facts)), at(0));
+        assert_eq!(
+            (keys(&found), found[0].severity, found[0].lines.as_slice()),
+            (vec!["alarm:log:shop"], Severity::Critical, &facts.findings[..])
+        );
+    }
+
+    #[test]
     fn sizes_clocks_and_disks() {
         let job: JobName = "shop".parse().unwrap();
         let sizes = |newest: u64| Facts {

@@ -34,7 +34,7 @@ pub struct Facts {
     pub sizes: BTreeMap<String, Vec<u64>>,
     /// By how much the store's clock is ahead of this host's.
     pub skew: SignedDuration,
-    /// What a person must hear of the log.
+    /// What a person must hear of the log and has not acknowledged.
     pub findings: Vec<String>,
     /// The same for the pages.
     pub page: Option<Arc<LogFacts>>,
@@ -64,7 +64,7 @@ fn of_log(log: &JobLog, groups: &[String], now: Timestamp, skew: SignedDuration)
         verified_sets: status.verified_sets as u64,
         stored_bytes: status.stored_bytes,
         skew,
-        findings: log.state().findings().iter().map(ToString::to_string).collect(),
+        findings: log.state().open_findings().map(ToString::to_string).collect(),
         ..Facts::default()
     };
     for entry in log.state().live().rev() {
@@ -80,4 +80,90 @@ fn of_log(log: &JobLog, groups: &[String], now: Timestamp, skew: SignedDuration)
         }
     }
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::{Bed, at, job};
+    use crate::catalog::{Repository, Trust, checkpoint};
+    use crate::error::Kind;
+    use crate::model::record::{Body, Proof};
+    use crate::model::{SetId, SetKind, SetState};
+    use crate::pipeline::seal::Sealing;
+    use crate::pipeline::split::Sink;
+    use crate::store::faulty::{Fault, FaultyStore, Operation, When};
+
+    fn known(log: &JobLog) -> Facts {
+        of_log(log, &["main".to_owned()], at("2025-01-02T00:00:00Z"), SignedDuration::ZERO)
+    }
+
+    async fn prove(log: &mut JobLog, set: &SetId, grade: Grade, passed: bool, when: &str) {
+        let (set, findings, store) = (set.clone(), Vec::new(), "main".to_owned());
+        let proof = Proof { set, grade, passed, findings, started_at: at(when), finished_at: at(when), store };
+        log.append(Body::Proof { proof }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_newest_proof_that_stands_counts() {
+        let bed = Bed::new().await;
+        let mut log = bed.log().await;
+        let one = bed.backup(&mut log, SetKind::Full).await;
+        let two = bed.backup(&mut log, SetKind::Full).await;
+        assert_eq!(known(&log).proven_at, BTreeMap::new());
+        // The older set is verified last.
+        prove(&mut log, &two, Grade::ReadBack, true, "2025-01-01T04:00:00Z").await;
+        prove(&mut log, &two, Grade::Restored, true, "2025-01-01T05:00:00Z").await;
+        prove(&mut log, &one, Grade::ReadBack, true, "2025-01-01T06:00:00Z").await;
+        let (five, six) = (at("2025-01-01T05:00:00Z"), at("2025-01-01T06:00:00Z"));
+        assert_eq!(known(&log).proven_at, [(Grade::ReadBack, six), (Grade::Restored, five)].into());
+        // What a later reading found bad proves nothing any more.
+        prove(&mut log, &one, Grade::ReadBack, false, "2025-01-01T07:00:00Z").await;
+        let four = at("2025-01-01T04:00:00Z");
+        assert_eq!(known(&log).proven_at, [(Grade::ReadBack, four), (Grade::Restored, five)].into());
+        assert_eq!((known(&log).sets, known(&log).verified_sets), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_usual_is_the_size_of_the_newest_good_sets() {
+        let bed = Bed::new().await;
+        let mut log = bed.log().await;
+        let mut sizes = Vec::new();
+        for n in 0..SIZES + 2 {
+            let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+            let mut manifest = bed.upload(&run).await;
+            if n == 2 {
+                manifest.state = SetState::Partial { reasons: vec!["db: gone".into()] };
+            }
+            run.commit(&mut log, manifest, |_| Ok(())).await.unwrap();
+            sizes.push(known(&log).sizes["main"].len());
+        }
+        assert_eq!(sizes, [1, 2, 2, 3, 4, 5, 6, 7, 8, 8]);
+    }
+
+    #[tokio::test]
+    async fn a_store_without_a_date_says_nothing_of_clocks() {
+        let bed = Bed::new().await;
+        bed.backup(&mut bed.log().await, SetKind::Full).await;
+        let store = std::sync::Arc::new(FaultyStore::new(bed.store.clone()));
+        let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
+        let repository = Repository::open(store.clone(), bed.repository.env().clone(), &trust).await.unwrap();
+        let setup = Setup::new(repository, vec![Sink::new("main", store.clone())], Sealing::None);
+        store.rule(Operation::Date, "*", When::Always, Fault::Fail(Kind::Denied));
+        let facts = read(&setup, &job(), &["main".to_owned()], 1).await.unwrap();
+        assert_eq!((facts.sets, facts.skew), (1, SignedDuration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn what_somebody_looked_at_is_told_no_more() {
+        let bed = Bed::new().await;
+        let mut log = bed.log().await;
+        bed.backup(&mut log, SetKind::Full).await;
+        bed.backup(&mut log, SetKind::Full).await;
+        bed.store.inner.overwrite(&crate::catalog::log::record_key(&job(), 2), "garbage".into());
+        let mut log = bed.log().await;
+        assert!(!known(&log).findings.is_empty());
+        checkpoint::acknowledge(&mut log).await.unwrap();
+        assert_eq!(known(&bed.log().await).findings, [""; 0]);
+    }
 }

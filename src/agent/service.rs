@@ -215,10 +215,10 @@ impl Agent {
         self.look_at_memory(now);
         self.look_at_files(now).await;
         self.begin_due(now);
-        if !self.looking && now >= self.next_look {
+        if !self.looking && has_come(self.next_look, now, LOOK) {
             self.look();
         }
-        if now >= self.next_judgement || now < self.started_at {
+        if has_come(self.next_judgement, now, JUDGE) {
             self.judge(now);
             self.serve_pages().await;
             self.show(now);
@@ -561,8 +561,7 @@ impl Agent {
     }
 
     async fn look_at_files(&mut self, now: Timestamp) {
-        let until = self.next_file_look.duration_since(now);
-        if until > SignedDuration::ZERO && until <= FILES {
+        if !has_come(self.next_file_look, now, FILES) {
             return;
         }
         self.next_file_look = now.saturating_add(FILES).unwrap_or(now);
@@ -648,6 +647,12 @@ impl Agent {
 
 const CONFIG_ALARM: &str = "config";
 
+/// Whether it is time for what is done every `pace`. A time that lies further ahead was set by a clock that has gone back since.
+fn has_come(next: Timestamp, now: Timestamp, pace: SignedDuration) -> bool {
+    let until = next.duration_since(now);
+    until <= SignedDuration::ZERO || until > pace
+}
+
 fn desk(config: &Config, state: Option<Arc<StateFile>>, around: &Surroundings) -> Desk {
     Desk::new(config, state, around.clock.clone(), DeskOptions::new(stores::host(), around.environment.clone()))
 }
@@ -725,4 +730,17 @@ pub async fn serve(around: Surroundings) -> Result<u8> {
     agent.stop().await;
     log.line("info", None, "stopped");
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f57_what_a_clock_ahead_put_off_is_done_at_once() {
+        let now: Timestamp = "2025-06-30T12:00:00Z".parse().unwrap();
+        let pace = SignedDuration::from_secs(60);
+        let come = |seconds: i64| has_come(now + SignedDuration::from_secs(seconds), now, pace);
+        assert_eq!([come(-3600), come(0), come(1), come(60), come(61), come(86_400)], [true, true, false, false, true, true]);
+    }
 }
