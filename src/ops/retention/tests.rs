@@ -159,7 +159,7 @@ fn the_floor_stands_whatever_the_rules_and_the_sets_say() {
     for whole in [Whole::Partial, Whole::Suspect] {
         let mut sets = daily(12, now);
         (sets[10].whole, sets[11].grade) = (whole, Some(Grade::Uploaded));
-        let plan = planned(&sets, &Retention { keep_last: 1, ..rules() }, now);
+        let plan = planned(&sets, &rules(), now);
         assert_eq!((kept(&plan), plan.stopped.len()), (vec![10, 11, 12], 0), "{whole:?}");
     }
     // Sets in which no source is whole free nobody's place, but the last stays.
