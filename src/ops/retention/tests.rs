@@ -118,6 +118,8 @@ fn the_archive_is_its_months_choice_and_nothing_else_ends_it() {
     sets[60].class = SetClass::Archive;
     let plan = planned(&sets, &Retention { keep_last: 2, keep_yearly: 1, ..rules() }, now);
     assert_eq!(kept(&plan), [71, 99, 100], "where years are kept, the newest archive is that of its year");
+    let plan = planned(&sets, &Retention { keep_last: 2, keep_monthly: 1, ..rules() }, now);
+    assert_eq!(kept(&plan), [71, 99, 100], "and where months are, that of its month");
 }
 
 #[test]
