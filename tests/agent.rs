@@ -8,10 +8,12 @@ use std::time::Duration;
 use drctl::agent::log::Log;
 use drctl::agent::service::Agent;
 use drctl::config::environment::Environment;
+use drctl::error::Kind;
 use drctl::model::{Clock, TestClock, Timestamp};
 use drctl::observe::Bus;
 use drctl::open::Surroundings;
-use drctl::state::{RunOutcome, StateFile};
+use drctl::ops::restore::journal::{Phase, RestoreNote};
+use drctl::state::{Process, RunOutcome, StateFile};
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/cli.rs"]
@@ -87,7 +89,7 @@ async fn one_day_of_jisus_crontab() {
     let text = text.replace("timezone: UTC", "timezone: Asia/Shanghai").replace(
         "    sources:",
         "    schedule: { full: \"0 2 * * *\", incremental: \"0 3 * * 0\", archive: \"0 4 1 * *\", verify: \"0 6 * * *\" }\n    \
-         objectives: { rpo: 26h }\n    sources:",
+         objectives: { rpo: 26h }\n    retention: { keep_last: 9 }\n    sources:",
     );
     let notify = format!("notify: [{{ webhook: {{ url: \"{}\", success: each, digest: never }} }}]\n", hears.url("/hook"));
     shop.home.write("drctl.yaml", &format!("{notify}{text}"));
@@ -99,6 +101,8 @@ async fn one_day_of_jisus_crontab() {
     let made: Vec<String> =
         sets["result"]["sets"].as_array().unwrap().iter().map(|s| s["started_at"].as_str().unwrap().to_owned()).collect();
     assert_eq!(made, ["2027-07-31T18:00:00Z", "2027-07-31T19:00:00Z", "2027-07-31T20:00:00Z"], "02:00, 03:00 and 04:00 in Shanghai");
+    let plan = shop.home.ok(&["prune"]).out;
+    assert_eq!(plan.matches("an archive, and no monthly or yearly rule ends it").count(), 1, "that of 04:00: {plan}");
     let grades: Vec<&str> = sets["result"]["sets"].as_array().unwrap().iter().map(|s| s["grade"].as_str().unwrap()).collect();
     assert_eq!(grades, ["read-back"; 3], "06:00 verified each that nobody had read");
     let verbs: Vec<String> = runs(&shop.home).into_iter().map(|(verb, outcome, at)| format!("{verb} {at} {outcome:?}")).collect();
@@ -260,7 +264,11 @@ async fn silence_is_an_alarm() {
     bench.agent.tick().await;
     bench.agent.settle().await;
     bench.go(&later(2), 1800).await;
-    assert!(bench.alerts().contains(&"alarm:rpo:shop".to_owned()), "{:?}", bench.alerts());
+    for _ in 0..2 {
+        assert!(bench.alerts().contains(&"alarm:rpo:shop".to_owned()), "while it lasts: {:?}", bench.alerts());
+        bench.clock.step_seconds(61);
+        bench.agent.tick().await;
+    }
     bench.go(&later(4), 1800).await;
     assert!(bench.alerts().contains(&"alarm:verified:shop".to_owned()), "{:?}", bench.alerts());
     // Somebody backs up and verifies by hand: the next look at the log sees it.
@@ -306,6 +314,9 @@ async fn stopping_lets_work_finish_and_then_aborts_it() {
         bench.agent.stop().await;
         assert_eq!(runs(&home)[0].1, expected);
         assert_eq!(home.sets().len(), usize::from(sleep == 1));
+        bench.clock.step_seconds(86_400);
+        bench.agent.tick().await;
+        assert_eq!(bench.agent.busy(), 0, "it begins nothing more");
     }
 }
 
@@ -490,4 +501,207 @@ async fn the_agents_bandwidth_bounds_its_runs() {
     bench.agent.settle().await;
     assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
     assert_eq!(home.sets().len(), 1);
+}
+
+/// How the newest run of a verb ended.
+fn last(home: &Home, verb: &str) -> Option<RunOutcome> {
+    runs(home).into_iter().rev().find(|run| run.0 == verb).map(|run| run.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_that_fails_is_told_until_one_passes() {
+    let home = home(&ONE_JOB.replace("full: \"0 2 * * *\"", "verify: \"* * * * *\""));
+    home.ok(&["backup", "now"]);
+    let objects = std::fs::read_dir(home.set_folder(&home.newest())).unwrap().map(|entry| entry.unwrap().path());
+    let object = objects.filter(|path| path.to_str().unwrap().contains("data.")).min().unwrap();
+    let good = std::fs::read(&object).unwrap();
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    for (bytes, code) in [(vec![0; good.len()], Kind::Verify.exit_code()), (good.clone(), 0)] {
+        std::fs::write(&object, bytes).unwrap();
+        bench.clock.step_seconds(61);
+        bench.agent.tick().await;
+        bench.agent.settle().await;
+        assert_eq!(last(&home, "verify"), Some(RunOutcome::Finished(code)), "{:?}", runs(&home));
+        assert_eq!(bench.alerts().contains(&"verify:shop".to_owned()), code != 0, "{:?}", bench.alerts());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_that_is_refused_is_told_until_one_is_not() {
+    let jobs = ONE_JOB
+        .replace("full: \"0 2 * * *\"", "prune: \"* * * * *\"")
+        .replace("    sources:", "    retention: { keep_last: 1 }\n    sources:");
+    let home = home(&jobs);
+    for _ in 0..2 {
+        home.ok(&["backup", "now", "--verify", "read-back"]);
+    }
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    // A clock two hours ahead of the store's, which is then put right.
+    for (ahead, code, sets) in [(7200, Kind::Preflight.exit_code(), 2), (0, 0, 1)] {
+        bench.clock.set(Timestamp::now());
+        bench.clock.step_seconds(ahead);
+        bench.agent.tick().await;
+        bench.clock.step_seconds(61);
+        bench.agent.tick().await;
+        bench.agent.settle().await;
+        assert_eq!((last(&home, "prune"), home.sets().len()), (Some(RunOutcome::Finished(code)), sets), "{:?}", runs(&home));
+        assert_eq!(bench.alerts().contains(&"prune:shop".to_owned()), code != 0, "{:?}", bench.alerts());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_of_the_main_group_leaves_one_with_a_prune_of_its_own_alone() {
+    let jobs = ONE_JOB
+        .replace("full: \"0 2 * * *\"", "prune: \"* * * * *\"")
+        .replace("    sources:", "    retention: { keep_last: 1 }\n    sources:");
+    let own = "}, { command: { name: more, run: [cat, data], schedule: { prune: \"0 0 1 1 *\" } } } ]";
+    let home = home(&jobs.replace("} ]", own));
+    for _ in 0..2 {
+        home.ok(&["backup", "now", "--verify", "read-back"]);
+    }
+    assert_eq!(home.sets().len(), 4);
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    bench.clock.step_seconds(61);
+    bench.agent.tick().await;
+    bench.agent.settle().await;
+    let sets = home.json(&["list"]);
+    let sources = |s: &serde_json::Value| s["sources"][0].as_str().unwrap().to_owned();
+    let mut sources: Vec<String> = sets["result"]["sets"].as_array().unwrap().iter().map(sources).collect();
+    sources.sort_unstable();
+    assert_eq!(sources, ["data", "more", "more"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_does_one_thing_at_a_time_four_run_at_once_and_a_restore_comes_first() {
+    let slow = ONE_JOB.replace("run: [cat, data]", "run: [sh, -c, \"sleep 1; cat data\"]");
+    let twice = slow.replace("} ]", "}, { command: { name: more, run: [cat, data], schedule: { full: \"0 2 * * *\" } } } ]");
+    let others: String = ["b", "c", "d", "e"].map(|job| slow.replace("jobs:\n", "").replace("job: shop", &format!("job: {job}"))).concat();
+    let home = home(&format!("{twice}{others}"));
+    let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
+    let state = StateFile::open(&home.state().join("state.sqlite"), bench.clock.clone()).unwrap();
+    let mut note = RestoreNote {
+        restore: "r1".into(),
+        set: "shop/20250102T020000Z-full-zzzz".parse().unwrap(),
+        sources: Vec::new(),
+        target: None,
+        in_place: false,
+        phase: Phase::Loading,
+        process: Process::this(),
+        started_at: bench.clock.now(),
+        switched_at: None,
+        elapsed_seconds: None,
+        identities: Default::default(),
+    };
+    note.save(&state).unwrap();
+    bench.clock.step_seconds(61);
+    bench.agent.tick().await;
+    assert_eq!(bench.agent.busy(), 0, "what is due waits for the restore");
+    note.phase = Phase::Finished;
+    note.save(&state).unwrap();
+    for (busy, ended) in [(4, 4), (2, 6), (0, 6)] {
+        bench.agent.tick().await;
+        assert_eq!(bench.agent.busy(), busy);
+        bench.agent.settle().await;
+        let runs = runs(&home);
+        assert_eq!((runs.len(), runs.iter().all(|run| run.1 == RunOutcome::Finished(0))), (ended, true), "{runs:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f59_what_is_too_old_to_be_made_up_for_is_told_until_a_good_run() {
+    let home = home(&ONE_JOB.replace("full: \"0 2 * * *\"", "full: \"0 2 * * *\", catch_up: 1h"));
+    let mut bench = Bench::start(&home, "2027-01-01T01:00:00Z").await;
+    bench.go("2027-01-01T03:00:00Z", 1800).await;
+    drop(bench);
+    let missed = |bench: &Bench| bench.alerts().contains(&"missed:shop:main:full".to_owned());
+    let mut bench = Bench::start(&home, "2027-01-04T10:00:00Z").await;
+    bench.go("2027-01-04T11:00:00Z", 600).await;
+    assert_eq!((runs(&home).len(), missed(&bench)), (1, true));
+    std::fs::rename(home.path("data"), home.path("gone")).unwrap();
+    bench.go("2027-01-05T02:30:00Z", 1800).await;
+    assert_eq!((runs(&home).len(), missed(&bench)), (2, true), "one that fails makes up for nothing");
+    std::fs::rename(home.path("gone"), home.path("data")).unwrap();
+    bench.go("2027-01-06T02:30:00Z", 1800).await;
+    assert_eq!((runs(&home).len(), missed(&bench)), (3, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f60_a_reload_reaches_the_schedule_what_is_remembered_of_it_what_is_late_and_who_is_told() {
+    // Each minute at first, with nothing that would run it by then.
+    let home = home(&ONE_JOB.replace("0 2 * * *", "0 * * * *"));
+    home.ok(&["backup", "now"]);
+    let hears = Standin::new();
+    let begun = Timestamp::now();
+    let at = |minutes: i64| begun.checked_add(jiff::SignedDuration::from_mins(minutes)).unwrap();
+    let mut bench = Bench::start(&home, &begun.to_string()).await;
+    bench.agent.tick().await;
+    bench.agent.settle().await;
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let yearly = at(-60 * 24).to_zoned(jiff::tz::TimeZone::UTC).strftime("%M %H %d %m *").to_string();
+    let notify = format!("notify: [{{ webhook: {{ url: \"{}\", digest: never }} }}]\n", hears.url("/"));
+    home.write("drctl.yaml", &format!("{notify}{}", text.replace("0 * * * *", &yearly)));
+    bench.clock.step_seconds(10);
+    bench.agent.tick().await;
+    // By the old schedule a backup would have come, and be late.
+    bench.go(&at(5 * 60).to_string(), 1800).await;
+    assert_eq!(home.sets().len(), 1, "the new schedule is in use");
+    assert!(!bench.alerts().contains(&"alarm:rpo:shop".to_owned()), "what is late is so by the new one: {:?}", bench.alerts());
+    assert!(titles(&hears.got()).iter().any(|title| title.contains("clocks")), "who is new is told");
+    let state = StateFile::open(&home.state().join("state.sqlite"), bench.clock.clone()).unwrap();
+    let marks = state.schedule_marks(&bench.agent.config().repository.id).unwrap();
+    assert_eq!(marks.iter().map(|mark| mark.schedule.clone()).collect::<Vec<_>>(), [format!("{yearly} UTC")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_cannot_be_read_is_told_and_looked_at_again_soon() {
+    let home = home(&ONE_JOB.replace("0 2 * * *", "0 2 1 1 *"));
+    home.ok(&["backup", "now"]);
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    let told = |bench: &Bench| bench.alerts().contains(&"repository".to_owned());
+    std::fs::rename(home.path("drctl-repository"), home.path("away")).unwrap();
+    for there in [false, true] {
+        bench.agent.tick().await;
+        bench.agent.settle().await;
+        bench.agent.tick().await;
+        assert_eq!(told(&bench), !there, "{:?}", bench.alerts());
+        let _ = std::fs::rename(home.path("away"), home.path("drctl-repository"));
+        bench.clock.step_seconds(301);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f57_after_a_clock_went_back_the_agent_looks_at_once() {
+    let home = home(&ONE_JOB.replace("0 2 * * *", "0 2 1 1 *"));
+    home.ok(&["backup", "now"]);
+    let mut bench = Bench::start(&home, &Timestamp::now().to_string()).await;
+    for (step, told) in [(0, false), (-2 * 86_400, true)] {
+        bench.clock.step_seconds(step);
+        bench.agent.tick().await;
+        bench.agent.settle().await;
+        bench.agent.tick().await;
+        assert_eq!(bench.alerts().contains(&"alarm:clock".to_owned()), told, "{:?}", bench.alerts());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_that_die_again_and_again_fail_often_and_one_under_way_does_not() {
+    for (deaths, told) in [(1, false), (2, true)] {
+        let home = home(ONE_JOB);
+        let clock = Arc::new(TestClock::at(Timestamp::now()));
+        let state = Arc::new(StateFile::open(&home.state().join("state.sqlite"), clock.clone()).unwrap());
+        let run = || state.begin_run("backup", Some("shop")).unwrap();
+        for n in 0..10 {
+            match n % 5 == 0 && n / 5 < deaths {
+                true => drop(run()),
+                false => run().finish(0, None).unwrap(),
+            }
+            state.sweep_interrupted().unwrap();
+        }
+        let under_way = run();
+        let mut bench = Bench::start(&home, &clock.now().to_string()).await;
+        bench.agent.tick().await;
+        bench.agent.settle().await;
+        assert_eq!(bench.alerts().contains(&"alarm:failing:shop".to_owned()), told, "{deaths} of ten");
+        under_way.finish(0, None).unwrap();
+    }
 }

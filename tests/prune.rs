@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drctl::catalog::env::Env;
-use drctl::catalog::{Repository, RoleKey};
+use drctl::catalog::{MinisignKey, Repository, Role, RoleKey};
 use drctl::config::typed::Retention;
 use drctl::error::{Error, Kind};
 use drctl::model::record::Grade;
 use drctl::model::{Clock, SetId, Sha256, TestClock};
+use drctl::observe::{Event, Observer};
 use drctl::ops::backup::{BackupOptions, backup};
-use drctl::ops::pins;
 use drctl::ops::prune::{GroupPolicy, PruneOptions, PrunePolicy, PruneReport, prune};
 use drctl::ops::verify::verify;
 use drctl::ops::{JobSpec, Setup, SourceSpec};
+use drctl::ops::{keys, pins};
 use drctl::pipeline::seal::Sealing;
 use drctl::pipeline::split::Sink;
 use drctl::source::files::{FilesSettings, FilesSource};
@@ -36,6 +37,7 @@ struct World {
     clock: Arc<TestClock>,
     objects: Arc<MemoryStore>,
     store: Arc<FaultyStore>,
+    root: MinisignKey,
     folder: tempfile::TempDir,
 }
 
@@ -75,7 +77,7 @@ impl World {
         };
         let group = GroupPolicy { retention: Some(rules), per_day: Some(1), interval: Some(Duration::from_secs(DAY as u64)) };
         let policy = PrunePolicy { job: job.name.clone(), zone: TimeZone::UTC, groups: BTreeMap::from([("main".into(), group)]) };
-        World { setup, job, policy, clock, objects, store, folder }
+        World { setup, job, policy, clock, objects, store, root: new.root, folder }
     }
 
     async fn back_up(&self) -> SetId {
@@ -331,4 +333,277 @@ async fn another_prune_and_a_pin_meanwhile_change_the_plan() {
     let (report, ()) = tokio::join!(world.prune(true), pinning);
     assert_eq!(report.unwrap().deleted, sets[1..2]);
     assert_eq!(world.live().await, [sets[0].clone(), sets[2].clone(), sets[3].clone()]);
+}
+
+/// A clock of this host that is ahead of the store's by so many seconds.
+fn host_clock(world: &mut World, ahead: i64) {
+    let clock = TestClock::at(world.clock.now());
+    clock.step_seconds(ahead);
+    world.setup.clock = Arc::new(clock);
+}
+
+#[tokio::test]
+async fn f57_clocks_that_differ_by_more_than_five_minutes_free_nothing() {
+    let mut world = World::new(2).await;
+    let sets = world.proven_days(5).await;
+    for ahead in [301, -301] {
+        host_clock(&mut world, ahead);
+        let error = world.prune(true).await.unwrap_err();
+        assert!(error.kind() == Kind::Preflight && error.to_string().contains("differ by 5 min"), "{ahead}: {error}");
+        assert!(world.prune(false).await.unwrap().refused.is_some(), "{ahead}: the plan says so too");
+    }
+    assert_eq!(world.live().await, sets);
+    // What the store's date does not free yet stays: here a pin that ends between the two clocks.
+    host_clock(&mut world, 0);
+    let until = world.clock.now().checked_add(Duration::from_secs(100)).unwrap();
+    let mut log = world.setup.log(&world.job.name).await.unwrap();
+    pins::pin(&world.setup, &mut log, &sets[0], until, "for a while").await.unwrap();
+    host_clock(&mut world, 299);
+    assert!(world.prune(false).await.unwrap().plan.sets[0].keep);
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[1..3]);
+}
+
+#[tokio::test]
+async fn f57_a_store_that_tells_whole_seconds_does_not_look_like_a_clock_that_went_back() {
+    let mut world = World::new(2).await;
+    let sets = world.proven_days(4).await;
+    // The newest record has this host's date; the store's is a little behind.
+    host_clock(&mut world, 0);
+    world.clock.step_seconds(-1);
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[..2]);
+}
+
+#[tokio::test]
+async fn f57_a_clock_behind_the_last_prune_frees_nothing() {
+    let world = World::new(9).await;
+    world.proven_days(3).await;
+    world.clock.step_seconds(5 * DAY);
+    assert_eq!(world.prune(true).await.unwrap().deleted, []);
+    // After the newest record, before what this host has seen.
+    world.clock.step_seconds(-DAY);
+    let error = world.prune(true).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("the clock went back"), "{error}");
+    let confirmed = PruneOptions { apply: true, confirm_clock: true, ..PruneOptions::default() };
+    assert_eq!(prune(&world.setup, &world.policy, confirmed).await.unwrap().refused, None, "unless a person says that it is right");
+    world.prune(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn f58_a_plan_confirms_no_clock() {
+    let world = World::new(2).await;
+    world.proven_days(5).await;
+    world.clock.step_seconds(-2 * DAY);
+    let look = PruneOptions { confirm_clock: true, ..PruneOptions::default() };
+    assert_eq!(prune(&world.setup, &world.policy, look).await.unwrap().refused, None);
+    assert_eq!(world.prune(true).await.unwrap_err().kind(), Kind::Preflight, "only --apply remembers it");
+}
+
+#[tokio::test]
+async fn a_run_that_failed_or_was_cut_off_frees_nothing() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(4).await;
+    let state = world.setup.state.clone().unwrap();
+    let ran = |verb: &str, job: &str, code: u8| state.begin_run(verb, Some(job)).unwrap().finish(code, None).unwrap();
+    let why = async || world.prune(false).await.unwrap().plan.stopped.get("main").map(|why| why.join("; ")).unwrap_or_default();
+    ran("backup", "shop", 0);
+    assert_eq!(why().await, "");
+    ran("backup", "shop", Kind::Unreachable.exit_code());
+    assert!(why().await.ends_with("failed with exit code 8"), "{}", why().await);
+    assert_eq!(world.prune(true).await.unwrap().deleted, []);
+    // A partial set stands in the log, and is judged there; other verbs and jobs say nothing of this one.
+    ran("backup", "shop", Kind::Partial.exit_code());
+    ran("verify", "shop", 5);
+    ran("backup", "other", 1);
+    assert_eq!(why().await, "");
+    drop(state.begin_run("backup", Some("shop")).unwrap());
+    state.sweep_interrupted().unwrap();
+    assert!(why().await.ends_with("was interrupted"), "{}", why().await);
+    assert_eq!((world.prune(true).await.unwrap().deleted.len(), world.live().await), (0, sets));
+}
+
+#[tokio::test]
+async fn without_a_key_there_is_a_plan_and_nothing_else() {
+    let mut world = World::new(2).await;
+    let sets = world.proven_days(4).await;
+    world.setup.keys.clear();
+    assert_eq!(world.prune(false).await.unwrap().plan.freed().0, 2);
+    let error = world.prune(true).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.to_string().contains("no signing key"), "{error}");
+    assert_eq!(world.live().await, sets);
+}
+
+#[tokio::test]
+async fn a_store_that_tells_no_date_gives_a_plan_only_to_those_who_may_not_write() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(4).await;
+    world.store.rule(Operation::Date, "*", When::Call(1), Fault::Fail(Kind::Denied));
+    assert_eq!(world.prune(false).await.unwrap().plan.freed().0, 2);
+    world.store.clear();
+    world.store.rule(Operation::Date, "*", When::Call(1), Fault::Fail(Kind::Denied));
+    assert_eq!(world.prune(true).await.unwrap_err().kind(), Kind::Denied);
+    world.store.clear();
+    world.store.rule(Operation::Date, "*", When::Call(1), Fault::Fail(Kind::Unreachable));
+    assert_eq!(world.prune(false).await.unwrap_err().kind(), Kind::Unreachable);
+    world.store.clear();
+    assert_eq!(world.live().await, sets);
+}
+
+#[tokio::test]
+async fn a_prune_that_is_cancelled_begins_nothing_more() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(4).await;
+    world.setup.cancel.cancel();
+    assert_eq!(world.prune(true).await.unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(world.live().await, sets);
+    // Nor does it sweep.
+    let world = World::new(9).await;
+    world.proven_days(1).await;
+    let orphan: SetId = "shop/20250102T020000Z-full-zzzz".parse().unwrap();
+    world.objects.overwrite(&format!("{}a", orphan.prefix()), Bytes::from_static(b"cut"));
+    world.clock.step_seconds(4 * DAY);
+    world.setup.cancel.cancel();
+    assert_eq!(world.prune(true).await.unwrap_err().kind(), Kind::Interrupted);
+    assert!(world.folders().await.contains(&orphan));
+}
+
+#[derive(Default)]
+struct Codes(std::sync::Mutex<Vec<u8>>);
+
+impl Observer for Codes {
+    fn observe(&self, event: &Event) {
+        if let Event::RunFinished { exit_code, .. } = event {
+            self.0.lock().unwrap().push(*exit_code);
+        }
+    }
+}
+
+#[tokio::test]
+async fn f35_objects_that_no_set_names_and_cannot_be_deleted_are_told() {
+    let world = World::new(9).await;
+    world.proven_days(1).await;
+    let codes = Arc::new(Codes::default());
+    world.setup.bus.subscribe(codes.clone());
+    let orphan: SetId = "shop/20250102T020000Z-full-zzzz".parse().unwrap();
+    world.objects.overwrite(&format!("{}a", orphan.prefix()), Bytes::from_static(b"cut"));
+    world.clock.step_seconds(4 * DAY);
+    world.store.rule(Operation::Delete, "*/sets/*", When::Always, Fault::Fail(Kind::Denied));
+    // Leases that cannot be tidied away are no reason to fail.
+    world.store.rule(Operation::Delete, "*/lease/*", When::Always, Fault::Fail(Kind::Denied));
+    let report = world.prune(true).await.unwrap();
+    assert!(report.retained.len() == 1 && report.retained[0].starts_with("objects that no set names"), "{report:?}");
+    world.store.clear();
+    assert_eq!(world.prune(true).await.unwrap().retained, Vec::<String>::new());
+    assert!(!world.folders().await.contains(&orphan));
+    assert_eq!(*codes.0.lock().unwrap(), [Kind::Denied.exit_code(), 0]);
+}
+
+#[tokio::test]
+async fn f32_what_stays_is_looked_at_object_by_object() {
+    let world = World::new(2).await;
+    let mut sets = world.proven_days(4).await;
+    world.clock.step_seconds(DAY);
+    sets.push(world.back_up().await);
+    let key_of = async |set: &SetId| {
+        let log = world.setup.log(&world.job.name).await.unwrap();
+        let file = log.state().get(set).unwrap().manifest.artifacts[0].objects[0].file.clone();
+        format!("{}{file}", set.prefix())
+    };
+    // The newest set of all, and the newest that was read back: both have to be there.
+    for set in [&sets[4], &sets[3]] {
+        let key = key_of(set).await;
+        let bytes = whole::read(&*world.objects, &key).await.unwrap();
+        let refused = async |words: &str| {
+            let error = world.prune(true).await.unwrap_err();
+            assert!(error.kind() == Kind::Verify && error.to_string().contains(words), "{words}: {error}");
+            assert_eq!(world.folders().await, sets);
+        };
+        world.objects.overwrite(&key, bytes.slice(1..));
+        refused(&format!("{key} has {} bytes, {} were stored", bytes.len() - 1, bytes.len())).await;
+        world.objects.overwrite(&key, bytes);
+        world.store.rule(Operation::Head, &key, When::Always, Fault::Fail(Kind::NotFound));
+        refused(&format!("the store lists {key} and does not have it")).await;
+        world.store.clear();
+        world.store.rule(Operation::Head, &key, When::Always, Fault::Fail(Kind::Unreachable));
+        assert_eq!(world.prune(true).await.unwrap_err().kind(), Kind::Unreachable, "what cannot be asked is not taken for there");
+        world.store.clear();
+    }
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[..2]);
+}
+
+#[tokio::test]
+async fn the_longest_pause_of_any_group_says_how_long_a_log_may_be_silent() {
+    let mut world = World::new(2).await;
+    world.proven_days(4).await;
+    world.clock.step_seconds(15 * DAY);
+    assert_eq!(world.prune(true).await.unwrap_err().kind(), Kind::Preflight);
+    let seldom = GroupPolicy { interval: Some(Duration::from_secs(10 * DAY as u64)), ..GroupPolicy::default() };
+    world.policy.groups.insert("seldom".into(), seldom);
+    assert_eq!(world.prune(true).await.unwrap().deleted, [], "its own group is late all the same");
+}
+
+#[tokio::test]
+async fn f61_sets_of_a_group_or_source_that_was_taken_out_stay() {
+    let mut world = World::new(1).await;
+    let first = world.proven_days(2).await;
+    world.job.sources[0].source = Arc::new(FilesSource::new("other", FilesSettings::all_of([&world.folder.path().join("data")])).unwrap());
+    let then = world.proven_days(3).await;
+    assert_eq!(world.prune(true).await.unwrap().deleted, [first[0].clone(), then[0].clone(), then[1].clone()]);
+    assert_eq!(world.live().await, [first[1].clone(), then[2].clone()], "the last proven set of each source");
+    // The group too.
+    let group = world.policy.groups.remove("main").unwrap();
+    world.policy.groups.insert("new".into(), group);
+    let more = world.proven_days(1).await;
+    assert_eq!(world.prune(true).await.unwrap().deleted, []);
+    assert_eq!(world.live().await, [first[1].clone(), then[2].clone(), more[0].clone()]);
+}
+
+#[tokio::test]
+async fn rule_15_on_a_sealed_repository_a_writers_proof_frees_nothing() {
+    let world = World::new(1).await;
+    let sets = world.proven_days(3).await;
+    assert_eq!(world.prune(false).await.unwrap().plan.freed().0, 2);
+    // Now there is a host that may write and not delete.
+    let wanted = keys::Wanted { roles: [Role::Writer].into(), holder: "web-2".into(), revokes: Vec::new() };
+    keys::add(&world.setup, &world.root, &world.folder.path().join("second"), &wanted).await.unwrap();
+    let report = world.prune(true).await.unwrap();
+    assert!(report.plan.sets[0].reasons[0].starts_with("only 0 of 1 proven sets of files"), "{report:?}");
+    assert_eq!(world.live().await, sets);
+}
+
+#[tokio::test]
+async fn pins_say_why_and_change_nothing_twice() {
+    let mut world = World::new(1).await;
+    let sets = world.proven_days(1).await;
+    let mut log = world.setup.log(&world.job.name).await.unwrap();
+    let until = world.clock.now().checked_add(Duration::from_secs(60)).unwrap();
+    let error = pins::pin(&world.setup, &mut log, &sets[0], until, "  ").await.unwrap_err();
+    assert!(error.kind() == Kind::Usage && error.to_string().contains("needs a reason"), "{error}");
+    let head = log.head();
+    assert_eq!((pins::unpin(&world.setup, &mut log, &sets[0]).await.unwrap().record, log.head()), (None, head));
+    world.setup.keys.clear();
+    for error in [
+        pins::pin(&world.setup, &mut log, &sets[0], until, "x").await.unwrap_err(),
+        pins::unpin(&world.setup, &mut log, &sets[0]).await.unwrap_err(),
+        pins::hold_by_hand(&world.setup, &mut log, &sets[0], Duration::from_secs(60)).await.unwrap_err(),
+        pins::release(&world.setup, &mut log, &sets[0], "x").await.unwrap_err(),
+    ] {
+        assert!(error.kind() == Kind::Preflight && error.to_string().contains("no signing key"), "{error}");
+    }
+    assert_eq!(log.head(), head);
+}
+
+#[tokio::test]
+async fn f32_what_a_listing_leaves_out_is_deleted_by_its_name_and_what_stays_is_said() {
+    let world = World::new(2).await;
+    let sets = world.proven_days(4).await;
+    world.store.rule(Operation::List, &format!("{}*", sets[0].prefix()), When::Always, Fault::Truncate(0));
+    // A delete that is answered and does nothing.
+    world.store.rule(Operation::Delete, &format!("{}*", sets[1].prefix()), When::Always, Fault::Truncate(0));
+    let error = world.prune(true).await.unwrap_err();
+    assert!(error.to_string().contains("is still listed after it was deleted"), "{error}");
+    assert_eq!((world.live().await, world.folders().await), (sets[2..].to_vec(), sets[1..].to_vec()));
+    world.store.clear();
+    assert_eq!(world.prune(false).await.unwrap().half_deleted, sets[1..2]);
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets[1..2]);
+    assert_eq!(world.folders().await, sets[2..]);
 }

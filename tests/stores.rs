@@ -9,18 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drctl::catalog::{Env, JobLog, Repository, Trust, retire};
+use drctl::config::typed::Retention;
 use drctl::error::Kind;
 use drctl::model::SetId;
 use drctl::model::record::Grade;
 use drctl::observe::Event;
 use drctl::ops::Setup;
 use drctl::ops::backup::{BackupOptions, BackupReport, backup};
-use drctl::ops::copies;
+use drctl::ops::prune::{GroupPolicy, PruneOptions, PrunePolicy, prune};
 use drctl::ops::verify::verify;
+use drctl::ops::{copies, pins};
 use drctl::pipeline::split::Sink;
 use drctl::store::faulty::{Fault, FaultyStore, Operation, When};
 use drctl::store::memory::MemoryStore;
 use drctl::store::{DynStore, whole};
+use jiff::tz::TimeZone;
 use scripted::{Act, Scripted, World};
 
 /// A world with a second store, required or optional.
@@ -316,6 +319,36 @@ async fn rule_7_a_retired_set_goes_from_every_store() {
     assert!(!two.there(&new.prefix()).await.is_empty());
     let reader = two.reader().await;
     assert_eq!(reader.log(old.job()).await.unwrap().state().live().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_11_what_is_pinned_and_pruned_is_known_in_every_store() {
+    let two = Two::new(false).await;
+    let mut sets = Vec::new();
+    for _ in 0..3 {
+        sets.push(two.good().await);
+        let mut log = two.log().await;
+        assert!(verify(&two.world.setup, &mut log, &sets[sets.len() - 1], Grade::ReadBack).await.unwrap().passed);
+    }
+    let mut log = two.log().await;
+    let until = drctl::model::Timestamp::now() + Duration::from_secs(3600);
+    pins::pin(&two.world.setup, &mut log, &sets[0], until, "before the upgrade").await.unwrap();
+    assert_eq!(two.records_behind().await, 0);
+    let rules = Retention {
+        keep_last: 1,
+        keep_within: None,
+        keep_hourly: 0,
+        keep_daily: 0,
+        keep_weekly: 0,
+        keep_monthly: 0,
+        keep_yearly: 0,
+        keep_min_verified: 1,
+    };
+    let group = GroupPolicy { retention: Some(rules), ..GroupPolicy::default() };
+    let policy = PrunePolicy { job: "shop".parse().unwrap(), zone: TimeZone::UTC, groups: [("main".to_owned(), group)].into() };
+    let report = prune(&two.world.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() }).await.unwrap();
+    assert_eq!((report.deleted.as_slice(), two.records_behind().await), (&sets[1..2], 0));
+    assert!(two.here(&sets[1].prefix()).await.is_empty() && two.there(&sets[1].prefix()).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

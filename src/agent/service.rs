@@ -34,7 +34,7 @@ mod memory;
 mod pages;
 mod reload;
 
-use look::Looked;
+use look::{LOOK, Looked};
 use memory::Memory;
 use pages::Pages;
 use reload::{FileMark, marks_of};
@@ -199,10 +199,10 @@ impl Agent {
         self.look_at_memory(now);
         self.look_at_files(now).await;
         self.begin_due(now);
-        if !self.looking && now >= self.next_look {
+        if !self.looking && has_come(self.next_look, now, LOOK) {
             self.look();
         }
-        if now >= self.next_judgement || now < self.started_at {
+        if has_come(self.next_judgement, now, JUDGE) {
             let board = self.make_board(now);
             self.judge(&board, now);
             self.serve_pages().await;
@@ -435,6 +435,12 @@ impl Agent {
     }
 }
 
+/// Whether it is time for what is done every `pace`. A time that lies further ahead was set by a clock that has gone back since.
+fn has_come(next: Timestamp, now: Timestamp, pace: SignedDuration) -> bool {
+    let until = next.duration_since(now);
+    until <= SignedDuration::ZERO || until > pace
+}
+
 fn desk(config: &Config, state: Option<Arc<StateFile>>, around: &Surroundings) -> Desk {
     Desk::new(config, state, around.clock.clone(), DeskOptions::new(stores::host(), around.environment.clone()))
 }
@@ -488,4 +494,17 @@ pub async fn serve(around: Surroundings) -> Result<u8> {
     agent.stop().await;
     log.line("info", None, "stopped");
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f57_what_a_clock_ahead_put_off_is_done_at_once() {
+        let now: Timestamp = "2025-06-30T12:00:00Z".parse().unwrap();
+        let pace = SignedDuration::from_secs(60);
+        let come = |seconds: i64| has_come(now + SignedDuration::from_secs(seconds), now, pace);
+        assert_eq!([come(-3600), come(0), come(1), come(60), come(61), come(86_400)], [true, true, false, false, true, true]);
+    }
 }

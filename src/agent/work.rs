@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::agent::choices::{committed_since, drift, groups_meant, readable, set_before, to_verify};
 use crate::agent::facts::{self, Facts};
 use crate::agent::schedule::{Due, What};
-use crate::catalog::JobLog;
 use crate::config::typed::{Config, Job};
 use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
@@ -120,13 +120,7 @@ impl Work {
     /// The good set that this host committed for the group in a run that began at `died` or after it.
     async fn was_committed(&self, opened: &Opened, settings: &Job, died: Timestamp) -> Option<SetId> {
         let log = opened.setup.log(&settings.name).await.ok()?;
-        // Ids and starts have whole seconds.
-        let from = Timestamp::from_second(died.as_second()).unwrap_or(died);
-        let made = log.state().live().rev().find(|entry| {
-            let manifest = &entry.manifest;
-            manifest.group == self.due.entry.group && manifest.host == opened.setup.host && manifest.started_at >= from && entry.is_good()
-        });
-        made.map(|entry| entry.id().clone())
+        committed_since(log.state(), &self.due.entry.group, &opened.setup.host, died).cloned()
     }
 
     async fn back_up(&self, opened: &Opened, settings: &Job, group: &str) -> Result<BackupReport> {
@@ -163,10 +157,7 @@ impl Work {
         }
         let Some(entry) = log.state().get(&report.set) else { return };
         let manifest = entry.manifest.clone();
-        let before = log.state().live().rev().find(|other| {
-            other.is_good() && other.id() != entry.id() && other.manifest.group == manifest.group && other.number < entry.number
-        });
-        let before = before.map(|entry| entry.manifest.clone());
+        let before = set_before(log.state(), entry).map(|entry| entry.manifest.clone());
         told.grade = entry.grade(false).map(|grade| grade.name().to_owned());
         told.missed_stores = opened
             .setup
@@ -199,19 +190,7 @@ impl Work {
             return Vec::new();
         }
         let Ok(found) = diff::diff(&opened.setup, &before, &now).await else { return Vec::new() };
-        let mut drift = Vec::new();
-        for changed in found.artifacts {
-            // Variables are names; of a file its name says enough, a line of it could be a value.
-            let variables = now
-                .artifacts
-                .iter()
-                .any(|a| a.source == changed.artifact.split('.').next().unwrap_or_default() && a.file.contains(".env."));
-            match variables {
-                true => drift.extend(changed.lines),
-                false => drift.push(changed.artifact),
-            }
-        }
-        drift
+        drift(found.artifacts, &now)
     }
 
     /// A bucket that does less than it did.
@@ -246,25 +225,12 @@ impl Work {
         code
     }
 
-    /// Every good set that was never read back, the newest first; when there is none, the newest once more. Gives the newest that passed.
+    /// Reads sets that nobody has read. Gives the newest that passed.
     async fn verify_sets(&self, opened: &Opened, settings: &Job) -> Result<Option<SetId>> {
         let mut log = opened.setup.log(&settings.name).await?;
-        let sets = self.to_verify(&log, settings);
+        let sets = to_verify(log.state(), &groups_meant(settings, &self.due.entry.group, |schedule| schedule.verify.is_some()));
         let can_read = !opened.setup.identities.recipients().is_empty() || !opened.config.as_ref().is_some_and(|c| c.repository.encrypt);
-        if sets.is_empty() {
-            return Ok(None);
-        }
-        let never_read = log.state().get(&sets[0]).is_some_and(|entry| entry.grade(false) < Some(Grade::ReadBack));
-        if !can_read && !never_read {
-            return Ok(None);
-        }
-        if !can_read {
-            return Err(Error::new(
-                Kind::Config,
-                format!("{} was never read back, and this host has no identity to read it with", sets[0]),
-            )
-            .hint("verify where the identity is (drctl agent there), or take schedule.verify out here"));
-        }
+        let sets = readable(log.state(), sets, can_read)?;
         let (mut passed, mut failed) = (None, Vec::new());
         for set in sets {
             let setup = &opened.setup;
@@ -280,19 +246,6 @@ impl Work {
         Err(Error::new(Kind::Verify, failed.join("; ")).hint(format!("make another set now: drctl backup now {}", settings.name)))
     }
 
-    fn to_verify(&self, log: &JobLog, settings: &Job) -> Vec<SetId> {
-        let wanted = self.groups_meant(settings, |schedule| schedule.verify.is_some());
-        let good: Vec<_> = (log.state().live().rev())
-            .filter(|entry| wanted.contains(&entry.manifest.group) && entry.manifest.state == crate::model::SetState::Complete)
-            .collect();
-        // What failed is known, and is told until a newer proof beats it; reading it again would say the same.
-        let unread: Vec<SetId> = good.iter().filter(|entry| entry.grade(false) == Some(Grade::Uploaded)).map(|e| e.id().clone()).collect();
-        if !unread.is_empty() {
-            return unread;
-        }
-        good.first().map(|entry| vec![entry.id().clone()]).unwrap_or_default()
-    }
-
     async fn prune(&self, opened: Result<&Opened, &Error>, settings: &Job) -> u8 {
         let job = &settings.name;
         let note = RunNote::begin(self.state.as_ref(), "prune", job);
@@ -300,7 +253,7 @@ impl Work {
         let outcome = match opened {
             Ok(opened) => {
                 let mut policy = prune_policy(settings, self.around.clock.now());
-                let meant = self.groups_meant(settings, |schedule| schedule.prune.is_some());
+                let meant = groups_meant(settings, &self.due.entry.group, |schedule| schedule.prune.is_some());
                 policy.groups.retain(|group, _| meant.contains(group));
                 let act = crate::state::Act::of("prune").job(job);
                 let pruning = prune(&opened.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() });
@@ -326,16 +279,6 @@ impl Work {
         note.finished(None, code, outcome.as_ref().err());
         self.log_error("prune", outcome.as_ref().err());
         code
-    }
-
-    /// The groups that an entry of the main group means: all without an entry of their own.
-    fn groups_meant(&self, settings: &Job, has_own: impl Fn(&crate::config::typed::Schedule) -> bool) -> Vec<String> {
-        let own = &self.due.entry.group;
-        if own != crate::config::typed::MAIN_GROUP {
-            return vec![own.clone()];
-        }
-        let own_entry = |group: &str| settings.sources.iter().any(|s| s.group() == group && s.schedule.as_ref().is_some_and(&has_own));
-        settings.group_names().into_iter().filter(|group| !own_entry(group)).collect()
     }
 
     /// Whoever looks into the log after a bad night finds why there, notifiers or not.

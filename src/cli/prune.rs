@@ -116,3 +116,61 @@ fn text(report: &PruneReport) -> String {
     };
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SetId;
+    use crate::ops::retention::{Decision, Plan};
+
+    fn report() -> PruneReport {
+        PruneReport {
+            job: "shop".parse().unwrap(),
+            applied: false,
+            plan: Plan::default(),
+            refused: None,
+            half_deleted: Vec::new(),
+            orphans: Vec::new(),
+            waiting: Vec::new(),
+            strange: Vec::new(),
+            deleted: Vec::new(),
+            retained: Vec::new(),
+            objects: 0,
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn whatever_keeps_something_or_would_go_is_said() {
+        let set: SetId = "shop/20250102T020000Z-full-zzzz".parse().unwrap();
+        assert_eq!(text(&report()), "job shop has no sets\nshop: nothing to delete\n");
+        let to_do = "shop: 0 sets of 0 may go, 0 B in each store; nothing was deleted: drctl prune --job shop --apply\n";
+        for (report, words) in [
+            (PruneReport { half_deleted: vec![set.clone()], ..report() }, "half deleted by an earlier prune, the next one ends it: shop/"),
+            (PruneReport { orphans: vec![set.clone()], ..report() }, "objects that no set names, of runs that came to nothing: shop/"),
+        ] {
+            let said = text(&report);
+            assert!(said.contains(words) && said.ends_with(to_do), "{said}");
+        }
+        let says = |report: PruneReport, words: &str| assert!(text(&report).contains(words), "{}", text(&report));
+        says(PruneReport { refused: Some("the clock went back".into()), ..report() }, "nothing may be deleted now: the clock went back\n");
+        says(PruneReport { retained: vec!["shop/x: denied".into()], applied: true, ..report() }, "RETAINED by the store: shop/x: denied\n");
+        let stopped = [("main".to_owned(), vec!["its newest set is partial".to_owned()])].into();
+        says(
+            PruneReport { plan: Plan { stopped, ..Plan::default() }, ..report() },
+            "nothing of group main is freed: its newest set is partial\n",
+        );
+        let decision = |keep: bool| Decision {
+            set: set.clone(),
+            chain: set.clone(),
+            group: "main".into(),
+            stored_bytes: 10,
+            keep,
+            reasons: vec!["why".into()],
+        };
+        for (keep, deleted, word) in [(true, vec![], "keep"), (false, vec![set.clone()], "deleted"), (false, vec![], "may go")] {
+            let plan = Plan { sets: vec![decision(keep)], ..Plan::default() };
+            says(PruneReport { plan, deleted, ..report() }, word);
+        }
+    }
+}

@@ -304,7 +304,8 @@ fn clock_trouble(
     if let Some(seen) = last_seen(setup)?.filter(|seen| seen.duration_since(local) > SKEW) {
         return Ok(Some(format!("the clock went back: it is {local} now, and was {seen} at the last prune")));
     }
-    let now = local.min(server);
+    // Records have their writers' dates, and a store tells whole seconds: of two clocks that agree the later one says what is past.
+    let now = local.max(server);
     let newest = match state.newest_at() {
         known if known == confirmed => state.live().map(|entry| entry.at).filter(|at| *at <= now).max(),
         newest => newest,

@@ -179,6 +179,33 @@ mod tests {
     }
 
     #[test]
+    fn f66_what_is_usual_is_that_of_the_newest_sets_of_the_same_server() {
+        let no = Allowed::default();
+        assert!(judged(&[("files", 0)], &[&[("files", 0)], &[("files", 50)]], no).is_empty(), "it was empty before");
+        assert!(
+            judged(&[("rows", 1000)], &[&[("rows", 9000)]], Allowed { empty: true, ..no }).is_empty(),
+            "what may be empty may be small"
+        );
+        // Three that were large, behind as many small ones as are looked at.
+        let small: &[(&str, u64)] = &[("rows", 1000)];
+        let large: &[(&str, u64)] = &[("rows", 90_000)];
+        let before = |smaller: usize, larger: usize| [vec![small; smaller], vec![large; larger]].concat();
+        assert_eq!(judged(&[("rows", 1000)], &before(3, 20), no).len(), 1);
+        assert_eq!(judged(&[("rows", 1000)], &before(4, 20), no).len(), 0, "of the newest seven the middle one");
+        assert_eq!(judged(&[("rows", 1000)], &[large, small, small, small], no).len(), 0);
+        // A server that took the other's place is as large as it is.
+        let of = |system: &str, rows: u64| {
+            let mut manifest = testing::plain_manifest();
+            manifest.artifacts[0].totals.insert("rows".into(), rows);
+            manifest.sources.push(entry(&manifest));
+            manifest.sources[0].identity.insert("system_identifier".into(), system.into());
+            manifest
+        };
+        let found = |system: &str| findings(&of("2", 1000), &[&of(system, 90_000)], &|_| no).len();
+        assert_eq!((found("1"), found("2")), (0, 1));
+    }
+
+    #[test]
     fn a_database_that_is_gone_is_found() {
         let mut before = testing::plain_manifest();
         before.artifacts[0].totals.insert("tables".into(), 1);
@@ -189,6 +216,13 @@ mod tests {
         assert!(found(Allowed::default())[0].contains("is gone, "), "{:?}", found(Allowed::default()));
         assert!(found(Allowed { smaller: true, ..Allowed::default() }).is_empty());
         assert!(found(Allowed { fewer: true, ..Allowed::default() }).is_empty());
+        assert!(found(Allowed { empty: true, ..Allowed::default() }).is_empty());
+        let mut failed = now.clone();
+        failed.sources[0].problems.push("cannot be reached".into());
+        assert!(findings(&failed, &[&before], &|_| Allowed::default()).is_empty(), "that it failed is said already");
+        let mut roles = before.clone();
+        roles.artifacts[0].totals.clear();
+        assert!(findings(&now, &[&roles], &|_| Allowed::default()).is_empty(), "what has no count comes and goes");
         // Another server that was accepted has what it has.
         let mut older = before.clone();
         older.sources.push(entry(&older));

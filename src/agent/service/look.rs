@@ -13,7 +13,7 @@ use crate::open::Opened;
 use crate::ops::confirm;
 
 /// How often logs are read that no run of this host changed.
-const LOOK: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const LOOK: SignedDuration = SignedDuration::from_hours(1);
 /// The same after a look that failed.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Agent, Ended};
+use super::{Agent, Ended, has_come};
 use crate::agent::schedule::{self, Due};
 use crate::config::typed::Config;
 use crate::error::{Error, Kind, Result};
@@ -165,8 +165,7 @@ impl Agent {
 
     /// Notes that this agent lives, which tells whether anything can be noted.
     pub(super) fn look_at_memory(&mut self, now: Timestamp) {
-        let until = self.memory.next_try.duration_since(now);
-        if self.memory.opening || (until > SignedDuration::ZERO && until <= TRY) {
+        if self.memory.opening || !has_come(self.memory.next_try, now, TRY) {
             return;
         }
         self.memory.next_try = now.saturating_add(TRY).unwrap_or(now);

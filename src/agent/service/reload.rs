@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Agent, intervals};
+use super::{Agent, has_come, intervals};
 use crate::agent::lifecycle;
 use crate::agent::schedule;
 use crate::config::load::load;
@@ -93,8 +93,7 @@ impl Agent {
     }
 
     pub(super) async fn look_at_files(&mut self, now: Timestamp) {
-        let until = self.next_file_look.duration_since(now);
-        if until > SignedDuration::ZERO && until <= FILES {
+        if !has_come(self.next_file_look, now, FILES) {
             return;
         }
         self.next_file_look = now.saturating_add(FILES).unwrap_or(now);

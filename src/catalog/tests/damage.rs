@@ -1,5 +1,7 @@
 //! What tampering, loss and newer programs do to a log.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::catalog::encoding::{self, record_subject};
@@ -420,6 +422,25 @@ async fn a_cache_saves_reads_and_is_never_believed() {
     let mut log = open().await.unwrap();
     assert!(log.is_from_cache() && log.state().get(&first).is_some());
     assert_eq!(retire::retire_chain(&mut log, &first, "old").await.unwrap_err().kind(), Kind::Corrupt);
+    let sweep = async |mut log: JobLog| retire::sweep(&mut log, Duration::ZERO).await;
+    assert_eq!(sweep(open().await.unwrap()).await.unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[tokio::test]
+async fn what_an_intent_in_the_cache_names_is_deleted_by_the_stores_word_only() {
+    let bed = Bed::new().await;
+    let (cached, _folder) = cached(&bed).await;
+    let job = job();
+    let open = || JobLog::open(&cached, &job, vec![bed.key.clone()]);
+    let mut log = open().await.unwrap();
+    let first = bed.backup(&mut log, SetKind::Full).await;
+    bed.backup(&mut log, SetKind::Full).await;
+    let intent = retire::retire_chain(&mut log, &first, "old").await.unwrap().unwrap();
+    bed.store.delete(&record_key(&job, 1)).await.unwrap();
+    let mut log = open().await.unwrap();
+    assert!(log.is_from_cache());
+    assert_eq!(retire::finish_delete(&mut log, intent).await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(bed.count(&first).await, 3);
 }
 
 /// What is kept is not signature-checked again: the newest kept record must be signed and stand in the store, and binds all before it.

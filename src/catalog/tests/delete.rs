@@ -1,13 +1,16 @@
 //! Deleting: what is refused, what may be repeated, what is swept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::commit::{Outcome, VoidReason};
+use crate::catalog::log::record_key;
 use crate::catalog::testing::{Bed, at, job};
-use crate::catalog::{hold, retire, rules};
+use crate::catalog::{JobLog, Repository, Trust, hold, retire, rules};
 use crate::error::Kind;
-use crate::model::SetKind;
 use crate::model::record::{Grade, Proof};
+use crate::model::{SetKind, SetState};
+use crate::store::faulty::{Fault, FaultyStore, Operation, When};
 use crate::store::{Store as _, whole};
 
 #[tokio::test]
@@ -71,6 +74,110 @@ async fn the_last_good_set_is_never_retired() {
     assert_eq!(entry.grade(true), None);
     assert!(retire::retire_chain(&mut log, &first, "x").await.unwrap().is_some());
     assert_eq!(retire::retire_chain(&mut log, &first, "x").await.unwrap_err().kind(), Kind::NoSuchSet);
+}
+
+#[tokio::test]
+async fn neither_another_groups_set_nor_one_that_lacks_something_makes_up_for_the_last_good_one() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let first = bed.backup(&mut log, SetKind::Full).await;
+    for (group, state) in [("uploads", SetState::Complete), ("main", SetState::Partial { reasons: vec!["db: gone".into()] })] {
+        let run = log.begin_run(SetKind::Full, group).await.unwrap();
+        let mut manifest = bed.upload(&run).await;
+        manifest.state = state;
+        run.commit(&mut log, manifest, |_| Ok(())).await.unwrap();
+    }
+    let refused = retire::retire_chain(&mut log, &first, "x").await.unwrap_err();
+    assert!(refused.kind() == Kind::Preflight && refused.to_string().contains("last good set of group main"), "{refused}");
+}
+
+#[tokio::test]
+async fn deletes_of_an_intent_are_ended_by_whoever_reads_it_but_not_in_a_log_that_was_tampered_with() {
+    let bed = Bed::new().await;
+    let (mut log, mut other) = (bed.log().await, bed.log().await);
+    let old = bed.backup(&mut log, SetKind::Full).await;
+    let older = bed.backup(&mut log, SetKind::Full).await;
+    bed.backup(&mut log, SetKind::Full).await;
+    let intent = retire::retire_chain(&mut log, &old, "old").await.unwrap().unwrap();
+    retire::finish_delete(&mut other, intent).await.unwrap();
+    assert_eq!(bed.count(&old).await, 0, "its own log was read before the intent");
+    let intent = retire::retire_chain(&mut log, &older, "old").await.unwrap().unwrap();
+    // What cannot be read might have been a pin.
+    bed.store.inner.overwrite(&record_key(&job(), 3), "garbage".into());
+    let mut log = bed.log().await;
+    assert_eq!(retire::finish_delete(&mut log, intent).await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(bed.count(&older).await, 3);
+}
+
+#[tokio::test]
+async fn what_is_committed_or_has_a_young_object_is_no_orphan() {
+    let bed = Bed::new().await;
+    let (mut log, mut stale) = (bed.log().await, bed.log().await);
+    let set = bed.backup(&mut log, SetKind::Full).await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    bed.upload(&run).await;
+    bed.hours(49);
+    bed.store.inner.overwrite(&format!("{}late", run.set().prefix()), "late".into());
+    let grace = Duration::from_secs(48 * 3600);
+    let found = retire::orphans(&mut stale, grace).await.unwrap();
+    assert_eq!(
+        (found.doomed.as_slice(), found.waiting.as_slice()),
+        (&[][..], &[run.set().clone()][..]),
+        "the log is read after the listing"
+    );
+    bed.hours(49);
+    assert_eq!(retire::orphans(&mut stale, grace).await.unwrap().doomed, [run.set().clone()]);
+    // Nor is it thrown away as the remains of a run.
+    let mut stale = bed.log().await;
+    let later = bed.backup(&mut log, SetKind::Full).await;
+    for committed in [&set, &later] {
+        assert_eq!(retire::discard(&mut stale, committed).await.unwrap_err().kind(), Kind::Failed);
+        assert_eq!(bed.count(committed).await, 3);
+    }
+}
+
+/// A log of the bed behind a store whose next record is late.
+async fn late_log(bed: &Bed) -> JobLog {
+    let store = Arc::new(FaultyStore::new(bed.store.clone()));
+    store.rule(Operation::Put, "*/log/*", When::Call(1), Fault::Stall(Duration::from_millis(200)));
+    let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
+    let repository = Repository::open(store, bed.repository.env().clone(), &trust).await.unwrap();
+    JobLog::open(&repository, &job(), vec![bed.key.clone()]).await.unwrap()
+}
+
+#[tokio::test]
+async fn rule_8_a_sweep_that_others_outrun_looks_again_before_it_names_a_set() {
+    let grace = Duration::from_secs(48 * 3600);
+    let outrun = || tokio::time::sleep(Duration::from_millis(50));
+    // By the writer itself, after all.
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    let (set, manifest) = (run.set().clone(), bed.upload(&run).await);
+    bed.hours(49);
+    let mut late = late_log(&bed).await;
+    let commit = async {
+        outrun().await;
+        run.commit(&mut log, manifest, |_| Ok(())).await.unwrap()
+    };
+    let (swept, outcome) = tokio::join!(retire::sweep(&mut late, grace), commit);
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert_eq!((swept.unwrap().doomed.len(), bed.count(&set).await), (0, 3));
+    assert!(bed.log().await.state().get(&set).is_some_and(|entry| entry.intent.is_none()));
+    // By another sweep.
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+    bed.upload(&run).await;
+    bed.hours(49);
+    let mut late = late_log(&bed).await;
+    let other = async {
+        outrun().await;
+        retire::sweep(&mut log, grace).await.unwrap()
+    };
+    let (swept, other) = tokio::join!(retire::sweep(&mut late, grace), other);
+    assert_eq!((swept.unwrap().doomed.len(), other.doomed.len()), (0, 1));
+    assert_eq!((bed.log().await.state().intents().count(), bed.count(run.set()).await), (1, 0));
 }
 
 #[tokio::test]

@@ -307,6 +307,9 @@ mod tests {
         let each_second = |failed: usize, of: usize| (0..of).map(|n| n % 2 == 0 && n / 2 < failed).collect::<Vec<bool>>();
         assert_eq!([(2, 20), (3, 20), (4, 9), (1, 10), (2, 10)].map(|(failures, of)| failed(each_second(failures, of))), [0, 1, 0, 0, 1]);
         assert_eq!(failed((0..20).map(|n| n < 10).collect()), 0, "one outage");
+        job.runs.last_attempt.as_mut().unwrap().exit_code = Some(1);
+        job.runs.recent_failed = each_second(4, 20);
+        assert_eq!(incidents(&job, 0), Vec::<String>::new(), "a failing backup is told as that");
         let mut job = fresh();
         job.running = Some(Running { verb: "backup".into(), since: at(NOW) });
         let long = |seconds| of(&job, at(NOW), at(NOW) + jiff::SignedDuration::from_secs(seconds)).len();
@@ -321,6 +324,7 @@ mod tests {
             incidents(&job, 0)
         };
         assert_eq!(grown(&[7, 3, 3, 3]), ["growth-main"]);
+        assert_eq!(grown(&[2, 0, 0, 0]), ["growth-main"]);
         for usual in [&[6, 3, 3, 3][..], &[7, 3, 3], &[7, 9, 9, 3], &[1, 0, 0, 0], &[]] {
             assert_eq!(grown(usual), Vec::<String>::new(), "{usual:?}");
         }

@@ -110,6 +110,66 @@ async fn a_proof_counts_while_it_stands() {
     assert_eq!((facts.newest_good.unwrap().set, facts.newest_bad.unwrap().set, facts.verified_sets), (one, two, 1));
 }
 
+#[tokio::test]
+async fn what_failed_its_reading_or_was_read_from_a_copy_counts_for_nothing() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let of_files = |m: &mut Manifest| {
+        m.sources = vec![
+            source("files", "2025-01-01T01:50:00Z", &[]),
+            SourceEntry { kind: "drctl".into(), ..source("drctl", "2024-01-01T00:00:00Z", &[]) },
+        ];
+    };
+    let one = backup(&bed, &mut log, "main", of_files).await;
+    let two = backup(&bed, &mut log, "main", |m| {
+        of_files(m);
+        m.stores.push("copy".into());
+    })
+    .await;
+    assert_eq!(facts(&log, &["main"]).as_of, Some(at("2025-01-01T01:50:00Z")), "drctl's own configuration is no work that is lost");
+    assert_eq!(facts(&log, &["main"]).sources.keys().collect::<Vec<_>>(), ["files"]);
+    assert_eq!(LogFacts::of(log.state(), None, 1).lines.len(), 1);
+    prove(&mut log, &one, Grade::Restored, true, "2025-01-01T05:00:00Z", "2025-01-01T05:10:00Z").await;
+    prove(&mut log, &one, Grade::ReadBack, true, "2025-01-01T06:00:00Z", "2025-01-01T06:10:00Z").await;
+    prove(&mut log, &two, Grade::ReadBack, true, "2025-01-01T06:20:00Z", "2025-01-01T06:30:00Z").await;
+    let proof = Proof {
+        set: two.clone(),
+        grade: Grade::ReadBack,
+        passed: true,
+        findings: Vec::new(),
+        started_at: at("2025-01-01T07:00:00Z"),
+        finished_at: at("2025-01-01T07:10:00Z"),
+        store: "copy".into(),
+    };
+    log.append(Body::Proof { proof }).await.unwrap();
+    let known = facts(&log, &["main"]);
+    let verified = (known.verified_at(Grade::ReadBack), known.verified_at(Grade::Restored));
+    assert_eq!(verified, (Some(at("2025-01-01T06:30:00Z")), Some(at("2025-01-01T05:10:00Z"))), "a reading is no drill");
+    prove(&mut log, &two, Grade::ReadBack, false, "2025-01-01T08:00:00Z", "2025-01-01T08:05:00Z").await;
+    assert_eq!(facts(&log, &["main"]).sources["files"].last_success, at("2025-01-01T02:01:30Z"), "that of the set before");
+}
+
+#[tokio::test]
+async fn a_set_that_lacks_something_is_proven_of_nothing() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let partial = |m: &mut Manifest| m.state = SetState::Partial { reasons: vec!["db: gone".into()] };
+    let set = backup(&bed, &mut log, "main", partial).await;
+    prove(&mut log, &set, Grade::ReadBack, true, "2025-01-01T05:00:00Z", "2025-01-01T05:10:00Z").await;
+    let facts = facts(&log, &["main"]);
+    assert_eq!((facts.verified_sets, facts.verified_at(Grade::ReadBack)), (0, None));
+}
+
+#[tokio::test]
+async fn a_log_that_was_tampered_with_is_on_the_board() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    backup(&bed, &mut log, "main", |_| {}).await;
+    backup(&bed, &mut log, "main", |_| {}).await;
+    bed.store.inner.overwrite(&crate::catalog::log::record_key(&crate::catalog::testing::job(), 1), "garbage".into());
+    assert!(!facts(&bed.log().await, &["main"]).findings.is_empty());
+}
+
 #[test]
 fn runs_are_told_by_job_and_only_what_ended_is_an_attempt() {
     let folder = tempfile::tempdir().unwrap();
@@ -203,4 +263,40 @@ jobs:
     assert_eq!(alarms, told);
     assert_eq!(shop.rpo_seconds, None, "a group has none");
     assert!(idle.log.is_none() && idle.alarms.is_empty() && idle.runs == RunFacts::default());
+    // Where there is no set yet, that is what is told.
+    board.jobs[0].log = Some(Arc::new(facts(&Bed::new().await.log().await, &["main"])));
+    board.judge(at("2025-01-01T04:00:00Z"));
+    let alarms: Vec<&str> = board.jobs[0].alarms.iter().map(|alarm| alarm.text.as_str()).filter(|text| text.contains("verif")).collect();
+    assert_eq!(alarms, [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_usual_is_the_size_of_the_newest_good_sets() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let mut sizes = Vec::new();
+    for n in 0..10 {
+        backup(&bed, &mut log, "main", |manifest| {
+            if n == 2 {
+                manifest.state = SetState::Partial { reasons: vec!["db: gone".into()] };
+            }
+        })
+        .await;
+        sizes.push(facts(&log, &["main"]).sizes["main"].len());
+    }
+    assert_eq!(sizes, [1, 2, 2, 3, 4, 5, 6, 7, 8, 8]);
+}
+
+#[tokio::test]
+async fn what_somebody_looked_at_is_told_no_more() {
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    for _ in 0..2 {
+        backup(&bed, &mut log, "main", |_| ()).await;
+    }
+    bed.store.inner.overwrite(&crate::catalog::log::record_key(&crate::catalog::testing::job(), 2), "garbage".into());
+    let mut log = bed.log().await;
+    assert!(!facts(&log, &["main"]).findings.is_empty());
+    crate::catalog::checkpoint::acknowledge(&mut log).await.unwrap();
+    assert_eq!(facts(&bed.log().await, &["main"]).findings, [""; 0]);
 }

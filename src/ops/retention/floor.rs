@@ -81,7 +81,7 @@ impl Guard {
             }
         }
         // A set without one whole source frees nobody's place, and must not be the last there is either.
-        let newest_good = group.sets.iter().rev().find(|other| other.is_good());
-        newest_good.is_none_or(|newest| newest.number < set.number).then(|| "there is no newer good set".to_owned())
+        let good = (0..group.sets.len()).rev().find(|at| group.odd[*at].is_none() && group.sets[*at].is_good());
+        good.is_none_or(|newest| newest <= at).then(|| "there is no newer good set".to_owned())
     }
 }

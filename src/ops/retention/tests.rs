@@ -4,6 +4,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::model::SetKind;
 
@@ -113,6 +115,11 @@ fn the_archive_is_its_months_choice_and_nothing_else_ends_it() {
     let plan = planned(&sets, &Retention { keep_last: 2, ..rules() }, now);
     assert_eq!(kept(&plan), [71, 99, 100]);
     assert!(plan.sets[70].reasons[0].starts_with("an archive"), "{:?}", plan.sets[70]);
+    sets[60].class = SetClass::Archive;
+    let plan = planned(&sets, &Retention { keep_last: 2, keep_yearly: 1, ..rules() }, now);
+    assert_eq!(kept(&plan), [71, 99, 100], "where years are kept, the newest archive is that of its year");
+    let plan = planned(&sets, &Retention { keep_last: 2, keep_monthly: 1, ..rules() }, now);
+    assert_eq!(kept(&plan), [71, 99, 100], "and where months are, that of its month");
 }
 
 #[test]
@@ -144,6 +151,23 @@ fn the_floor_counts_for_each_source() {
     let plan = planned(&sets, &rules, now);
     assert_eq!(kept(&plan), [3, 4, 5, 18, 19, 20]);
     assert_eq!(plan.sets[2].reasons, ["proven set 3 of at least 3 of old"]);
+}
+
+#[test]
+fn the_floor_stands_whatever_the_rules_and_the_sets_say() {
+    let now = at(NOW);
+    assert_eq!(kept(&planned(&daily(5, now), &Retention { keep_min_verified: 0, ..rules() }, now)), [5], "one at least");
+    // A set that is not whole, or not like its predecessors, proves nothing, though it was read back.
+    for whole in [Whole::Partial, Whole::Suspect] {
+        let mut sets = daily(12, now);
+        (sets[10].whole, sets[11].grade) = (whole, Some(Grade::Uploaded));
+        let plan = planned(&sets, &rules(), now);
+        assert_eq!((kept(&plan), plan.stopped.len()), (vec![10, 11, 12], 0), "{whole:?}");
+    }
+    // Sets in which no source is whole free nobody's place, but the last stays.
+    let mut sets = daily(3, now);
+    sets.iter_mut().for_each(|set| set.sources.clear());
+    assert_eq!(kept(&planned(&sets, &rules(), now)), [3]);
 }
 
 #[test]
@@ -205,6 +229,12 @@ fn a_bad_newest_set_and_a_late_one_free_nothing() {
     let mut sets = daily(20, now);
     (sets[4].whole, sets[15].whole) = (Whole::Partial, Whole::Partial);
     assert_eq!(kept(&planned(&sets, &rules, now)), [16, 19, 20]);
+    let all_good = Retention { keep_last: 18, ..rules };
+    assert_eq!(
+        kept(&planned(&sets, &all_good, now)),
+        [1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20],
+        "it takes no place"
+    );
 }
 
 #[test]
@@ -215,6 +245,7 @@ fn pins_holds_chains_and_groups_that_are_gone() {
     sets[0].pinned_until = Some(at("2025-07-01T00:00:00Z"));
     sets[1].pinned_until = Some(at("2025-06-01T00:00:00Z"));
     sets[2].held_until = Some(at("2025-06-30T13:00:00Z"));
+    sets[7].held_until = Some(at("2025-06-30T11:00:00Z"));
     // 4 to 6 are one chain of which only the last is pinned.
     for n in [4, 5] {
         sets[n].chain = sets[3].set.clone();
@@ -225,8 +256,156 @@ fn pins_holds_chains_and_groups_that_are_gone() {
     assert_eq!(plan.doomed().len(), 4);
     sets.iter_mut().take(5).for_each(|set| set.group = "gone".into());
     let zone = TimeZone::UTC;
+    let unruled = super::plan(&sets, |_: &str| Some(Policy { retention: None, ..of(&rules, &zone) }), now);
+    assert_eq!(kept(&unruled).len(), 10, "without a rule everything stays");
     let plan = super::plan(&sets, |name: &str| (name == "main").then(|| of(&rules, &zone)), now);
     assert!(plan.sets[..5].iter().all(|set| set.keep && set.reasons[0].starts_with("the configuration no longer has")));
+}
+
+#[test]
+fn f58_a_date_is_believed_where_it_fits_and_else_as_young_as_its_place_allows() {
+    let now = at(NOW);
+    let minutes = |n: i64| now + SignedDuration::from_mins(n);
+    // Begun and committed, in minutes from now; whether that is believed, and the date that counts.
+    let judged = |runs: &[(i64, i64)]| {
+        let sets: Vec<Candidate> = (1..)
+            .zip(runs)
+            .map(|(number, (begun, committed))| Candidate { committed_at: minutes(*committed), ..set(number, minutes(*begun)) })
+            .collect();
+        let zone = TimeZone::UTC;
+        let (dates, odd) = dates::judge(&sets.iter().collect::<Vec<_>>(), &of(&rules(), &zone), now);
+        let ages: Vec<i64> = dates.iter().map(|at| at.duration_since(now).as_mins()).collect();
+        (ages, odd.iter().map(Option::is_none).collect::<Vec<_>>())
+    };
+    const WEEK: i64 = 7 * 24 * 60;
+    assert_eq!(judged(&[(-90, -60), (-30, -20)]), (vec![-90, -30], vec![true, true]));
+    // Clocks of hosts differ by some minutes; nothing is younger than now.
+    assert_eq!(judged(&[(4, 5), (-9, 0)]), (vec![0, -9], vec![true, true]));
+    assert_eq!(judged(&[(-90, -60), (5, 6)]), (vec![-90, -60], vec![true, false]), "dated in the future");
+    assert_eq!(judged(&[(-30, -20), (-50, -25)]), (vec![-30, -50], vec![true, true]));
+    assert_eq!(judged(&[(-30, -20), (-50, -26)]), (vec![-30, -20], vec![true, false]), "before what was there");
+    assert_eq!(judged(&[(-90, -60), (-WEEK - 30, -30)]), (vec![-90, -WEEK - 30], vec![true, true]));
+    assert_eq!(judged(&[(-90, -60), (-WEEK - 31, -30)]), (vec![-90, -60], vec![true, false]), "longer than any run");
+    assert_eq!(judged(&[(-90, -60), (-25, -30)]), (vec![-90, -25], vec![true, true]));
+    assert_eq!(judged(&[(-90, -60), (-24, -30)]), (vec![-90, -60], vec![true, false]), "begun after its end");
+    assert_eq!(judged(&[(0, 4), (-60, -10)]), (vec![0, 0], vec![true, false]), "never younger than now");
+    assert_eq!(judged(&[(-60, 9)]), (vec![0], vec![false]), "of the first set nothing is known");
+}
+
+#[test]
+fn each_period_is_that_of_its_year() {
+    let now = at(NOW);
+    let kept_of = |rules: Retention, made: &[&str]| {
+        let sets: Vec<Candidate> = (1..).zip(made).map(|(number, made)| set(number, at(made))).collect();
+        kept(&planned(&sets, &rules, now))
+    };
+    // Day 61 of both years, then a day that only the floor keeps.
+    let days = ["2024-03-01T02:00:00Z", "2025-03-02T02:00:00Z"];
+    assert_eq!(kept_of(Retention { keep_hourly: 2, ..rules() }, &days), [1, 2]);
+    assert_eq!(kept_of(Retention { keep_daily: 2, ..rules() }, &days), [1, 2]);
+    assert_eq!(kept_of(Retention { keep_monthly: 2, ..rules() }, &days), [1, 2]);
+    // 30 December 2024 lies in the first week of 2025, as 2 January 2025 does.
+    let weeks = Retention { keep_weekly: 2, ..rules() };
+    assert_eq!(kept_of(weeks.clone(), &["2024-01-02T02:00:00Z", "2024-12-30T02:00:00Z"]), [1, 2]);
+    assert_eq!(kept_of(weeks, &["2024-12-20T02:00:00Z", "2024-12-30T02:00:00Z", "2025-01-02T02:00:00Z"]), [1, 3]);
+}
+
+#[test]
+fn a_set_is_late_after_twice_the_pause_and_a_day_at_least() {
+    let sets = daily(3, at(NOW));
+    let (zone, rules) = (TimeZone::UTC, Retention { keep_last: 1, ..rules() });
+    let late = |every: u64, hours: i64| {
+        let scheduled = |_: &str| Some(Policy { interval: Some(Duration::from_secs(every * 3600)), ..of(&rules, &zone) });
+        !super::plan(&sets, scheduled, sets[2].committed_at + SignedDuration::from_hours(hours)).stopped.is_empty()
+    };
+    assert_eq!([late(1, 24), late(1, 25), late(24, 48), late(24, 49)], [false, true, false, true]);
+}
+
+#[test]
+fn f58_a_person_answers_for_the_dates_that_were_seen_only() {
+    let now = at(NOW);
+    let mut sets = daily(10, now);
+    sets[6].committed_at = at("2035-01-01T00:00:00Z");
+    let (zone, rules) = (TimeZone::UTC, Retention { keep_last: 2, ..rules() });
+    let stopped = |confirmed: &str| {
+        let policy = |_: &str| Some(Policy { confirmed: Some(at(confirmed)), ..of(&rules, &zone) });
+        !super::plan(&sets, policy, now).stopped.is_empty()
+    };
+    assert_eq!([stopped("2034-12-31T23:59:59Z"), stopped("2035-01-01T00:00:00Z")], [true, false]);
+}
+
+#[test]
+fn what_is_odd_stays_while_something_older_does_and_makes_up_for_nothing() {
+    let now = at(NOW);
+    let rules = Retention { keep_last: 2, ..rules() };
+    let mut sets = daily(10, now);
+    // The third is dated before those that were there.
+    sets[2].committed_at = at("2025-06-01T02:00:00Z");
+    assert_eq!(kept(&planned(&sets, &rules, now)), [9, 10]);
+    sets[1].pinned_until = Some(at("2025-07-01T00:00:00Z"));
+    assert_eq!(kept(&planned(&sets, &rules, now)), [2, 3, 9, 10]);
+    // A good set with an odd date behind one that failed.
+    let mut sets = daily(10, now);
+    (sets[8].whole, sets[9].committed_at) = (Whole::Partial, at("2025-06-01T02:00:00Z"));
+    let plan = planned(&sets, &rules, now);
+    assert!(plan.stopped["main"][0].ends_with("is partial"), "{:?}", plan.stopped);
+}
+
+#[tokio::test]
+async fn candidates_are_what_the_log_says() {
+    use crate::catalog::testing::{Bed, at};
+    use crate::catalog::{Hold, hold};
+    use crate::model::record::{Body, Proof};
+
+    let bed = Bed::new().await;
+    let mut log = bed.log().await;
+    let states = [
+        SetState::Complete,
+        SetState::Partial { reasons: vec!["db: gone".into()] },
+        SetState::Suspect { reasons: vec!["files: small".into()] },
+    ];
+    let source = |name: &str, kind: &str, problems: &[&str]| SourceEntry {
+        name: name.into(),
+        kind: kind.into(),
+        identity: Default::default(),
+        as_of: at("2025-01-01T02:00:00Z"),
+        problems: problems.iter().map(|p| (*p).to_owned()).collect(),
+        warnings: Vec::new(),
+    };
+    let mut sets = Vec::new();
+    for state in states {
+        let run = log.begin_run(SetKind::Full, "main").await.unwrap();
+        sets.push(run.set().clone());
+        let mut manifest = bed.upload(&run).await;
+        (manifest.state, manifest.class) = (state, SetClass::Archive);
+        manifest.sources = vec![source("files", "files", &[]), source("db", "postgres", &["gone"]), source("drctl", OWN_SOURCE, &[])];
+        run.commit(&mut log, manifest, |_| Ok(())).await.unwrap();
+        bed.hours(1);
+    }
+    hold::pin(&mut log, &sets[0], at("2025-02-01T00:00:00Z"), "audit").await.unwrap();
+    for hours in [5, 9, 7] {
+        std::mem::forget(Hold::acquire(&mut log, &sets[0], Duration::from_secs(hours * 3600)).await.unwrap());
+    }
+    let proof = Proof {
+        set: sets[0].clone(),
+        grade: Grade::ReadBack,
+        passed: true,
+        findings: Vec::new(),
+        started_at: at("2025-01-01T05:00:00Z"),
+        finished_at: at("2025-01-01T05:00:00Z"),
+        store: "main".into(),
+    };
+    log.append(Body::Proof { proof }).await.unwrap();
+    let found = candidates(log.state(), false);
+    assert_eq!(
+        found.iter().map(|c| (c.whole, c.class)).collect::<Vec<_>>(),
+        [Whole::Complete, Whole::Partial, Whole::Suspect].map(|w| (w, SetClass::Archive))
+    );
+    assert_eq!(found[0].sources, ["files"], "neither what failed nor drctl's own");
+    assert_eq!((found[0].pinned_until, found[1].pinned_until), (Some(at("2025-02-01T00:00:00Z")), None));
+    assert_eq!((found[0].held_until, found[1].held_until), (Some(at("2025-01-01T14:00:00Z")), None), "until the last reader ends");
+    assert_eq!((found[0].grade, found[1].grade), (Some(Grade::ReadBack), Some(Grade::Uploaded)));
+    assert_eq!(candidates(log.state(), true)[0].grade, Some(Grade::Uploaded), "its key also writes");
 }
 
 /// A history as it may happen: several groups and sources, chains, failures, clock steps, pins, holds, sets that nobody explains.
