@@ -80,3 +80,31 @@ fn pins_and_holds_are_written_down_and_end_with_their_day() {
     home.ok(&["hold", &set, "--release", name]);
     assert_eq!(audited(&home), ["pin", "pin", "unpin", "hold", "hold --release"]);
 }
+
+#[test]
+fn what_was_found_in_a_log_hinders_until_a_person_has_looked_at_it() {
+    let home = home();
+    // The second record of shop is its first proof; what is written over it no longer verifies.
+    let record = home.path("drctl-repository/jobs/shop/log/0000000002.signed");
+    std::fs::write(&record, "garbage\n").unwrap();
+    // This host has read it while it was whole; another one has not.
+    std::fs::remove_dir_all(home.state().join("cache")).unwrap();
+    let status = home.run(&["status"]);
+    assert!(status.out.contains("shop: record 2"), "{}", status.all());
+    let refused = home.run(&["prune", "--job", "shop", "--apply"]);
+    assert_eq!((refused.code, of_job(&home, "shop")), (5, 2), "{}", refused.all());
+    assert!(refused.err.contains("drctl repository acknowledge shop"), "{}", refused.err);
+
+    let asked = home.run(&["repository", "acknowledge", "shop"]);
+    assert_eq!(asked.code, 4, "{}", asked.all());
+    assert!(asked.err.contains("record 2") && asked.err.contains("drctl repository acknowledge shop --yes"), "{}", asked.err);
+    assert!(!home.run(&["prune", "--job", "shop", "--apply"]).err.is_empty(), "nothing was changed");
+    assert!(home.ok(&["repository", "acknowledge", "other", "--yes"]).out.contains("nothing was found"));
+    let done = home.ok(&["repository", "acknowledge", "shop", "--yes"]);
+    assert!(done.out.contains("2 findings of shop acknowledged"), "{}", done.out);
+    assert!(!home.run(&["status"]).out.contains("shop: record 2"));
+    home.ok(&["backup", "now", "shop", "--verify", "read-back"]);
+    home.ok(&["prune", "--job", "shop", "--apply"]);
+    assert_eq!(of_job(&home, "shop"), 1);
+    assert_eq!(audited(&home).iter().filter(|verb| *verb == "repository acknowledge").count(), 2);
+}

@@ -356,7 +356,10 @@ impl JobLog {
             Some(finding) => {
                 let what = if deletes { "delete from" } else { "append to" };
                 Err(Error::corrupt(format!("{what} the log of job {}: {finding}", self.job))
-                    .hint("what can be verified is still readable: drctl list; look into it before anything else is done: drctl status"))
+                    .hint(format!(
+                        "what can be verified is still readable: drctl list; look into it before anything else is done; then: drctl repository acknowledge {}",
+                        self.job
+                    )))
             }
         }
     }

@@ -583,6 +583,14 @@ pub enum RepositoryVerb {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Go on with a job's log as it is, after a person has looked at what was found in it: it hinders neither backups nor prune any more
+    Acknowledge {
+        /// The job
+        job: String,
+        /// Do it without asking
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 /// `drctl grants …`.

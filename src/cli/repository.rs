@@ -11,6 +11,7 @@ use crate::cli::args::{RepositoryArgs, RepositoryVerb};
 use crate::cli::key::root;
 use crate::cli::output::{confirm, count, is_interactive};
 use crate::error::{Error, Kind, Result};
+use crate::model::JobName;
 use crate::open::Opened;
 use crate::open::stores::{host, named_store};
 use crate::ops::adopt::{self, CopyOfLog, Moved};
@@ -18,12 +19,40 @@ use crate::state::Act;
 
 /// Takes the place of a host or a store that is gone.
 pub async fn run(shell: &Shell, args: RepositoryArgs) -> Result<u8> {
-    let RepositoryVerb::Adopt { by, store, yes } = args.verb;
+    let (by, store, yes) = match args.verb {
+        RepositoryVerb::Adopt { by, store, yes } => (by, store, yes),
+        RepositoryVerb::Acknowledge { job, yes } => return acknowledge(shell, &job, yes).await,
+    };
     match (by, store) {
         (Some(recovery), _) => adopt_host(shell, &recovery, yes).await,
         (None, Some(name)) => adopt_store(shell, &name, yes).await,
         (None, None) => Err(Error::new(Kind::Usage, "adopt what?").hint("--by FILE for this host, --store NAME for a copy")),
     }
+}
+
+/// Goes on with a log in which something was found.
+async fn acknowledge(shell: &Shell, job: &str, yes: bool) -> Result<u8> {
+    let opened = Opened::for_writing(&shell.around()).await?;
+    let setup = &opened.setup;
+    let job: JobName = job.parse()?;
+    let mut log = setup.log(&job).await?;
+    let found: Vec<String> = log.state().open_findings().map(ToString::to_string).collect();
+    if !found.is_empty() {
+        let question = format!(
+            "{} in the log of {job}:\n  {}\nWho can write to {} may have done it. Sets that are listed were each verified; what is missing stays missing. Go on with the log as it is",
+            count(found.len() as u64, "finding"),
+            found.join("\n  "),
+            setup.repository.location()
+        );
+        agreed(&question, yes, &format!("drctl repository acknowledge {job}"))?;
+    }
+    let act = Act::of("repository acknowledge").job(&job).with(json!({ "findings": found }));
+    let report = setup.audited(act, adopt::go_on(setup, &mut log)).await?;
+    shell.out.result("repository", &report, |report| match report.record {
+        Some(_) => format!("ok  {} of {job} acknowledged\nnext: drctl backup now {job}\n", count(report.findings.len() as u64, "finding")),
+        None => format!("ok  nothing was found in the log of {job}\n"),
+    });
+    Ok(0)
 }
 
 /// Asks, or names the line that needs no answer.

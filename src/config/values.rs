@@ -1,6 +1,8 @@
 //! Durations, sizes and schedules: text ↔ value. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use croner::Cron;
@@ -78,19 +80,33 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(*factor).filter(|bytes| *bytes > 0).ok_or_else(bad)
 }
 
-/// A cron expression of 5 fields, or 6 with seconds first; also `@daily` and the like.
+/// A cron expression of 5 fields, or 6 with seconds first; also `@daily` and the like. Equal ones share what was parsed: that takes 5 KiB, a
+/// byte for each year, and an agent of 1,000 jobs has thousands of them.
 #[derive(Clone)]
 pub struct CronSchedule {
-    text: String,
-    cron: Cron,
+    text: Arc<str>,
+    cron: Arc<Cron>,
+}
+
+/// Expressions that are in use, parsed.
+static PARSED: Mutex<BTreeMap<Arc<str>, Weak<Cron>>> = Mutex::new(BTreeMap::new());
+
+fn parsed(text: &str) -> Option<(Arc<str>, Arc<Cron>)> {
+    let all = PARSED.lock().unwrap_or_else(|p| p.into_inner());
+    let (text, cron) = all.get_key_value(text)?;
+    Some((text.clone(), cron.upgrade()?))
 }
 
 impl CronSchedule {
     /// Reads an expression; one that never comes due is an error. Errors are whole messages.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Some((text, cron)) = parsed(text) {
+            return Ok(CronSchedule { text, cron });
+        }
         let shown = shorten(text);
         let fields = text.split_whitespace().count();
-        if !text.trim_start().starts_with('@') && !(5..=6).contains(&fields) {
+        if !text.starts_with('@') && !(5..=6).contains(&fields) {
             return Err(format!("'{shown}' is not a cron expression: {fields} fields, 5 are needed (minute hour day month weekday)"));
         }
         let parser = CronParser::builder().year(Year::Disallowed).build();
@@ -100,7 +116,11 @@ impl CronSchedule {
         if cron.find_next_occurrence(&start, false).is_err() {
             return Err(format!("'{shown}' never comes due"));
         }
-        Ok(CronSchedule { text: text.trim().to_owned(), cron })
+        let (text, cron) = (Arc::<str>::from(text), Arc::new(cron));
+        let mut all = PARSED.lock().unwrap_or_else(|p| p.into_inner());
+        all.retain(|_, cron| cron.strong_count() > 0);
+        all.insert(text.clone(), Arc::downgrade(&cron));
+        Ok(CronSchedule { text, cron })
     }
 
     /// As it was written.
@@ -182,6 +202,16 @@ mod tests {
         for bad in ["", "8", "8M", "8mib", "MiB", "0B", "-1B", "99999999999TiB"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn equal_expressions_share_what_was_parsed_as_long_as_one_is_in_use() {
+        let text = "17 3 5 7 *";
+        let (one, other) = (CronSchedule::parse(text).unwrap(), CronSchedule::parse(&format!(" {text} ")).unwrap());
+        assert!(Arc::ptr_eq(&one.cron, &other.cron) && one == other);
+        drop((one, other));
+        assert!(parsed(text).is_none(), "nobody has it any more");
+        assert_eq!(CronSchedule::parse(text).unwrap().text(), text);
     }
 
     #[test]

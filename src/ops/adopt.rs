@@ -102,3 +102,27 @@ pub async fn accept_loss(setup: &Setup, stand: &[CopyOfLog]) -> Result<()> {
     }
     Ok(())
 }
+
+/// A log that goes on after a person has looked at it.
+#[derive(Debug, Serialize)]
+pub struct Acknowledged {
+    /// The job.
+    pub job: JobName,
+    /// What was found and is looked at now.
+    pub findings: Vec<String>,
+    /// Number of the record that says so; `None` when nothing had been found.
+    pub record: Option<u64>,
+}
+
+/// Goes on with a log in which something was found, on the word of a person who has looked at it.
+pub async fn go_on(setup: &Setup, log: &mut JobLog) -> Result<Acknowledged> {
+    let (job, findings) = (log.job().clone(), log.state().open_findings().map(ToString::to_string).collect::<Vec<_>>());
+    if findings.is_empty() {
+        return Ok(Acknowledged { job, findings, record: None });
+    }
+    if setup.keys.is_empty() {
+        return Err(Error::new(Kind::Denied, "there is no signing key on this host").hint("run this where sets are pruned"));
+    }
+    let appended = acknowledge(log).await.context(|| format!("go on with the log of job {job}"))?;
+    Ok(Acknowledged { job, findings, record: Some(appended.number) })
+}

@@ -302,7 +302,7 @@ pub async fn status(
     };
     for job in jobs {
         let log = setup.log(job).await?;
-        report.findings.extend(log.state().findings().iter().map(|f| format!("{job}: {f}")));
+        report.findings.extend(log.state().open_findings().map(|f| format!("{job}: {f}")));
         report.findings.extend(super::keys::closed_sets(setup, &log).map(|words| format!("{job}: {words}: {}", super::keys::PUT_BACK)));
         let mut status = job_status(&log, loaders.groups(job).as_deref(), now, max_age_seconds);
         status.copies = copies::status(setup, &log).await;
