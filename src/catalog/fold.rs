@@ -327,11 +327,12 @@ impl State {
             return Err(format!("{set} says it was begun at record {}", manifest.base));
         }
         self.by_id.insert(set.clone(), entered.number);
+        let before = self.sets.last_key_value().map(|(_, entry)| &*entry.manifest);
         let entry = SetEntry {
             number: entered.number,
             record_sha256: entered.sha256,
             at: entered.at,
-            manifest: Arc::new(*manifest),
+            manifest: Arc::new(manifest.compact(before)),
             proofs: Vec::new(),
             pin: None,
             holds: BTreeMap::new(),

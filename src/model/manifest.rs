@@ -1,6 +1,7 @@
 //! The manifest: body of a commit record, and the only thing that makes a set exist.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,7 @@ pub struct SourceEntry {
     /// `postgres`, `files`, `environment`, `compose`, `command`, `drctl`.
     pub kind: String,
     /// What ties the source to one real thing: `system_identifier`, `database_oids`, `host`, `paths` …
-    pub identity: BTreeMap<String, String>,
+    pub identity: Arc<BTreeMap<String, String>>,
     /// The instant its content stands for: what was written later is not in the set.
     pub as_of: Timestamp,
     /// Why this source is not whole in the set; empty when it is.
@@ -126,6 +127,24 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The same in less memory, which counts where thousands of sets are at hand: without the room that lists keep while they are read, and
+    /// with the identities of its sources shared with the set before, where they are the same.
+    pub fn compact(mut self, before: Option<&Manifest>) -> Manifest {
+        for source in &mut self.sources {
+            let same = before.and_then(|before| before.source(&source.name)).filter(|same| same.identity == source.identity);
+            if let Some(same) = same {
+                source.identity = same.identity.clone();
+            }
+        }
+        for artifact in self.artifacts.iter_mut().chain([&mut self.details]) {
+            artifact.objects.shrink_to_fit();
+        }
+        self.artifacts.shrink_to_fit();
+        self.sources.shrink_to_fit();
+        self.stores.shrink_to_fit();
+        self
+    }
+
     /// Full or incremental.
     pub fn kind(&self) -> SetKind {
         self.set.kind()

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -358,7 +359,7 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
         entry: SourceEntry {
             name: name.clone(),
             kind: kind.to_owned(),
-            identity: BTreeMap::new(),
+            identity: Arc::default(),
             as_of: context.clock.now(),
             problems: Vec::new(),
             warnings: Vec::new(),
@@ -386,7 +387,7 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
             return outcome;
         }
     }
-    outcome.entry.identity = session.identity();
+    outcome.entry.identity = Arc::new(session.identity());
     // What was dumped before a second try stands for an earlier instant.
     let mut earliest: Option<Timestamp> = None;
     for plan in session.artifacts() {
@@ -399,7 +400,7 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
             context.bus.emit(Event::Retry { what: format!("{name}.{}", plan.name), error: error.to_string(), attempt: 2 });
             tokio::time::sleep(REACH_PAUSES[0]).await;
             dumped = match reach(spec, context, &mut outcome).await {
-                Ok(fresh) if fresh.identity() != outcome.entry.identity => {
+                Ok(fresh) if fresh.identity() != *outcome.entry.identity => {
                     Err(another_server(&name, &outcome.entry.identity, &fresh.identity()))
                 }
                 Ok(fresh) => {
@@ -549,7 +550,7 @@ async fn describe(
     sources.push(SourceEntry {
         name: OWN_SOURCE.into(),
         kind: OWN_SOURCE.into(),
-        identity: BTreeMap::new(),
+        identity: Arc::default(),
         as_of: started_at,
         problems: Vec::new(),
         warnings: job.warnings.clone(),

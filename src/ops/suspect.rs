@@ -198,7 +198,7 @@ mod tests {
             let mut manifest = testing::plain_manifest();
             manifest.artifacts[0].totals.insert("rows".into(), rows);
             manifest.sources.push(entry(&manifest));
-            manifest.sources[0].identity.insert("system_identifier".into(), system.into());
+            std::sync::Arc::make_mut(&mut manifest.sources[0].identity).insert("system_identifier".into(), system.into());
             manifest
         };
         let found = |system: &str| findings(&of("2", 1000), &[&of(system, 90_000)], &|_| no).len();
@@ -226,10 +226,10 @@ mod tests {
         // Another server that was accepted has what it has.
         let mut older = before.clone();
         older.sources.push(entry(&older));
-        older.sources[0].identity.insert("system_identifier".into(), "1".into());
-        now.sources[0].identity.insert("system_identifier".into(), "2".into());
+        std::sync::Arc::make_mut(&mut older.sources[0].identity).insert("system_identifier".into(), "1".into());
+        std::sync::Arc::make_mut(&mut now.sources[0].identity).insert("system_identifier".into(), "2".into());
         assert!(findings(&now, &[&older], &|_| Allowed::default()).is_empty());
-        now.sources[0].identity.insert("system_identifier".into(), "1".into());
+        std::sync::Arc::make_mut(&mut now.sources[0].identity).insert("system_identifier".into(), "1".into());
         assert_eq!(findings(&now, &[&older], &|_| Allowed::default()).len(), 1);
         now.sources.clear();
         assert!(findings(&now, &[&before], &|_| Allowed::default()).is_empty(), "its source was taken out of the job");

@@ -1,10 +1,14 @@
 //! Readers without a hold, and dates on a real log.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use crate::catalog::select::{When, choose, good_sets, groups};
-use crate::catalog::testing::{Bed, at};
+use crate::catalog::testing::{Bed, at, plain_manifest};
 use crate::catalog::{hold, retire};
 use crate::error::{Error, Kind};
-use crate::model::SetKind;
+use crate::model::manifest::SourceEntry;
+use crate::model::{Manifest, SetKind};
 use jiff::tz::TimeZone;
 
 #[tokio::test]
@@ -53,4 +57,24 @@ async fn a_date_means_the_last_good_set_of_that_day_in_that_zone() {
     assert!(choose(log.state(), Some("hourly"), &When::Latest, &utc).unwrap_err().to_string().contains("there is no good set yet"));
     assert_eq!(groups(log.state()).into_iter().collect::<Vec<_>>(), ["main"]);
     assert_eq!(good_sets(log.state(), None).count(), 3);
+}
+
+#[test]
+fn identities_that_are_the_same_are_shared_and_nothing_else_changes() {
+    let source = |name: &str, id: &str| SourceEntry {
+        name: name.into(),
+        kind: "postgres".into(),
+        identity: Arc::new(BTreeMap::from([("system_identifier".to_owned(), id.to_owned())])),
+        as_of: "2025-01-01T02:00:00Z".parse().unwrap(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let of = |sources: Vec<SourceEntry>| Manifest { sources, ..plain_manifest() };
+    let before = of(vec![source("db", "1"), source("other", "2")]).compact(None);
+    let next = of(vec![source("other", "9"), source("db", "1"), source("new", "1")]);
+    let compact = next.clone().compact(Some(&before));
+    assert_eq!(compact, next);
+    let shared: Vec<bool> =
+        compact.sources.iter().map(|s| before.source(&s.name).is_some_and(|b| Arc::ptr_eq(&b.identity, &s.identity))).collect();
+    assert_eq!(shared, [false, true, false]);
 }

@@ -15,7 +15,7 @@ fn source(name: &str, as_of: &str, problems: &[&str]) -> SourceEntry {
     SourceEntry {
         name: name.into(),
         kind: "files".into(),
-        identity: BTreeMap::new(),
+        identity: Arc::default(),
         as_of: at(as_of),
         problems: problems.iter().map(|p| (*p).to_owned()).collect(),
         warnings: Vec::new(),
