@@ -79,7 +79,10 @@ impl Sshd {
              UserKnownHostsFile {place}/{known_hosts}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking ask\n  ControlMaster auto\n  \
              ControlPath {place}/%C\n  ControlPersist 60\n  RequestTTY force\n  RemoteCommand echo no\n  LocalForward {port} 127.0.0.1:1\n"
         );
-        std::fs::write(&path, text).unwrap();
+        // Renamed: another test's ssh may be reading it.
+        let beside = self.path(&format!("new-{:08x}", rand::random::<u32>()));
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(&beside, &path).unwrap();
         path
     }
 
