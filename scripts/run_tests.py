@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 
-# Programs that share what the machine has once (an engine), or look at its processes: one after the other.
-TOGETHER = [["compose_service", "reach_docker", "reach_ssh"]]
+# Programs that look at all processes of the machine, those of containers and of the other side of ssh: nothing runs beside them.
+ALONE = ["compose_service", "reach_docker", "reach_ssh"]
 
 
 def build(arguments):
@@ -45,45 +45,42 @@ def last_times(path):
         return {}
 
 
-def chains(programs, times):
-    """Lists of names to be run one after the other, the slowest list first."""
-    grouped = [[name for name in group if name in programs] for group in TOGETHER]
-    alone = [[name] for name in programs if not any(name in group for group in grouped)]
-    found = [chain for chain in grouped if chain] + alone
-    # A program that was never timed may be slow.
-    return sorted(found, key=lambda chain: -sum(times.get(name, 60.0) for name in chain))
-
-
 def main():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     os.chdir(root)
     programs, target = build(sys.argv[1:])
     noted = os.path.join(target, "test-times.json")
     times = last_times(noted)
-    waiting = chains(programs, times)
+    # A program that was never timed may be slow.
+    waiting = sorted((name for name in programs if name not in ALONE), key=lambda name: -times.get(name, 60.0))
     lock = threading.Lock()
     failed = []
     environment = {**os.environ, "CARGO_MANIFEST_DIR": root}
+
+    def run(name):
+        began = time.monotonic()
+        ran = subprocess.run([programs[name]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        took = time.monotonic() - began
+        with lock:
+            times[name] = round(took, 1)
+            if ran.returncode != 0:
+                failed.append(name)
+            sys.stdout.write(f"\n     Running {name}\n")
+            sys.stdout.flush()
+            sys.stdout.buffer.write(ran.stdout)
+            sys.stdout.buffer.flush()
 
     def lane():
         while True:
             with lock:
                 if not waiting:
                     return
-                chain = waiting.pop(0)
-            for name in chain:
-                began = time.monotonic()
-                ran = subprocess.run([programs[name]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-                took = time.monotonic() - began
-                with lock:
-                    times[name] = round(took, 1)
-                    if ran.returncode != 0:
-                        failed.append(name)
-                    sys.stdout.write(f"\n     Running {name}\n")
-                    sys.stdout.flush()
-                    sys.stdout.buffer.write(ran.stdout)
-                    sys.stdout.buffer.flush()
+                name = waiting.pop(0)
+            run(name)
 
+    for name in ALONE:
+        if name in programs:
+            run(name)
     lanes = [threading.Thread(target=lane) for _ in range(os.cpu_count() or 1)]
     for each in lanes:
         each.start()

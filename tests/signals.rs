@@ -68,8 +68,12 @@ fn alive(pid: &str) -> bool {
 fn clients(shop: &Shop) -> bool {
     let numbers = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     let mut lines = numbers.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
-    let (own, beside) = (format!("--dbname=dbname='{}'", shop.database), format!("--dbname=dbname='{}_drctl_", shop.database));
-    lines.any(|line| [&own, &beside].iter().any(|name| String::from_utf8_lossy(&line).contains(*name)))
+    let names = [format!("--dbname=dbname='{}'", shop.database), format!("--dbname=dbname='{}_drctl_", shop.database)];
+    let port = format!("--port={}\0", shop.server.port);
+    lines.any(|line| {
+        let line = String::from_utf8_lossy(&line);
+        line.contains(&port) && names.iter().any(|name| line.contains(name))
+    })
 }
 
 /// Keys of the repository that only a run under way may have.
