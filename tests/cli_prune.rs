@@ -89,8 +89,10 @@ fn what_was_found_in_a_log_hinders_until_a_person_has_looked_at_it() {
     std::fs::write(&record, "garbage\n").unwrap();
     // This host has read it while it was whole; another one has not.
     std::fs::remove_dir_all(home.state().join("cache")).unwrap();
-    let status = home.run(&["status"]);
-    assert!(status.out.contains("shop: record 2"), "{}", status.all());
+    for verb in ["status", "list"] {
+        let said = home.run(&[verb]);
+        assert!(said.out.contains("shop: record 2"), "{}", said.all());
+    }
     let refused = home.run(&["prune", "--job", "shop", "--apply"]);
     assert_eq!((refused.code, of_job(&home, "shop")), (5, 2), "{}", refused.all());
     assert!(refused.err.contains("drctl repository acknowledge shop"), "{}", refused.err);
@@ -102,7 +104,9 @@ fn what_was_found_in_a_log_hinders_until_a_person_has_looked_at_it() {
     assert!(home.ok(&["repository", "acknowledge", "other", "--yes"]).out.contains("nothing was found"));
     let done = home.ok(&["repository", "acknowledge", "shop", "--yes"]);
     assert!(done.out.contains("2 findings of shop acknowledged"), "{}", done.out);
-    assert!(!home.run(&["status"]).out.contains("shop: record 2"));
+    for verb in ["status", "list"] {
+        assert!(!home.run(&[verb]).out.contains("shop: record 2"), "{verb}");
+    }
     home.ok(&["backup", "now", "shop", "--verify", "read-back"]);
     home.ok(&["prune", "--job", "shop", "--apply"]);
     assert_eq!(of_job(&home, "shop"), 1);

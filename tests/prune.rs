@@ -65,16 +65,7 @@ impl World {
             config_text: String::new(),
             config_sha256: Sha256::of(b""),
         };
-        let rules = Retention {
-            keep_last,
-            keep_within: None,
-            keep_hourly: 0,
-            keep_daily: 0,
-            keep_weekly: 0,
-            keep_monthly: 0,
-            keep_yearly: 0,
-            keep_min_verified: 1,
-        };
+        let rules = Retention { keep_last, ..Retention::NOTHING };
         let group = GroupPolicy { retention: Some(rules), per_day: Some(1), interval: Some(Duration::from_secs(DAY as u64)) };
         let policy = PrunePolicy { job: job.name.clone(), zone: TimeZone::UTC, groups: BTreeMap::from([("main".into(), group)]) };
         World { setup, job, policy, clock, objects, store, root: new.root, folder }

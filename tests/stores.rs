@@ -334,16 +334,7 @@ async fn rule_11_what_is_pinned_and_pruned_is_known_in_every_store() {
     let until = drctl::model::Timestamp::now() + Duration::from_secs(3600);
     pins::pin(&two.world.setup, &mut log, &sets[0], until, "before the upgrade").await.unwrap();
     assert_eq!(two.records_behind().await, 0);
-    let rules = Retention {
-        keep_last: 1,
-        keep_within: None,
-        keep_hourly: 0,
-        keep_daily: 0,
-        keep_weekly: 0,
-        keep_monthly: 0,
-        keep_yearly: 0,
-        keep_min_verified: 1,
-    };
+    let rules = Retention { keep_last: 1, ..Retention::NOTHING };
     let group = GroupPolicy { retention: Some(rules), ..GroupPolicy::default() };
     let policy = PrunePolicy { job: "shop".parse().unwrap(), zone: TimeZone::UTC, groups: [("main".to_owned(), group)].into() };
     let report = prune(&two.world.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() }).await.unwrap();

@@ -332,7 +332,7 @@ impl State {
             number: entered.number,
             record_sha256: entered.sha256,
             at: entered.at,
-            manifest: Arc::new(manifest.compact(before)),
+            manifest: Arc::new(manifest.share_identities(before)),
             proofs: Vec::new(),
             pin: None,
             holds: BTreeMap::new(),

@@ -13,6 +13,7 @@ use crate::catalog::log::JobLog;
 use crate::catalog::repository::{NewRepository, Repository};
 use crate::error::{Error, Kind, Result};
 use crate::model::artifact::{Chunker, Consistency};
+use crate::model::manifest::SourceEntry;
 use crate::model::{
     Artifact, ArtifactFormat, Codec, Encryption, IndexPlace, JobName, Manifest, Object, SetId, SetKind, SetState, Sha256, TestClock,
     Timestamp,
@@ -223,6 +224,18 @@ pub fn manifest(run: &Run) -> Manifest {
 /// A manifest for those who have no log.
 pub fn plain_manifest() -> Manifest {
     manifest_of(&SetId::new("shop".parse().unwrap(), "2025-01-01T02:00:00Z".parse().unwrap(), SetKind::Full, 1))
+}
+
+/// A source of a set, without an identity and without problems.
+pub fn source_entry(name: &str, kind: &str) -> SourceEntry {
+    SourceEntry {
+        name: name.into(),
+        kind: kind.into(),
+        identity: Arc::default(),
+        as_of: at("2025-01-01T02:00:00Z"),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    }
 }
 
 fn manifest_of(set: &SetId) -> Manifest {

@@ -259,6 +259,20 @@ pub struct Retention {
     pub keep_min_verified: u32,
 }
 
+impl Retention {
+    /// Keeps nothing but what is always kept: the newest proven set.
+    pub const NOTHING: Retention = Retention {
+        keep_last: 0,
+        keep_within: None,
+        keep_hourly: 0,
+        keep_daily: 0,
+        keep_weekly: 0,
+        keep_monthly: 0,
+        keep_yearly: 0,
+        keep_min_verified: 1,
+    };
+}
+
 /// What a recovery must achieve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objectives {

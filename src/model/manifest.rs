@@ -127,21 +127,15 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The same in less memory, which counts where thousands of sets are at hand: without the room that lists keep while they are read, and
-    /// with the identities of its sources shared with the set before, where they are the same.
-    pub fn compact(mut self, before: Option<&Manifest>) -> Manifest {
+    /// The same in less memory, which counts where thousands of sets are at hand: the identities of its sources are shared with the set
+    /// before, where they are the same.
+    pub fn share_identities(mut self, before: Option<&Manifest>) -> Manifest {
         for source in &mut self.sources {
             let same = before.and_then(|before| before.source(&source.name)).filter(|same| same.identity == source.identity);
             if let Some(same) = same {
                 source.identity = same.identity.clone();
             }
         }
-        for artifact in self.artifacts.iter_mut().chain([&mut self.details]) {
-            artifact.objects.shrink_to_fit();
-        }
-        self.artifacts.shrink_to_fit();
-        self.sources.shrink_to_fit();
-        self.stores.shrink_to_fit();
         self
     }
 

@@ -80,7 +80,7 @@ pub async fn list(setup: &Setup, jobs: &[JobName]) -> Result<ListReport> {
     for job in jobs {
         let log = setup.log(job).await?;
         report.sets.extend(log.state().live().map(SetLine::of));
-        report.findings.extend(log.state().findings().iter().map(|f| format!("{job}: {f}")));
+        report.findings.extend(log.state().open_findings().map(|f| format!("{job}: {f}")));
     }
     Ok(report)
 }

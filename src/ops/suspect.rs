@@ -155,19 +155,8 @@ mod tests {
         before.artifacts[0].totals.insert("files".into(), 1);
         let mut now = before.clone();
         (before.artifacts[0].file, now.artifacts[0].file) = ("files.a.tar.zst.age".into(), "files.a.tar".into());
-        now.sources.push(entry(&now));
+        now.sources.push(testing::source_entry(&now.artifacts[0].source, "postgres"));
         assert_eq!(findings(&now, &[&before], &|_| Allowed::default()), Vec::<String>::new());
-    }
-
-    fn entry(manifest: &Manifest) -> crate::model::manifest::SourceEntry {
-        crate::model::manifest::SourceEntry {
-            name: manifest.artifacts[0].source.clone(),
-            kind: "postgres".into(),
-            identity: Default::default(),
-            as_of: manifest.started_at,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        }
     }
 
     #[test]
@@ -197,7 +186,7 @@ mod tests {
         let of = |system: &str, rows: u64| {
             let mut manifest = testing::plain_manifest();
             manifest.artifacts[0].totals.insert("rows".into(), rows);
-            manifest.sources.push(entry(&manifest));
+            manifest.sources.push(testing::source_entry(&manifest.artifacts[0].source, "postgres"));
             std::sync::Arc::make_mut(&mut manifest.sources[0].identity).insert("system_identifier".into(), system.into());
             manifest
         };
@@ -210,7 +199,7 @@ mod tests {
         let mut before = testing::plain_manifest();
         before.artifacts[0].totals.insert("tables".into(), 1);
         let mut now = before.clone();
-        now.sources.push(entry(&before));
+        now.sources.push(testing::source_entry(&before.artifacts[0].source, "postgres"));
         now.artifacts.clear();
         let found = |allowed: Allowed| findings(&now, &[&before], &|_| allowed);
         assert!(found(Allowed::default())[0].contains("is gone, "), "{:?}", found(Allowed::default()));
@@ -225,7 +214,7 @@ mod tests {
         assert!(findings(&now, &[&roles], &|_| Allowed::default()).is_empty(), "what has no count comes and goes");
         // Another server that was accepted has what it has.
         let mut older = before.clone();
-        older.sources.push(entry(&older));
+        older.sources.push(testing::source_entry(&older.artifacts[0].source, "postgres"));
         std::sync::Arc::make_mut(&mut older.sources[0].identity).insert("system_identifier".into(), "1".into());
         std::sync::Arc::make_mut(&mut now.sources[0].identity).insert("system_identifier".into(), "2".into());
         assert!(findings(&now, &[&older], &|_| Allowed::default()).is_empty());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalog::select::{When, choose, good_sets, groups};
-use crate::catalog::testing::{Bed, at, plain_manifest};
+use crate::catalog::testing::{Bed, at, plain_manifest, source_entry};
 use crate::catalog::{hold, retire};
 use crate::error::{Error, Kind};
 use crate::model::manifest::SourceEntry;
@@ -62,19 +62,15 @@ async fn a_date_means_the_last_good_set_of_that_day_in_that_zone() {
 #[test]
 fn identities_that_are_the_same_are_shared_and_nothing_else_changes() {
     let source = |name: &str, id: &str| SourceEntry {
-        name: name.into(),
-        kind: "postgres".into(),
         identity: Arc::new(BTreeMap::from([("system_identifier".to_owned(), id.to_owned())])),
-        as_of: "2025-01-01T02:00:00Z".parse().unwrap(),
-        problems: Vec::new(),
-        warnings: Vec::new(),
+        ..source_entry(name, "postgres")
     };
     let of = |sources: Vec<SourceEntry>| Manifest { sources, ..plain_manifest() };
-    let before = of(vec![source("db", "1"), source("other", "2")]).compact(None);
+    let before = of(vec![source("db", "1"), source("other", "2")]).share_identities(None);
     let next = of(vec![source("other", "9"), source("db", "1"), source("new", "1")]);
-    let compact = next.clone().compact(Some(&before));
-    assert_eq!(compact, next);
+    let sharing = next.clone().share_identities(Some(&before));
+    assert_eq!(sharing, next);
     let shared: Vec<bool> =
-        compact.sources.iter().map(|s| before.source(&s.name).is_some_and(|b| Arc::ptr_eq(&b.identity, &s.identity))).collect();
+        sharing.sources.iter().map(|s| before.source(&s.name).is_some_and(|b| Arc::ptr_eq(&b.identity, &s.identity))).collect();
     assert_eq!(shared, [false, true, false]);
 }

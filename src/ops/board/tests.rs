@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::testing::at;
 use super::*;
-use crate::catalog::testing::Bed;
+use crate::catalog::testing::{Bed, source_entry};
 use crate::catalog::{JobLog, Outcome};
 use crate::model::manifest::{SetState, SourceEntry};
 use crate::model::record::{Body, Grade, Proof};
@@ -12,14 +12,7 @@ use crate::model::{Manifest, SetId, SetKind, TestClock};
 use crate::state::StateFile;
 
 fn source(name: &str, as_of: &str, problems: &[&str]) -> SourceEntry {
-    SourceEntry {
-        name: name.into(),
-        kind: "files".into(),
-        identity: Arc::default(),
-        as_of: at(as_of),
-        problems: problems.iter().map(|p| (*p).to_owned()).collect(),
-        warnings: Vec::new(),
-    }
+    SourceEntry { as_of: at(as_of), problems: problems.iter().map(|p| (*p).to_owned()).collect(), ..source_entry(name, "files") }
 }
 
 /// A run of a group, its manifest as `change` makes it; the clock goes on by an hour.

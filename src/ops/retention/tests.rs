@@ -40,19 +40,6 @@ fn daily(days: i64, now: Timestamp) -> Vec<Candidate> {
     (0..days).map(|n| set(n as u64 + 1, Timestamp::from_second(first + n * DAY).unwrap())).collect()
 }
 
-fn rules() -> Retention {
-    Retention {
-        keep_last: 0,
-        keep_within: None,
-        keep_hourly: 0,
-        keep_daily: 0,
-        keep_weekly: 0,
-        keep_monthly: 0,
-        keep_yearly: 0,
-        keep_min_verified: 1,
-    }
-}
-
 fn planned(sets: &[Candidate], retention: &Retention, now: Timestamp) -> Plan {
     let zone = TimeZone::UTC;
     let policy = |_: &str| Some(of(retention, &zone));
@@ -75,19 +62,19 @@ fn each_rule_keeps_what_it_says() {
     let sets = daily(400, now);
     let days = Duration::from_secs;
     let table: [(&str, Retention, Vec<u64>); 7] = [
-        ("newest 3", Retention { keep_last: 3, ..rules() }, vec![398, 399, 400]),
-        ("within 2 d", Retention { keep_within: Some(days(2 * 86_400)), ..rules() }, vec![399, 400]),
-        ("hours", Retention { keep_hourly: 2, ..rules() }, vec![399, 400]),
-        ("days", Retention { keep_daily: 2, ..rules() }, vec![399, 400]),
+        ("newest 3", Retention { keep_last: 3, ..Retention::NOTHING }, vec![398, 399, 400]),
+        ("within 2 d", Retention { keep_within: Some(days(2 * 86_400)), ..Retention::NOTHING }, vec![399, 400]),
+        ("hours", Retention { keep_hourly: 2, ..Retention::NOTHING }, vec![399, 400]),
+        ("days", Retention { keep_daily: 2, ..Retention::NOTHING }, vec![399, 400]),
         // 30 June 2025 is a Monday.
-        ("weeks", Retention { keep_weekly: 3, ..rules() }, vec![392, 399, 400]),
-        ("months", Retention { keep_monthly: 3, ..rules() }, vec![339, 370, 400]),
-        ("years", Retention { keep_yearly: 5, ..rules() }, vec![219, 400]),
+        ("weeks", Retention { keep_weekly: 3, ..Retention::NOTHING }, vec![392, 399, 400]),
+        ("months", Retention { keep_monthly: 3, ..Retention::NOTHING }, vec![339, 370, 400]),
+        ("years", Retention { keep_yearly: 5, ..Retention::NOTHING }, vec![219, 400]),
     ];
     for (name, rules, expected) in table {
         assert_eq!(kept(&planned(&sets, &rules, now)), expected, "{name}");
     }
-    let all = Retention { keep_daily: 7, keep_weekly: 4, keep_monthly: 2, ..rules() };
+    let all = Retention { keep_daily: 7, keep_weekly: 4, keep_monthly: 2, ..Retention::NOTHING };
     let plan = planned(&sets, &all, now);
     assert_eq!(plan.sets[399].reasons, ["daily 2025-06-30", "weekly 2025 week 27", "monthly 2025-06", "proven set 1 of at least 1 of db"]);
     assert_eq!(plan.sets[0].reasons, ["no rule keeps it"]);
@@ -100,7 +87,7 @@ fn days_are_those_of_the_zone() {
     // 23:30 and 00:30 in Shanghai are one day in UTC.
     let sets = vec![set(1, at("2025-06-28T15:30:00Z")), set(2, at("2025-06-28T16:30:00Z")), set(3, at("2025-06-29T16:30:00Z"))];
     let zone = TimeZone::get("Asia/Shanghai").unwrap();
-    let rules = Retention { keep_daily: 3, ..rules() };
+    let rules = Retention { keep_daily: 3, ..Retention::NOTHING };
     let in_zone = plan(&sets, |_: &str| Some(of(&rules, &zone)), now);
     assert_eq!((kept(&in_zone), kept(&planned(&sets, &rules, now))), (vec![1, 2, 3], vec![2, 3]));
 }
@@ -110,15 +97,15 @@ fn the_archive_is_its_months_choice_and_nothing_else_ends_it() {
     let now = at(NOW);
     let mut sets = daily(100, now);
     sets[70].class = SetClass::Archive; // 1 June
-    let plan = planned(&sets, &Retention { keep_last: 2, keep_monthly: 2, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 2, keep_monthly: 2, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan), [70, 71, 99, 100], "of May its last set, of June its archive");
-    let plan = planned(&sets, &Retention { keep_last: 2, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 2, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan), [71, 99, 100]);
     assert!(plan.sets[70].reasons[0].starts_with("an archive"), "{:?}", plan.sets[70]);
     sets[60].class = SetClass::Archive;
-    let plan = planned(&sets, &Retention { keep_last: 2, keep_yearly: 1, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 2, keep_yearly: 1, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan), [71, 99, 100], "where years are kept, the newest archive is that of its year");
-    let plan = planned(&sets, &Retention { keep_last: 2, keep_monthly: 1, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 2, keep_monthly: 1, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan), [71, 99, 100], "and where months are, that of its month");
 }
 
@@ -129,12 +116,12 @@ fn what_nobody_read_takes_no_proven_sets_place() {
     for set in &mut sets[10..] {
         set.grade = Some(Grade::Uploaded);
     }
-    let plan = planned(&sets, &Retention { keep_last: 3, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 3, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan), [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20], "nothing newer than the newest proven set goes");
     assert!(plan.sets[10].reasons[0].starts_with("no newer set of db is proven"), "{:?}", plan.sets[10]);
     // None is proven at all.
     sets.iter_mut().for_each(|set| set.grade = Some(Grade::Uploaded));
-    let plan = planned(&sets, &Retention { keep_last: 3, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 3, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan).len(), 20);
     assert!(plan.sets[0].reasons[0].starts_with("only 0 of 1 proven sets of db would stay"), "{:?}", plan.sets[0]);
 }
@@ -147,7 +134,7 @@ fn the_floor_counts_for_each_source() {
     for set in &mut sets[..5] {
         set.sources.push("old".into());
     }
-    let rules = Retention { keep_last: 2, keep_min_verified: 3, ..rules() };
+    let rules = Retention { keep_last: 2, keep_min_verified: 3, ..Retention::NOTHING };
     let plan = planned(&sets, &rules, now);
     assert_eq!(kept(&plan), [3, 4, 5, 18, 19, 20]);
     assert_eq!(plan.sets[2].reasons, ["proven set 3 of at least 3 of old"]);
@@ -156,18 +143,18 @@ fn the_floor_counts_for_each_source() {
 #[test]
 fn the_floor_stands_whatever_the_rules_and_the_sets_say() {
     let now = at(NOW);
-    assert_eq!(kept(&planned(&daily(5, now), &Retention { keep_min_verified: 0, ..rules() }, now)), [5], "one at least");
+    assert_eq!(kept(&planned(&daily(5, now), &Retention { keep_min_verified: 0, ..Retention::NOTHING }, now)), [5], "one at least");
     // A set that is not whole, or not like its predecessors, proves nothing, though it was read back.
     for whole in [Whole::Partial, Whole::Suspect] {
         let mut sets = daily(12, now);
         (sets[10].whole, sets[11].grade) = (whole, Some(Grade::Uploaded));
-        let plan = planned(&sets, &rules(), now);
+        let plan = planned(&sets, &Retention::NOTHING, now);
         assert_eq!((kept(&plan), plan.stopped.len()), (vec![10, 11, 12], 0), "{whole:?}");
     }
     // Sets in which no source is whole free nobody's place, but the last stays.
     let mut sets = daily(3, now);
     sets.iter_mut().for_each(|set| set.sources.clear());
-    assert_eq!(kept(&planned(&sets, &rules(), now)), [3]);
+    assert_eq!(kept(&planned(&sets, &Retention::NOTHING, now)), [3]);
 }
 
 #[test]
@@ -176,15 +163,15 @@ fn f58_dates_that_cannot_be_take_no_place_and_free_nothing() {
     let mut sets = daily(10, now);
     // The clock was ten years ahead for one run, and two days behind for another.
     sets[6].committed_at = at("2035-01-01T00:00:00Z");
-    let plan = planned(&sets, &Retention { keep_last: 2, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 2, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan).len(), 10, "a date in the future stops everything");
     assert!(plan.stopped["main"][0].contains("dated in the future"), "{:?}", plan.stopped);
     let mut sets = daily(10, now);
     sets[8].committed_at = at("2025-06-27T02:00:00Z");
-    let plan = planned(&sets, &Retention { keep_last: 2, ..rules() }, now);
+    let plan = planned(&sets, &Retention { keep_last: 2, ..Retention::NOTHING }, now);
     assert_eq!(kept(&plan), [8, 9, 10], "what is out of order takes no place, and stays while older ones do");
     // With now set back nothing is old.
-    let plan = planned(&daily(10, now), &Retention { keep_last: 2, ..rules() }, at("2025-06-01T00:00:00Z"));
+    let plan = planned(&daily(10, now), &Retention { keep_last: 2, ..Retention::NOTHING }, at("2025-06-01T00:00:00Z"));
     assert_eq!(kept(&plan).len(), 10);
 }
 
@@ -195,7 +182,7 @@ fn a_day_with_more_sets_than_the_schedule_explains_pushes_nothing_out() {
     for n in 0..50 {
         sets.push(set(11 + n, at("2025-06-30T03:00:00Z")));
     }
-    let rules = Retention { keep_last: 3, keep_daily: 3, ..rules() };
+    let rules = Retention { keep_last: 3, keep_daily: 3, ..Retention::NOTHING };
     let plan = planned(&sets, &rules, now);
     assert!((7..=9).all(|number| plan.sets[number - 1].keep), "{:?}", &plan.sets[..10]);
     assert!(plan.sets[20].reasons[0].starts_with("2025-06-30 has 51 sets, the schedule explains 6"), "{:?}", plan.sets[20]);
@@ -207,7 +194,7 @@ fn a_day_with_more_sets_than_the_schedule_explains_pushes_nothing_out() {
 #[test]
 fn a_bad_newest_set_and_a_late_one_free_nothing() {
     let now = at(NOW);
-    let rules = Retention { keep_last: 2, ..rules() };
+    let rules = Retention { keep_last: 2, ..Retention::NOTHING };
     for (bad, words) in [(Whole::Partial, "is partial"), (Whole::Suspect, "is suspect")] {
         let mut sets = daily(10, now);
         sets[9].whole = bad;
@@ -240,7 +227,7 @@ fn a_bad_newest_set_and_a_late_one_free_nothing() {
 #[test]
 fn pins_holds_chains_and_groups_that_are_gone() {
     let now = at(NOW);
-    let rules = Retention { keep_last: 1, ..rules() };
+    let rules = Retention { keep_last: 1, ..Retention::NOTHING };
     let mut sets = daily(10, now);
     sets[0].pinned_until = Some(at("2025-07-01T00:00:00Z"));
     sets[1].pinned_until = Some(at("2025-06-01T00:00:00Z"));
@@ -273,7 +260,7 @@ fn f58_a_date_is_believed_where_it_fits_and_else_as_young_as_its_place_allows() 
             .map(|(number, (begun, committed))| Candidate { committed_at: minutes(*committed), ..set(number, minutes(*begun)) })
             .collect();
         let zone = TimeZone::UTC;
-        let (dates, odd) = dates::judge(&sets.iter().collect::<Vec<_>>(), &of(&rules(), &zone), now);
+        let (dates, odd) = dates::judge(&sets.iter().collect::<Vec<_>>(), &of(&Retention::NOTHING, &zone), now);
         let ages: Vec<i64> = dates.iter().map(|at| at.duration_since(now).as_mins()).collect();
         (ages, odd.iter().map(Option::is_none).collect::<Vec<_>>())
     };
@@ -301,11 +288,11 @@ fn each_period_is_that_of_its_year() {
     };
     // Day 61 of both years, then a day that only the floor keeps.
     let days = ["2024-03-01T02:00:00Z", "2025-03-02T02:00:00Z"];
-    assert_eq!(kept_of(Retention { keep_hourly: 2, ..rules() }, &days), [1, 2]);
-    assert_eq!(kept_of(Retention { keep_daily: 2, ..rules() }, &days), [1, 2]);
-    assert_eq!(kept_of(Retention { keep_monthly: 2, ..rules() }, &days), [1, 2]);
+    assert_eq!(kept_of(Retention { keep_hourly: 2, ..Retention::NOTHING }, &days), [1, 2]);
+    assert_eq!(kept_of(Retention { keep_daily: 2, ..Retention::NOTHING }, &days), [1, 2]);
+    assert_eq!(kept_of(Retention { keep_monthly: 2, ..Retention::NOTHING }, &days), [1, 2]);
     // 30 December 2024 lies in the first week of 2025, as 2 January 2025 does.
-    let weeks = Retention { keep_weekly: 2, ..rules() };
+    let weeks = Retention { keep_weekly: 2, ..Retention::NOTHING };
     assert_eq!(kept_of(weeks.clone(), &["2024-01-02T02:00:00Z", "2024-12-30T02:00:00Z"]), [1, 2]);
     assert_eq!(kept_of(weeks, &["2024-12-20T02:00:00Z", "2024-12-30T02:00:00Z", "2025-01-02T02:00:00Z"]), [1, 3]);
 }
@@ -313,7 +300,7 @@ fn each_period_is_that_of_its_year() {
 #[test]
 fn a_set_is_late_after_twice_the_pause_and_a_day_at_least() {
     let sets = daily(3, at(NOW));
-    let (zone, rules) = (TimeZone::UTC, Retention { keep_last: 1, ..rules() });
+    let (zone, rules) = (TimeZone::UTC, Retention { keep_last: 1, ..Retention::NOTHING });
     let late = |every: u64, hours: i64| {
         let scheduled = |_: &str| Some(Policy { interval: Some(Duration::from_secs(every * 3600)), ..of(&rules, &zone) });
         !super::plan(&sets, scheduled, sets[2].committed_at + SignedDuration::from_hours(hours)).stopped.is_empty()
@@ -326,7 +313,7 @@ fn f58_a_person_answers_for_the_dates_that_were_seen_only() {
     let now = at(NOW);
     let mut sets = daily(10, now);
     sets[6].committed_at = at("2035-01-01T00:00:00Z");
-    let (zone, rules) = (TimeZone::UTC, Retention { keep_last: 2, ..rules() });
+    let (zone, rules) = (TimeZone::UTC, Retention { keep_last: 2, ..Retention::NOTHING });
     let stopped = |confirmed: &str| {
         let policy = |_: &str| Some(Policy { confirmed: Some(at(confirmed)), ..of(&rules, &zone) });
         !super::plan(&sets, policy, now).stopped.is_empty()
@@ -337,7 +324,7 @@ fn f58_a_person_answers_for_the_dates_that_were_seen_only() {
 #[test]
 fn what_is_odd_stays_while_something_older_does_and_makes_up_for_nothing() {
     let now = at(NOW);
-    let rules = Retention { keep_last: 2, ..rules() };
+    let rules = Retention { keep_last: 2, ..Retention::NOTHING };
     let mut sets = daily(10, now);
     // The third is dated before those that were there.
     sets[2].committed_at = at("2025-06-01T02:00:00Z");
@@ -353,7 +340,7 @@ fn what_is_odd_stays_while_something_older_does_and_makes_up_for_nothing() {
 
 #[tokio::test]
 async fn candidates_are_what_the_log_says() {
-    use crate::catalog::testing::{Bed, at};
+    use crate::catalog::testing::{Bed, at, source_entry};
     use crate::catalog::{Hold, hold};
     use crate::model::record::{Body, Proof};
 
@@ -364,21 +351,17 @@ async fn candidates_are_what_the_log_says() {
         SetState::Partial { reasons: vec!["db: gone".into()] },
         SetState::Suspect { reasons: vec!["files: small".into()] },
     ];
-    let source = |name: &str, kind: &str, problems: &[&str]| SourceEntry {
-        name: name.into(),
-        kind: kind.into(),
-        identity: Default::default(),
-        as_of: at("2025-01-01T02:00:00Z"),
-        problems: problems.iter().map(|p| (*p).to_owned()).collect(),
-        warnings: Vec::new(),
-    };
     let mut sets = Vec::new();
     for state in states {
         let run = log.begin_run(SetKind::Full, "main").await.unwrap();
         sets.push(run.set().clone());
         let mut manifest = bed.upload(&run).await;
         (manifest.state, manifest.class) = (state, SetClass::Archive);
-        manifest.sources = vec![source("files", "files", &[]), source("db", "postgres", &["gone"]), source("drctl", OWN_SOURCE, &[])];
+        manifest.sources = vec![
+            source_entry("files", "files"),
+            SourceEntry { problems: vec!["gone".into()], ..source_entry("db", "postgres") },
+            source_entry("drctl", OWN_SOURCE),
+        ];
         run.commit(&mut log, manifest, |_| Ok(())).await.unwrap();
         bed.hours(1);
     }
@@ -510,7 +493,7 @@ fn a_hundred_thousand_sets_are_planned_in_seconds() {
     let now = at(NOW);
     let first = now.as_second() - 100_000 * 3600;
     let sets: Vec<Candidate> = (0..100_000).map(|n| set(n + 1, Timestamp::from_second(first + n as i64 * 3600).unwrap())).collect();
-    let rules = Retention { keep_hourly: 48, keep_daily: 30, keep_weekly: 8, keep_monthly: 24, keep_yearly: 10, ..rules() };
+    let rules = Retention { keep_hourly: 48, keep_daily: 30, keep_weekly: 8, keep_monthly: 24, keep_yearly: 10, ..Retention::NOTHING };
     let zone = TimeZone::get("Europe/Berlin").unwrap();
     let began = std::time::Instant::now();
     let plan = plan(&sets, |_: &str| Some(Policy { per_day: Some(24), ..of(&rules, &zone) }), now);
