@@ -333,6 +333,27 @@ async fn rule_5_a_commit_whose_answer_is_lost_for_good_deletes_nothing() {
     assert_untouched(&world, &good, 2).await;
 }
 
+/// The state folder is full just after a commit was noted: the note cannot be struck off, then or by the runs that follow.
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_a_note_of_a_commit_that_cannot_be_struck_off_stops_no_backup() {
+    let (mut world, good) = world_with_a_good_set().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    world.setup.state = Some(Arc::new(StateFile::open(&path, Arc::new(SystemClock)).unwrap()));
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TRIGGER full BEFORE UPDATE ON settings BEGIN SELECT RAISE(ABORT, 'disk is full'); END").unwrap();
+    for sets in 2..=4 {
+        let source = Arc::new(Scripted::new("s", [Act::Good(300_000)]));
+        assert_eq!(backup(&world.setup, &world.job([source]), &all()).await.unwrap().state, "complete");
+        assert_untouched(&world, &good, sets).await;
+    }
+    // Nor can it be read.
+    other.execute_batch("DROP TRIGGER full; ALTER TABLE settings RENAME COLUMN value TO other").unwrap();
+    let source = Arc::new(Scripted::new("s", [Act::Good(300_000)]));
+    assert_eq!(backup(&world.setup, &world.job([source]), &all()).await.unwrap().state, "complete");
+    assert_untouched(&world, &good, 5).await;
+}
+
 /// Who cannot reach a store knows nothing of damage: no proof is written, wherever in the artifact it happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_reached_in_a_verification_proves_nothing() {

@@ -336,10 +336,16 @@ fn note_pending(setup: &Setup, job: &JobName, pending: Option<&Pending>) -> Resu
     state.set_setting(&pending_key(setup, job), text.as_deref().unwrap_or_default())
 }
 
-/// What became of a commit that an earlier run had to leave with its outcome unknown.
+/// What became of a commit that an earlier run had to leave with its outcome unknown. It is said to a person, no more: what cannot be read
+/// from the state file or written to it stops no backup (FAULTS 13), and what was not struck off is said again by the next run.
 async fn settle_pending(setup: &Setup, log: &mut JobLog) -> Result<()> {
     let job = log.job().clone();
-    let Some(text) = setup.state.as_ref().map(|s| s.setting(&pending_key(setup, &job))).transpose()?.flatten() else { return Ok(()) };
+    let noted = setup.state.as_ref().map(|state| state.setting(&pending_key(setup, &job))).transpose();
+    let noted = noted.unwrap_or_else(|e| {
+        setup.bus.warn(e.to_string());
+        None
+    });
+    let Some(text) = noted.flatten() else { return Ok(()) };
     let Ok(pending) = serde_json::from_str::<Pending>(&text) else { return Ok(()) };
     match log.settle(&pending).await? {
         Settled::Committed { number } => {
@@ -349,7 +355,8 @@ async fn settle_pending(setup: &Setup, log: &mut JobLog) -> Result<()> {
         // The record that this run will append settles it.
         Settled::Open => return Ok(()),
     }
-    note_pending(setup, &job, None)
+    note_pending(setup, &job, None).unwrap_or_else(|e| setup.bus.warn(e.to_string()));
+    Ok(())
 }
 
 /// One source from its check to its last artifact. Never an error: what went wrong is part of the outcome.
