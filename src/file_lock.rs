@@ -3,6 +3,8 @@
 //! The kernel ends such a lock with the last descriptor of its file, and every child has all of them between `fork` and `exec`. A lock that
 //! ends by closing alone outlives its owner for that instant, and whoever asks then takes the owner for alive.
 
+#![expect(clippy::disallowed_methods, reason = "the one place that locks")]
+
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 

@@ -227,6 +227,7 @@ fn rule_13_the_one_host_writes_under_a_lock_and_another_one_only_reads() {
     assert!(home.path("copy/repository/0001.json").is_file(), "the terms are copied too");
     // Whoever holds it keeps every other append waiting.
     let held = std::fs::OpenOptions::new().write(true).open(&lock).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test that plays another process")]
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let mut waiting =
         home.command(&["backup", "now"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();

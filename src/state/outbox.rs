@@ -2,14 +2,14 @@
 //!
 //! What an alert says is the notifiers' business: here it is text.
 
-use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
-use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::error::{Context, Result};
+use crate::file_lock::HeldFile;
 use crate::model::Severity;
 use crate::state::{StateFile, bad_value, with_suffix};
 
@@ -163,15 +163,15 @@ impl StateFile {
     }
 
     /// The right to deliver what waits: one process at a time, let go when the file is dropped or its process dies. `None`: another has it.
-    pub fn queue_right(&self) -> Result<Option<Option<File>>> {
+    pub fn queue_right(&self) -> Result<Option<Option<HeldFile>>> {
         if self.path.as_os_str() == ":memory:" {
             return Ok(Some(None));
         }
         let path = with_suffix(&self.path, ".outbox");
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.context(|| format!("open {}", path.display()))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::AGAIN) => Ok(None),
+        let file = HeldFile::of(file.context(|| format!("open {}", path.display()))?);
+        match file.try_exclusive() {
+            Err(Errno::AGAIN) => Ok(None),
             // A filesystem without locks: twice is better than never.
             _ => Ok(Some(Some(file))),
         }
