@@ -23,8 +23,19 @@ as_postgres() {
   fi
 }
 
+# Below the ports that Linux gives to outgoing connections, one of which could take it before the server that it is meant for.
 free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+  python3 - <<'END'
+import random, socket
+for port in random.sample(range(20000, 30000), 100):
+    try:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+        print(port)
+        break
+    except OSError:
+        pass
+END
 }
 
 # Where servers are kept between runs: the cache, unless user postgres cannot get there (a closed home of root).

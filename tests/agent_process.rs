@@ -503,14 +503,15 @@ fn a_state_file_that_is_new_although_there_are_sets_is_told_of_once() {
     let title = "the state file is new although there are sets";
     agent.until("the end of the warning", |_| titles(&hears).contains(&format!("{title}: over")));
     agent.stop();
-    let told = titles(&hears);
-    assert_eq!(told.iter().filter(|told| *told == title).count(), 1, "{told:?}");
+    // On a slow machine there may be others, of runs that are late.
+    let of_it = || titles(&hears).into_iter().filter(|told| told.starts_with(title)).collect::<Vec<_>>();
+    assert_eq!(of_it(), [title.to_owned(), format!("{title}: over")], "{:?}", titles(&hears));
     // The next one knows it.
     let mut agent = Agent::start(&home);
     let then = commits(&home);
     agent.until("a set", |_| commits(&home) > then);
     agent.stop();
-    assert_eq!(titles(&hears).len(), told.len());
+    assert_eq!(of_it().len(), 2, "{:?}", titles(&hears));
 }
 
 #[test]

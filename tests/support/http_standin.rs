@@ -5,6 +5,10 @@
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+#[allow(clippy::duplicate_mod, reason = "helpers that need a port share no parent")]
+#[path = "ports.rs"]
+mod ports;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ports::free_port;
 use serde_json::Value;
 
 /// What one request gets.
@@ -105,7 +110,7 @@ impl Standin {
 
     /// An address where nobody listens.
     pub fn nobody() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        SocketAddr::from(([127, 0, 0, 1], free_port()))
     }
 
     pub fn url(&self, path: &str) -> String {

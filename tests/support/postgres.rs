@@ -6,6 +6,10 @@
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+#[allow(clippy::duplicate_mod, reason = "helpers that need a port share no parent")]
+#[path = "ports.rs"]
+mod ports;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -17,6 +21,7 @@ use drctl::observe::{Bus, Event, Observer};
 use drctl::pipeline::plain::{Plain, channel};
 use drctl::source::postgres::{Databases, PostgresSettings, PostgresSource};
 use drctl::source::{ArtifactPlan, DumpEnd, RunContext, Session, Source};
+pub use ports::free_port;
 use tokio_util::sync::CancellationToken;
 
 /// The superuser's password; also the canary that must not show anywhere.
@@ -56,10 +61,6 @@ fn run(command: &mut Command) -> Output {
     let output = command.stdin(Stdio::null()).output().expect("run a program");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
-}
-
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {

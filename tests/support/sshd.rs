@@ -5,9 +5,15 @@
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+#[allow(clippy::duplicate_mod, reason = "helpers that need a port share no parent")]
+#[path = "ports.rs"]
+mod ports;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use ports::free_port;
 
 pub struct Sshd {
     folder: tempfile::TempDir,
@@ -31,7 +37,7 @@ impl Sshd {
         }
         let public = |name: &str| std::fs::read_to_string(at(&format!("{name}.pub"))).unwrap();
         std::fs::write(at("authorized"), format!("{}{}", public("key"), public("locked"))).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let place = folder.path().display();
         let conf = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized\nPidFile none\nUsePAM no\n\

@@ -5,7 +5,11 @@
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
-use std::net::{TcpListener, TcpStream};
+#[allow(clippy::duplicate_mod, reason = "helpers that need a port share no parent")]
+#[path = "ports.rs"]
+mod ports;
+
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +17,7 @@ use std::time::{Duration, Instant};
 use drctl::config::s3::{S3Keys, S3Place, S3Provider};
 use drctl::config::secret::{SecretRef, TextRef};
 use drctl::model::Secret;
+use ports::free_port;
 
 /// The version that scripts/setup.sh builds.
 const VERSION: &str = "1.8.0";
@@ -58,13 +63,9 @@ pub fn start_tls(certificate: &str, key: &str) -> Option<Gateway> {
     Some(Gateway::start(&program, Some((certificate, key))))
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Gateway {
     fn start(program: &Path, tls: Option<(&str, &str)>) -> Gateway {
-        // A port may be taken by another test between our looking and the server's binding.
+        // Another program may have taken a port between our looking and the server's binding.
         for _ in 0..5 {
             let folder = tempfile::tempdir().unwrap();
             for below in ["data", "data/backups", "versions", "iam"] {
