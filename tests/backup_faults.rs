@@ -381,12 +381,16 @@ async fn a_store_that_cannot_be_reached_in_a_verification_proves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn f54_a_second_run_of_the_job_is_told_who_holds_it() {
     let (world, good) = world_with_a_good_set().await;
-    let hanging = world.job([Arc::new(Scripted::new("s", [Act::HangAfter(1_000)]))]);
+    let source = Arc::new(Scripted::new("s", [Act::HangAfter(1_000)]));
+    let hanging = world.job([source.clone()]);
     let first = {
         let setup = world.setup.clone();
         tokio::spawn(async move { backup(&setup, &hanging, &BackupOptions::default()).await.map(drop) })
     };
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    while source.opened.load(Ordering::SeqCst) == 0 {
+        assert!(!first.is_finished());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let setup = drctl::ops::Setup { cancel: Default::default(), ..world.setup.clone() };
     let error = backup(&setup, &world.job([Arc::new(Scripted::new("s", [Act::Good(1)]))]), &all()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Locked, "{error}");

@@ -75,7 +75,7 @@ impl World {
     fn options(&self) -> DeskOptions {
         DeskOptions {
             zone: jiff::tz::TimeZone::get("Asia/Shanghai").unwrap(),
-            time_limit: Some(Duration::from_millis(400)),
+            time_limit: Some(Duration::from_millis(1200)),
             ..DeskOptions::new("prod-1", self.environment.clone())
         }
     }
@@ -335,9 +335,9 @@ async fn f63_a_hanging_receiver_holds_up_nobody_else() {
     desk.raise(&alert("a", Severity::Warning));
     let began = std::time::Instant::now();
     desk.deliver_due().await;
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < Duration::from_secs(10));
     assert_eq!((good.taken().len(), bad.got().len()), (1, 1));
-    assert!(desk.states().unwrap()[0].problem.as_ref().unwrap().contains("gave no answer within 0.4 s"));
+    assert!(desk.states().unwrap()[0].problem.as_ref().unwrap().contains("gave no answer within 1.2 s"));
 }
 
 #[tokio::test]

