@@ -20,7 +20,7 @@ use crate::open::runs::{back_up, exit_of, verify_own};
 use crate::open::{Opened, RunNote, Surroundings};
 use crate::ops::backup::{BackupOptions, BackupReport, OWN_SOURCE};
 use crate::ops::limits::within;
-use crate::ops::prune::{PruneOptions, prune};
+use crate::ops::prune::{PruneOptions, PruneReport, prune};
 use crate::ops::verify::verify;
 use crate::ops::words::counted;
 use crate::ops::{conformance, diff};
@@ -257,27 +257,31 @@ impl Work {
                 policy.groups.retain(|group, _| meant.contains(group));
                 let act = crate::state::Act::of("prune").job(job);
                 let pruning = prune(&opened.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() });
-                opened.setup.audited(act, pruning).await
+                opened.setup.audited_by(act, pruning, PruneReport::exit_code).await
             }
             Err(error) => Err(told_again(error)),
         };
-        let code = match &outcome {
-            Ok(report) if report.retained.is_empty() => {
+        let failed = match outcome {
+            Ok(report) if report.retained.is_empty() => None,
+            Ok(report) => {
+                let error = Error::new(Kind::Denied, report.retained.join("; "));
+                Some(("the store keeps what was to be deleted", error.hint(may_delete(opened))))
+            }
+            Err(error) => Some(("nothing was pruned", error)),
+        };
+        let code = match &failed {
+            None => {
                 self.tell(self.desk.clear(&key, None, &[]));
                 0
             }
-            Ok(report) => {
-                let error = Error::new(Kind::Denied, report.retained.join("; ")).hint("drctl grants s3 --role pruner prints what it needs");
-                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: the store keeps what was to be deleted"), &error);
-                Kind::Denied.exit_code()
-            }
-            Err(error) => {
-                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: nothing was pruned"), error);
+            Some((title, error)) => {
+                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: {title}"), error);
                 error.kind().exit_code()
             }
         };
-        note.finished(None, code, outcome.as_ref().err());
-        self.log_error("prune", outcome.as_ref().err());
+        let error = failed.as_ref().map(|(_, error)| error);
+        note.finished(None, code, error);
+        self.log_error("prune", error);
         code
     }
 
@@ -302,6 +306,14 @@ impl Work {
         if let Some(problem) = problem {
             self.around.bus.warn(format!("an alert is kept in memory only: {problem}"));
         }
+    }
+}
+
+/// How a store is brought to let go of what a prune deletes.
+fn may_delete(opened: Result<&Opened, &Error>) -> &'static str {
+    match opened {
+        Ok(opened) if !opened.setup.buckets.is_empty() => "drctl grants s3 --role pruner prints what it needs",
+        _ => "give the agent's user the right to delete there; the next prune ends what was begun",
     }
 }
 
