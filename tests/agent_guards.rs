@@ -518,14 +518,13 @@ fn stored(home: &Home) -> u64 {
     sum.into_inner().unwrap()
 }
 
-/// Notes that a set was restored for trial, as a drill elsewhere would.
-async fn drilled(home: &Home, bench: &Bench, set: &str, at: &str) {
+/// Notes a proof of a set, as a prover elsewhere would.
+async fn proven(home: &Home, bench: &Bench, set: &str, grade: Grade, at: &str) {
     let opened = Opened::of(&around(home, bench.clock.clone()), bench.agent.config().clone(), None, true, None).await.unwrap();
     let set: SetId = set.parse().unwrap();
     let mut log = opened.setup.log(set.job()).await.unwrap();
     let at: Timestamp = at.parse().unwrap();
-    let proof =
-        Proof { set, grade: Grade::Restored, passed: true, findings: Vec::new(), started_at: at, finished_at: at, store: "main".into() };
+    let proof = Proof { set, grade, passed: true, findings: Vec::new(), started_at: at, finished_at: at, store: "main".into() };
     log.append(Body::Proof { proof }).await.unwrap();
 }
 
@@ -536,11 +535,11 @@ async fn every_figure_of_a_digest_is_what_was_done() {
     let hears = listen(&home, "digest: \"45 * * * *\"");
     let mut bench = Bench::start(&home, "2027-01-01T00:30:00Z").await;
     bench.go("2027-01-01T01:10:00Z", 300).await;
-    drilled(&home, &bench, &home.newest(), "2027-01-01T01:05:00Z").await;
+    proven(&home, &bench, &home.newest(), Grade::Restored, "2027-01-01T01:05:00Z").await;
     // Nine days later: one run makes up for all that was missed, the next fails, the third is good.
     bench.clock.set("2027-01-10T00:20:00Z".parse().unwrap());
     bench.go("2027-01-10T00:40:00Z", 300).await;
-    home.ok(&["verify", &home.newest()]);
+    proven(&home, &bench, &home.newest(), Grade::ReadBack, "2027-01-10T00:40:00Z").await;
     std::fs::rename(home.path("data"), home.path("gone")).unwrap();
     bench.go("2027-01-10T01:40:00Z", 300).await;
     std::fs::rename(home.path("gone"), home.path("data")).unwrap();

@@ -76,10 +76,7 @@ impl Agent {
         let Looked { facts, problem, unreadable, advice, stores } = looked;
         self.looking = None;
         self.looked = Some((now, problem.clone()));
-        // Where the first store could not be read the others were not asked.
-        if problem.is_none() || !stores.is_empty() {
-            self.stores_seen = stores;
-        }
+        self.stores_seen = stores;
         if problem.is_none() {
             if unreadable.is_empty() {
                 self.told_by_logs(facts.iter().filter_map(|(_, facts)| facts.oldest_at).min());
