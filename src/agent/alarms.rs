@@ -14,13 +14,6 @@ pub const PREFIX: &str = "alarm:";
 /// Key of the alert that clocks differ.
 pub const CLOCK: &str = "alarm:clock";
 
-/// Whether an alarm of a job comes from this host's runs alone, so that its log need not be known.
-pub fn is_of_runs(key: &str) -> bool {
-    ["long", "failing"]
-        .iter()
-        .any(|what| key.strip_prefix(PREFIX).and_then(|key| key.strip_prefix(what)).is_some_and(|rest| rest.starts_with(':')))
-}
-
 /// Clocks that differ by more make ages and schedules wrong (FAULTS I8).
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
 

@@ -424,7 +424,7 @@ impl Agent {
             return self.stores_seen.contains_key(store) || !board.stores.iter().any(|known| known.name == store);
         }
         match job.and_then(|job| board.job(job)) {
-            Some(job) => job.log.is_some() || job.log_problem.is_some() || alarms::is_of_runs(key),
+            Some(job) => job.log.is_some(),
             None => key != alarms::CLOCK || !self.known.is_empty(),
         }
     }

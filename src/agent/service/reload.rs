@@ -75,7 +75,6 @@ impl Agent {
                 self.desk = Arc::new(self.desk.succeeded_by(&self.config, self.state.clone(), false));
                 self.tell(self.desk.clear(CONFIG_ALARM, None, &[]));
                 self.known.retain(|job, _| self.config.job(job.as_str()).is_some());
-                self.stores_seen.retain(|name, _| self.config.repository.stores.iter().skip(1).any(|store| store.name == *name));
                 self.next_look = now;
                 self.next_judgement = now;
                 lifecycle::give_back_memory();
