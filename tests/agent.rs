@@ -5,17 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drctl::agent::log::Log;
-use drctl::agent::service::Agent;
-use drctl::config::environment::Environment;
 use drctl::error::Kind;
 use drctl::model::{Clock, TestClock, Timestamp};
-use drctl::observe::Bus;
-use drctl::open::Surroundings;
 use drctl::ops::restore::journal::{Phase, RestoreNote};
 use drctl::state::{Process, RunOutcome, StateFile};
-use tokio_util::sync::CancellationToken;
 
+#[path = "support/bench.rs"]
+mod bench;
 #[path = "support/cli.rs"]
 mod cli;
 #[path = "support/http_standin.rs"]
@@ -25,59 +21,10 @@ mod shop;
 #[path = "support/postgres.rs"]
 mod support;
 
+use bench::{Bench, ONE_JOB, home, last, no_pages, runs, titles};
 use cli::Home;
-use http_standin::{Got, Standin};
+use http_standin::Standin;
 use shop::Shop;
-
-/// An agent over the configuration of a home.
-struct Bench {
-    clock: Arc<TestClock>,
-    agent: Agent,
-}
-
-fn around(home: &Home, clock: &Arc<TestClock>) -> Surroundings {
-    let mut vars = home.env.clone();
-    vars.push(("STATE_DIRECTORY".into(), home.state().display().to_string()));
-    vars.push(("PATH".into(), std::env::var("PATH").unwrap()));
-    let environment = Environment::of(home.path(""), vars);
-    let around = Surroundings::new("agent", Some(home.path("drctl.yaml")), Bus::new(), CancellationToken::new());
-    Surroundings { clock: clock.clone(), environment, ..around }
-}
-
-impl Bench {
-    async fn start(home: &Home, now: &str) -> Bench {
-        let clock = Arc::new(TestClock::at(now.parse().unwrap()));
-        let agent = Agent::start(around(home, &clock), Log::silent(clock.clone())).await.unwrap();
-        Bench { clock, agent }
-    }
-
-    /// Ticks every `step` seconds until `until`; whatever begins ends before the next tick.
-    async fn go(&mut self, until: &str, step: i64) {
-        let until: Timestamp = until.parse().unwrap();
-        while self.clock.now() < until {
-            self.agent.tick().await;
-            self.agent.settle().await;
-            self.agent.tick().await;
-            self.agent.deliver().await;
-            self.clock.step_seconds(step);
-        }
-    }
-
-    fn alerts(&self) -> Vec<String> {
-        self.agent.desk().open_incidents().unwrap().into_iter().map(|incident| incident.key).collect()
-    }
-}
-
-fn runs(home: &Home) -> Vec<(String, RunOutcome, String)> {
-    let state = StateFile::open(&home.state().join("state.sqlite"), Arc::new(drctl::model::SystemClock)).unwrap();
-    let mut rows = state.runs(None, None, 100).unwrap();
-    rows.reverse();
-    rows.into_iter().map(|row| (row.verb, row.outcome, row.started_at.strftime("%d %H:%M").to_string())).collect()
-}
-
-fn titles(got: &[Got]) -> Vec<String> {
-    got.iter().map(|got| got.json()["message"]["title"].as_str().unwrap_or_default().to_owned()).collect()
-}
 
 /// The first of August 2027 is a Sunday: everything that jisu's crontab has is due on that day.
 #[tokio::test(flavor = "multi_thread")]
@@ -123,27 +70,6 @@ async fn one_day_of_jisus_crontab() {
     assert!(facts.iter().any(|fact| fact.starts_with("Spread of times: ")), "{facts:?}");
     // The clock of this test is ahead of the store's own, which is noticed.
     assert_eq!(bench.alerts(), ["alarm:clock"]);
-}
-
-const ONE_JOB: &str = r#"jobs:
-  - job: shop
-    timezone: UTC
-    schedule: { full: "0 2 * * *" }
-    sources: [ { command: { name: data, run: [cat, data] } } ]
-"#;
-
-fn home(jobs: &str) -> Home {
-    let home = Home::new();
-    home.write("data", "one");
-    home.init(jobs);
-    no_pages(&home);
-    home
-}
-
-/// Tests run beside each other: one address is not enough for all.
-fn no_pages(home: &Home) {
-    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
-    home.write("drctl.yaml", &format!("agent: {{ listen: none, stop_within: 3s }}\n{text}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -507,11 +433,6 @@ async fn the_agents_bandwidth_bounds_its_runs() {
     bench.agent.settle().await;
     assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
     assert_eq!(home.sets().len(), 1);
-}
-
-/// How the newest run of a verb ended.
-fn last(home: &Home, verb: &str) -> Option<RunOutcome> {
-    runs(home).into_iter().rev().find(|run| run.0 == verb).map(|run| run.1)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -256,6 +256,16 @@ fn f06_f76_a_prune_killed_anywhere_leaves_no_set_that_cannot_be_read_and_the_nex
         home.ok(&["verify", "--all"]);
         let done = home.ok(&["prune"]).out;
         assert!(done.contains("nothing to delete") && !done.contains("half deleted"), "{point}: {done}");
+        if point != "retire::sweeping" {
+            continue;
+        }
+        // A writer that was slow stores an object of a set that is gone by now: it is no set again, and the next prune takes it.
+        let late = home.set_folder(&before[0]).join("files.tree.tar.zst.age");
+        std::fs::create_dir_all(late.parent().unwrap()).unwrap();
+        std::fs::write(&late, "late").unwrap();
+        assert_eq!(home.sets(), sets, "{point}");
+        home.ok(&["prune", "--apply"]);
+        assert!(!late.exists() && home.sets() == sets, "{point}");
     }
 }
 

@@ -11,6 +11,9 @@ use crate::ops::board::JobBoard;
 /// What begins the key of every alert from here: those that are open and not among the answer are over.
 pub const PREFIX: &str = "alarm:";
 
+/// Key of the alert that clocks differ.
+pub const CLOCK: &str = "alarm:clock";
+
 /// Clocks that differ by more make ages and schedules wrong (FAULTS I8).
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
@@ -50,7 +53,21 @@ pub fn of_clock(skew: SignedDuration) -> Option<Alert> {
             format!("they differ by {}: schedules run at the wrong time, and nothing is pruned", duration(skew.abs().as_secs())),
             "set the clock by NTP: timedatectl".into(),
         ],
-        ..Alert::new(format!("{PREFIX}clock"), Severity::Warning, "the clocks of this host and of the store differ")
+        ..Alert::new(CLOCK, Severity::Warning, "the clocks of this host and of the store differ")
+    })
+}
+
+/// What begins the key of the alert that a further store does not answer; its name follows.
+pub const STORE: &str = "alarm:store:";
+
+/// Further stores that do not answer, of those that were asked: sets are made without an optional one, and nothing else would say so.
+pub fn of_stores<'a>(stores: impl IntoIterator<Item = (&'a String, &'a Option<String>)>) -> impl Iterator<Item = Alert> {
+    stores.into_iter().filter_map(|(name, problem)| {
+        Some(Alert {
+            lines: vec![problem.clone()?, "sets that are made meanwhile are not there, and are not brought there later".into()],
+            next: Some("drctl status".into()),
+            ..Alert::new(format!("{STORE}{name}"), Severity::Warning, format!("store {name} does not answer"))
+        })
     })
 }
 

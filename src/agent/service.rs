@@ -64,7 +64,8 @@ pub struct Agent {
     /// The task of each run, to know whose ended when it broke down.
     by_task: BTreeMap<tokio::task::Id, JobName>,
     known: BTreeMap<JobName, Facts>,
-    looking: bool,
+    /// The task that looks at the repository.
+    looking: Option<tokio::task::Id>,
     next_look: Timestamp,
     next_judgement: Timestamp,
     /// Of each job and group the longest time between two scheduled backups. Known once: it takes a look at a week of each.
@@ -139,7 +140,7 @@ impl Agent {
             tasks: JoinSet::new(),
             by_task: BTreeMap::new(),
             known: BTreeMap::new(),
-            looking: false,
+            looking: None,
             next_look: now,
             next_judgement: now,
             intervals,
@@ -199,7 +200,7 @@ impl Agent {
         self.look_at_memory(now);
         self.look_at_files(now).await;
         self.begin_due(now);
-        if !self.looking && has_come(self.next_look, now, LOOK) {
+        if self.looking.is_none() && has_come(self.next_look, now, LOOK) {
             self.look();
         }
         if has_come(self.next_judgement, now, JUDGE) {
@@ -367,22 +368,34 @@ impl Agent {
                 lifecycle::give_back_memory();
             }
             Ok((_, Ended::Remembers(opening))) => self.opened_again(*opening),
-            Err(broken) => {
-                self.memory.opening = false;
-                let job = self.by_task.remove(&broken.id());
-                self.looking &= job.is_some();
-                if let Some(job) = job {
-                    self.running.remove(&job);
-                    self.raise(Alert {
-                        job: Some(job.to_string()),
-                        lines: vec!["the run broke down: this is a mistake in drctl; nothing stored was touched".into()],
-                        next: Some(format!("drctl backup now {job}")),
-                        ..Alert::new(format!("broke-down:{job}"), Severity::Critical, format!("{job}: a run broke down"))
-                    });
-                }
-            }
+            Err(broken) => self.broke_down(broken.id(), now),
         }
         self.next_judgement = now;
+    }
+
+    /// A task ended by a panic, which is a mistake in drctl.
+    fn broke_down(&mut self, task: tokio::task::Id, now: Timestamp) {
+        if self.looking == Some(task) {
+            return self.saw(Looked::broken(), now);
+        }
+        let Some(job) = self.by_task.remove(&task) else {
+            self.memory.opening = false;
+            return;
+        };
+        let verb = self.running.remove(&job).map_or("run", |running| running.what.name());
+        self.log.line("error", None, &format!("{verb} of {job} broke down: this is a mistake in drctl"));
+        // As long as it counts as under way nobody hears that it came to nothing, and its lease keeps the next one from its work.
+        if let Some(state) = &self.state
+            && let Err(error) = state.sweep_broken("it broke down: this is a mistake in drctl")
+        {
+            self.log.line("warn", None, &format!("that it broke down is not remembered: {error}"));
+        }
+        self.raise(Alert {
+            job: Some(job.to_string()),
+            lines: vec![format!("its {verb} broke down: this is a mistake in drctl, please report it; no set was harmed")],
+            next: Some(format!("drctl status --job {job}")),
+            ..Alert::new(format!("broke-down:{job}"), Severity::Critical, format!("{job}: a run broke down"))
+        });
     }
 
     /// Raises what is wrong now and clears what no longer is.
@@ -392,14 +405,27 @@ impl Agent {
         let skew = self.known.values().max_by_key(|facts| facts.read_at).map(|facts| facts.skew);
         found.extend(skew.and_then(alarms::of_clock));
         found.extend(alarms::of_disks(&self.disks()));
+        found.extend(alarms::of_stores(&self.stores_seen));
         let open = self.desk.open_incidents().unwrap_or_default();
-        for key in open.iter().map(|incident| &incident.key) {
-            if key.starts_with(alarms::PREFIX) && !found.iter().any(|alert| alert.key == *key) {
+        for incident in open.iter().filter(|incident| incident.key.starts_with(alarms::PREFIX)) {
+            let key = &incident.key;
+            if !found.iter().any(|alert| alert.key == *key) && self.can_tell(key, incident.job.as_deref(), board) {
                 self.tell(self.desk.clear(key, None, &[]));
             }
         }
         for alert in found {
             self.raise(alert);
+        }
+    }
+
+    /// Whether so much is known that an alarm which is not found is over. An agent that has just begun has looked at nothing yet.
+    fn can_tell(&self, key: &str, job: Option<&str>, board: &Board) -> bool {
+        if let Some(store) = key.strip_prefix(alarms::STORE) {
+            return self.stores_seen.contains_key(store) || !board.stores.iter().any(|known| known.name == store);
+        }
+        match job.and_then(|job| board.job(job)) {
+            Some(job) => job.log.is_some(),
+            None => key != alarms::CLOCK || !self.known.is_empty(),
         }
     }
 

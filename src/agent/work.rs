@@ -20,10 +20,10 @@ use crate::open::runs::{back_up, exit_of, verify_own};
 use crate::open::{Opened, RunNote, Surroundings};
 use crate::ops::backup::{BackupOptions, BackupReport, OWN_SOURCE};
 use crate::ops::limits::within;
-use crate::ops::prune::{PruneOptions, prune};
+use crate::ops::prune::{PruneOptions, PruneReport, prune};
 use crate::ops::verify::verify;
 use crate::ops::words::counted;
-use crate::ops::{conformance, diff};
+use crate::ops::{Setup, conformance, diff};
 use crate::state::StateFile;
 
 /// A run that is to be done.
@@ -171,26 +171,8 @@ impl Work {
         told.spread_seconds = times.iter().max().zip(times.iter().min()).map(|(last, first)| last.duration_since(*first).as_secs());
         told.sources = manifest.sources.iter().filter(own).map(|source| source_report(source, &manifest, before.as_deref())).collect();
         if let Some(before) = before {
-            told.drift = self.drift(opened, &before, &manifest).await;
+            told.drift = changes(&opened.setup, &before, &manifest).await;
         }
-    }
-
-    /// Names of what changed in the configuration of the system: variables, compose files. Read only where this host can.
-    async fn drift(&self, opened: &Opened, before: &Manifest, now: &Manifest) -> Vec<String> {
-        let only = |manifest: &Manifest| {
-            let kinds: BTreeMap<&str, &str> = manifest.sources.iter().map(|s| (s.name.as_str(), s.kind.as_str())).collect();
-            let mut cut = manifest.clone();
-            cut.artifacts.retain(|a| {
-                matches!(kinds.get(a.source.as_str()), Some(&"environment" | &"compose")) && opened.setup.identities.can_open(&a.encryption)
-            });
-            cut
-        };
-        let (before, now) = (only(before), only(now));
-        if before.artifacts.is_empty() || now.artifacts.is_empty() {
-            return Vec::new();
-        }
-        let Ok(found) = diff::diff(&opened.setup, &before, &now).await else { return Vec::new() };
-        drift(found.artifacts, &now)
     }
 
     /// A bucket that does less than it did.
@@ -257,27 +239,31 @@ impl Work {
                 policy.groups.retain(|group, _| meant.contains(group));
                 let act = crate::state::Act::of("prune").job(job);
                 let pruning = prune(&opened.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() });
-                opened.setup.audited(act, pruning).await
+                opened.setup.audited_by(act, pruning, PruneReport::exit_code).await
             }
             Err(error) => Err(told_again(error)),
         };
-        let code = match &outcome {
-            Ok(report) if report.retained.is_empty() => {
+        let failed = match outcome {
+            Ok(report) if report.retained.is_empty() => None,
+            Ok(report) => {
+                let error = Error::new(Kind::Denied, report.retained.join("; "));
+                Some(("the store keeps what was to be deleted", error.hint(may_delete(opened))))
+            }
+            Err(error) => Some(("nothing was pruned", error)),
+        };
+        let code = match &failed {
+            None => {
                 self.tell(self.desk.clear(&key, None, &[]));
                 0
             }
-            Ok(report) => {
-                let error = Error::new(Kind::Denied, report.retained.join("; ")).hint("drctl grants s3 --role pruner prints what it needs");
-                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: the store keeps what was to be deleted"), &error);
-                Kind::Denied.exit_code()
-            }
-            Err(error) => {
-                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: nothing was pruned"), error);
+            Some((title, error)) => {
+                self.raise(&key, Severity::Warning, Some(job), &format!("{job}: {title}"), error);
                 error.kind().exit_code()
             }
         };
-        note.finished(None, code, outcome.as_ref().err());
-        self.log_error("prune", outcome.as_ref().err());
+        let error = failed.as_ref().map(|(_, error)| error);
+        note.finished(None, code, error);
+        self.log_error("prune", error);
         code
     }
 
@@ -305,6 +291,32 @@ impl Work {
     }
 }
 
+/// Names of what changed in the configuration of the system: variables, compose files. Read only where this host can.
+async fn changes(setup: &Setup, before: &Manifest, now: &Manifest) -> Vec<String> {
+    let only = |manifest: &Manifest| {
+        let kinds: BTreeMap<&str, &str> = manifest.sources.iter().map(|s| (s.name.as_str(), s.kind.as_str())).collect();
+        let mut cut = manifest.clone();
+        cut.artifacts.retain(|a| {
+            matches!(kinds.get(a.source.as_str()), Some(&"environment" | &"compose")) && setup.identities.can_open(&a.encryption)
+        });
+        cut
+    };
+    let (before, now) = (only(before), only(now));
+    if before.artifacts.is_empty() || now.artifacts.is_empty() {
+        return Vec::new();
+    }
+    let Ok(found) = diff::diff(setup, &before, &now).await else { return Vec::new() };
+    drift(found.artifacts, &now)
+}
+
+/// How a store is brought to let go of what a prune deletes.
+fn may_delete(opened: Result<&Opened, &Error>) -> &'static str {
+    match opened {
+        Ok(opened) if !opened.setup.buckets.is_empty() => "drctl grants s3 --role pruner prints what it needs",
+        _ => "give the agent's user the right to delete there; the next prune ends what was begun",
+    }
+}
+
 /// An error of opening, for the run that it kept from its work.
 fn told_again(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string()).hint_or(error.hint_text().unwrap_or("drctl doctor"))
@@ -325,5 +337,51 @@ fn source_report(source: &SourceEntry, manifest: &Manifest, before: Option<&Mani
         stored_bytes: of(manifest),
         stored_bytes_before: before.filter(|b| b.source(&source.name).is_some()).map(of),
         counts: counted(totals),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::{Bed, job, plain_manifest};
+    use crate::catalog::{Repository, Trust};
+    use crate::model::artifact::IndexPlace;
+    use crate::model::{Encryption, SetKind, Sha256};
+    use crate::pipeline::seal::Sealing;
+    use crate::pipeline::split::Sink;
+    use crate::store::faulty::{FaultyStore, Operation};
+
+    #[tokio::test]
+    async fn of_sets_that_this_host_cannot_open_nothing_is_asked() {
+        let bed = Bed::new().await;
+        bed.backup(&mut bed.log().await, SetKind::Full).await;
+        let store = Arc::new(FaultyStore::new(bed.store.clone()));
+        let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
+        let repository = Repository::open(store.clone(), bed.repository.env().clone(), &trust).await.unwrap();
+        let setup = Setup::new(repository, vec![Sink::new("main", store.clone())], Sealing::None);
+        let set = setup.log(&job()).await.unwrap().state().live().next().unwrap().id().clone();
+        let manifest = |encryption: Encryption| {
+            let mut manifest = plain_manifest();
+            manifest.set = set.clone();
+            manifest.artifacts[0].encryption = encryption;
+            manifest.details.index = IndexPlace::Inside { offset: 8, length: 5, sha256: Sha256([0; 32]) };
+            let entry = SourceEntry {
+                name: manifest.artifacts[0].source.clone(),
+                kind: "environment".into(),
+                identity: Default::default(),
+                as_of: manifest.started_at,
+                problems: Vec::new(),
+                warnings: Vec::new(),
+            };
+            manifest.sources = vec![entry];
+            manifest
+        };
+        let sealed = Encryption::Age { recipients: vec!["age1another".into()] };
+        for (encryption, asked) in [(sealed, false), (Encryption::None, true)] {
+            let (before, now) = (manifest(encryption.clone()), manifest(encryption));
+            let calls = store.calls().len();
+            assert_eq!(changes(&setup, &before, &now).await, [""; 0]);
+            assert_eq!(store.calls()[calls..].iter().any(|(operation, _)| *operation == Operation::Get), asked);
+        }
     }
 }

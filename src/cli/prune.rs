@@ -27,14 +27,12 @@ pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
         let policy = prune_policy(job, opened.setup.clock.now());
         let pruning = prune(&opened.setup, &policy, options);
         let pruned = match args.apply {
-            true => opened.setup.audited(Act::of("prune").job(&job.name), pruning).await,
+            true => opened.setup.audited_by(Act::of("prune").job(&job.name), pruning, PruneReport::exit_code).await,
             false => pruning.await,
         };
         match pruned {
             Ok(report) => {
-                if !report.retained.is_empty() && code == 0 {
-                    code = Kind::Denied.exit_code();
-                }
+                code = code.max(report.exit_code());
                 reports.push(report);
             }
             Err(error) => match first_error {

@@ -127,7 +127,7 @@ pub fn backup_report(report: &BackupReport) -> Message {
     }
     lines.extend(report.suspicions.iter().map(|odd| format!("odd: {odd}")));
     if !report.missed_stores.is_empty() {
-        lines.push(format!("not in {}: the next backup brings it there", report.missed_stores.join(", ")));
+        lines.push(format!("not in {}: the next backup goes there again, this set does not", report.missed_stores.join(", ")));
     }
     if !report.drift.is_empty() {
         lines.push(format!("changed since the set before: {}", report.drift.join(", ")));
@@ -152,7 +152,8 @@ pub fn backup_report(report: &BackupReport) -> Message {
 
 fn outcome(report: &BackupReport) -> (Severity, &'static str) {
     match report.exit_code {
-        0 if !report.suspicions.is_empty() => (Severity::Warning, "backup done, but it looks odd"),
+        // Nothing is missing in it: it is the exit code of what a person has to look at.
+        0 | 3 if !report.suspicions.is_empty() => (Severity::Warning, "backup done, but it looks odd"),
         0 => (Severity::Info, "backup done"),
         2 | 4 => (Severity::Critical, "backup could not start"),
         3 => (Severity::Warning, "backup is not whole"),

@@ -30,7 +30,7 @@ use crate::ops::uploaded::{check_uploaded, take_back};
 use crate::ops::{JobSpec, Setup};
 use crate::pipeline::split::{Created, put_everywhere};
 use crate::source::{RunContext, Session};
-use crate::state::RunOutcome;
+use crate::state::{Process, RunOutcome, RunRow};
 
 /// Name of the pseudo source that holds drctl's own configuration.
 pub const OWN_SOURCE: &str = "drctl";
@@ -195,12 +195,12 @@ fn chosen(job: &JobSpec, options: &BackupOptions) -> Result<Vec<SourceSpec>> {
 fn is_gone(setup: &Setup, job: &JobName, holder: &Holder) -> bool {
     let Some(state) = &setup.state else { return false };
     let runs = state.runs(Some(job.as_str()), None, INTERRUPTED_AMONG).unwrap_or_default();
-    let gone = holder.host == setup.host
-        && runs.iter().any(|run| {
-            run.outcome == RunOutcome::Interrupted
-                && run.process.pid == holder.pid
-                && run.started_at.as_second() <= holder.since.as_second() + LEASE_CLOCKS.as_secs() as i64
-        });
+    // The newest that it can be: a process that lives long may have had a run that broke down, and have another by now. Our own has no lease yet.
+    let until = holder.since.as_second() + LEASE_CLOCKS.as_secs() as i64;
+    let this = Process::this();
+    let is_ours = |run: &RunRow| run.outcome == RunOutcome::Running && run.process == this;
+    let its_run = runs.iter().find(|run| run.process.pid == holder.pid && run.started_at.as_second() <= until && !is_ours(run));
+    let gone = holder.host == setup.host && its_run.is_some_and(|run| run.outcome == RunOutcome::Interrupted);
     if gone {
         let Holder { host, pid, since } = holder;
         setup

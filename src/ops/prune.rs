@@ -120,6 +120,13 @@ pub struct PruneReport {
     pub bytes: u64,
 }
 
+impl PruneReport {
+    /// How it ended: what the store keeps is no success.
+    pub fn exit_code(&self) -> u8 {
+        if self.retained.is_empty() { 0 } else { Kind::Denied.exit_code() }
+    }
+}
+
 /// Plans, and with `apply` deletes. [`Kind::Preflight`] when it may not be now; [`Kind::Verify`] when a set that must stay is not as the log
 /// says: then nothing goes.
 pub async fn prune(setup: &Setup, policy: &PrunePolicy, options: PruneOptions) -> Result<PruneReport> {
@@ -138,8 +145,7 @@ pub async fn prune(setup: &Setup, policy: &PrunePolicy, options: PruneOptions) -
     setup.bus.emit(Event::RunStarted { verb: "prune".into(), job: job.to_string(), set: None });
     let outcome = run(setup, policy, options).await;
     emit_end(match &outcome {
-        Ok(report) if report.retained.is_empty() => 0,
-        Ok(_) => Kind::Denied.exit_code(),
+        Ok(report) => report.exit_code(),
         Err(error) => error.kind().exit_code(),
     });
     outcome

@@ -112,9 +112,14 @@ impl Setup {
 
     /// Does something between its two entries in the audit log.
     pub async fn audited<T>(&self, act: Act, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.audited_by(act, work, |_| 0).await
+    }
+
+    /// The same for what may end without an error and not be all well: `exit_of` gives its exit code.
+    pub async fn audited_by<T>(&self, act: Act, work: impl Future<Output = Result<T>>, exit_of: impl Fn(&T) -> u8) -> Result<T> {
         let audited = self.audit(act);
         let done = work.await;
-        audited.ended(&done);
+        audited.ended_with(done.as_ref().map_or_else(|error| error.kind().exit_code(), exit_of));
         done
     }
 

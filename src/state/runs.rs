@@ -144,6 +144,16 @@ impl StateFile {
         dead.into_iter().map(|id| self.run(id)?.ok_or_else(|| bad_value(&self.path, "a run"))).collect()
     }
 
+    /// The same for runs of this process, which goes on: `why` they did not end by themselves is noted with them.
+    pub fn sweep_broken(&self, why: &str) -> Result<()> {
+        let this = Process::this();
+        for run in self.sweep_interrupted()?.iter().filter(|run| run.process == this) {
+            let noted = self.connection().execute("UPDATE runs SET error = ?2 WHERE id = ?1", (run.id, why));
+            noted.map_err(|e| self.trouble("note the run's end in", e))?;
+        }
+        Ok(())
+    }
+
     /// One run by its number.
     pub fn run(&self, id: i64) -> Result<Option<RunRow>> {
         let row = self.connection().query_row(&select("WHERE id = ?1"), [id], raw_row).optional();

@@ -31,12 +31,18 @@ pub(super) struct Looked {
     stores: BTreeMap<String, Option<String>>,
 }
 
+impl Looked {
+    /// A look that ended by a panic.
+    pub(super) fn broken() -> Looked {
+        Looked { problem: Some("the look at it broke down: this is a mistake in drctl, please report it".into()), ..Looked::default() }
+    }
+}
+
 impl Agent {
     /// Reads every job's log, in a task of its own.
     pub(super) fn look(&mut self) {
-        self.looking = true;
         let (around, config, state) = (self.around.clone(), self.config.clone(), self.state.clone());
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             let mut looked = Looked::default();
             let opened = match Opened::of(&around, config.clone(), state, false, None).await {
                 Ok(opened) => opened,
@@ -62,12 +68,13 @@ impl Agent {
             }
             Ended::Looked(Box::new(looked))
         });
+        self.looking = Some(task.id());
     }
 
     /// Takes in what a look found.
     pub(super) fn saw(&mut self, looked: Looked, now: Timestamp) {
         let Looked { facts, problem, unreadable, advice, stores } = looked;
-        self.looking = false;
+        self.looking = None;
         self.looked = Some((now, problem.clone()));
         self.stores_seen = stores;
         if problem.is_none() {

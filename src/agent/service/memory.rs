@@ -86,7 +86,8 @@ fn interrupted(state: &StateFile) -> Result<Vec<RunRow>> {
         Some(_) => state.runs(None, Some("backup"), LOOKED_AT)?,
         None => Vec::new(),
     };
-    dead.retain(|row| row.outcome == RunOutcome::Interrupted && last.as_ref() == Some(&row.process));
+    // One with an error broke down while that agent lived, which told of it.
+    dead.retain(|row| row.outcome == RunOutcome::Interrupted && last.as_ref() == Some(&row.process) && row.error.is_none());
     dead.reverse();
     Ok(dead)
 }
