@@ -343,7 +343,7 @@ fn source_report(source: &SourceEntry, manifest: &Manifest, before: Option<&Mani
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::testing::{Bed, job, plain_manifest};
+    use crate::catalog::testing::{Bed, job, plain_manifest, source_entry};
     use crate::catalog::{Repository, Trust};
     use crate::model::artifact::IndexPlace;
     use crate::model::{Encryption, SetKind, Sha256};
@@ -365,15 +365,7 @@ mod tests {
             manifest.set = set.clone();
             manifest.artifacts[0].encryption = encryption;
             manifest.details.index = IndexPlace::Inside { offset: 8, length: 5, sha256: Sha256([0; 32]) };
-            let entry = SourceEntry {
-                name: manifest.artifacts[0].source.clone(),
-                kind: "environment".into(),
-                identity: Default::default(),
-                as_of: manifest.started_at,
-                problems: Vec::new(),
-                warnings: Vec::new(),
-            };
-            manifest.sources = vec![entry];
+            manifest.sources = vec![source_entry(&manifest.artifacts[0].source, "environment")];
             manifest
         };
         let sealed = Encryption::Age { recipients: vec!["age1another".into()] };
