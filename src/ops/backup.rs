@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::{Holder, JobLog, Lease, Outcome, Pending, Run, SetEntry, Settled};
+use crate::catalog::{JobLog, Outcome, Pending, Run, SetEntry, Settled};
 use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::{Artifact, ArtifactFormat, JobName, Manifest, SetClass, SetId, SetKind, SetState};
@@ -23,6 +23,7 @@ use crate::ops::details::{ArtifactDetails, Details, SourceDetails};
 use crate::ops::dump::{Destination, interrupted, remove};
 use crate::ops::guide::restore_guide;
 use crate::ops::identity::Known;
+use crate::ops::lease;
 use crate::ops::own_read::{self, OwnRead};
 use crate::ops::setup::SourceSpec;
 use crate::ops::suspect;
@@ -30,19 +31,9 @@ use crate::ops::uploaded::{check_uploaded, take_back};
 use crate::ops::{JobSpec, Setup};
 use crate::pipeline::split::{Created, put_everywhere};
 use crate::source::{RunContext, Session};
-use crate::state::{Process, RunOutcome, RunRow};
 
 /// Name of the pseudo source that holds drctl's own configuration.
 pub const OWN_SOURCE: &str = "drctl";
-
-/// How long a lease lasts, and how often it is renewed.
-const LEASE: Duration = Duration::from_secs(15 * 60);
-const LEASE_RENEWAL: Duration = Duration::from_secs(5 * 60);
-
-/// Among so many newest runs of the job the holder of a lease is looked for.
-const INTERRUPTED_AMONG: u32 = 20;
-/// How far the store's clock, which a lease goes by, may be behind this host's.
-const LEASE_CLOCKS: Duration = Duration::from_secs(5 * 60);
 
 /// How often a source that cannot be reached is tried, with the pauses between (FAULTS 39).
 const REACH_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
@@ -135,8 +126,7 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     let setup = &own.unwrap_or(setup);
     let mut log = setup.log(&job.name).await?;
     settle_pending(setup, &mut log).await?;
-    let gone = |holder: &Holder| is_gone(setup, &job.name, holder);
-    let mut lease = Lease::acquire_from(&setup.repository, &job.name, &setup.host, std::process::id(), LEASE, gone).await?;
+    let mut lease = lease::acquire(setup, &job.name).await?;
     let run = log.begin_run(SetKind::Full, &job.group).await?;
     fail::fail_point!("backup::leased");
     let set = run.set().clone();
@@ -144,7 +134,7 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
 
     let epoch = lease.epoch;
     let outcome = {
-        let renewing = keep_lease(setup, &mut lease);
+        let renewing = lease::keep(setup, &mut lease);
         let working = attempt(setup, job, options, &mut log, run, epoch);
         tokio::pin!(renewing, working);
         tokio::select! {
@@ -188,38 +178,6 @@ fn chosen(job: &JobSpec, options: &BackupOptions) -> Result<Vec<SourceSpec>> {
         }
     }
     Ok(job.sources.iter().filter(|s| wanted.is_empty() || wanted.iter().any(|w| w == s.source.name())).cloned().collect())
-}
-
-/// Whether the state file knows the holder of a lease for a run of this host that was interrupted: then nobody waits for it (FAULTS 1).
-/// The state file sees that by a lock which the kernel frees, so a process of another container is never taken for dead.
-fn is_gone(setup: &Setup, job: &JobName, holder: &Holder) -> bool {
-    let Some(state) = &setup.state else { return false };
-    let runs = state.runs(Some(job.as_str()), None, INTERRUPTED_AMONG).unwrap_or_default();
-    // The newest that it can be: a process that lives long may have had a run that broke down, and have another by now. Our own has no lease yet.
-    let until = holder.since.as_second() + LEASE_CLOCKS.as_secs() as i64;
-    let this = Process::this();
-    let is_ours = |run: &RunRow| run.outcome == RunOutcome::Running && run.process == this;
-    let its_run = runs.iter().find(|run| run.process.pid == holder.pid && run.started_at.as_second() <= until && !is_ours(run));
-    let gone = holder.host == setup.host && its_run.is_some_and(|run| run.outcome == RunOutcome::Interrupted);
-    if gone {
-        let Holder { host, pid, since } = holder;
-        setup
-            .bus
-            .warn(format!("the run of {host} pid {pid} since {} was interrupted: its lease is taken over", since.strftime("%H:%M UTC")));
-    }
-    gone
-}
-
-/// Renews the lease until dropped; returns only when that fails for good.
-async fn keep_lease(setup: &Setup, lease: &mut Lease) -> Error {
-    loop {
-        tokio::time::sleep(LEASE_RENEWAL).await;
-        if let Err(error) = lease.renew(&setup.repository, LEASE).await
-            && !error.kind().retryable()
-        {
-            return error;
-        }
-    }
 }
 
 /// A set that stands.

@@ -19,6 +19,7 @@ pub mod guide;
 pub mod hooks;
 pub mod identity;
 pub mod keys;
+mod lease;
 pub mod limits;
 pub mod look;
 pub mod own_read;
