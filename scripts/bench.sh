@@ -87,6 +87,8 @@ measure() {
   local name=$1 kept=$2 command=$3 bytes=- before=0
   wanted "$name" || return 0
   if [ "$kept" != - ] && [ -e "$kept" ]; then before=$(kept_bytes "$kept"); fi
+  # What one leaves in the page cache would be written at the cost of the next.
+  sync
   if ! /usr/bin/time -o "$work/time" -f '%e\t%U\t%S\t%M' bash -c "set -o pipefail; $command" > "$work/out" 2>&1; then
     say "failed: $name"
     tail -20 "$work/out" >&2
