@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -25,10 +24,13 @@ mod bench;
 mod cli;
 #[path = "support/http_standin.rs"]
 mod http_standin;
+#[path = "support/namespace.rs"]
+mod namespace;
 
 use bench::{Bench, ONE_JOB, around, home, last, no_pages, runs, titles};
 use cli::{Home, Ran};
 use http_standin::Standin;
+use namespace::inside;
 
 /// Puts a notifier before everything else of the configuration.
 fn listen(home: &Home, settings: &str) -> Standin {
@@ -383,28 +385,6 @@ async fn f10_a_task_that_breaks_down_is_noted_and_told_and_the_agent_goes_on() {
     clock.clock.step_seconds(301);
     round(&mut agent).await;
     assert!(!keys(&agent).contains(&"repository".to_owned()), "{:?}", keys(&agent));
-}
-
-/// Set for the inner half of a test that mounts.
-const INSIDE: &str = "DRCTL_TEST_INSIDE";
-
-/// Whether this is the inner half of `test`, in a mount namespace of its own; otherwise runs that half, where one can be made.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-rm"] };
-    let allowed = Command::new("unshare").args(unshare).args(["mount", "-t", "tmpfs", "none", "/mnt"]).output();
-    if !allowed.is_ok_and(|output| output.status.success()) {
-        // Not eprintln: the harness would swallow it.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no mount namespace can be made here");
-        return false;
-    }
-    let exe = std::env::current_exe().unwrap();
-    let ran =
-        Ran::of(Command::new("unshare").args(unshare).arg(exe).args(["--exact", test, "--nocapture"]).env(INSIDE, "1").output().unwrap());
-    assert!(ran.code == 0 && ran.out.contains("1 passed"), "{}", ran.all());
-    false
 }
 
 fn mount(args: &[&str], at: &Path) {

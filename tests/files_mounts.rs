@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod files_support;
+#[path = "support/namespace.rs"]
+mod namespace;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,27 +16,7 @@ use drctl::error::Result;
 use drctl::source::files::{FilesLoader, FilesSettings};
 use drctl::source::load::{Journal, LoadPlan, LoadRequest, Loader};
 use files_support::*;
-
-/// Set for the inner half of a test.
-const INSIDE: &str = "DRCTL_TEST_INSIDE";
-
-/// Whether this is the inner half of `test`; otherwise runs that half.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-rm"] };
-    let allowed = Command::new("unshare").args(unshare).args(["mount", "-t", "tmpfs", "none", "/mnt"]).output();
-    if !allowed.is_ok_and(|o| o.status.success()) {
-        // Not eprintln: the harness would swallow it.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no mount namespace can be made here");
-        return false;
-    }
-    let exe = std::env::current_exe().unwrap();
-    let said = run(Command::new("unshare").args(unshare).arg(exe).args(["--exact", test, "--nocapture"]).env(INSIDE, "1"));
-    assert!(said.contains("1 passed"), "the inner half did not run");
-    false
-}
+use namespace::inside;
 
 fn mount_tmpfs(at: &Path) {
     run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(at));

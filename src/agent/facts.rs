@@ -39,7 +39,6 @@ pub async fn read(setup: &Setup, job: &JobName, groups: &[String], jobs: usize) 
 mod tests {
     use super::*;
     use crate::catalog::testing::{Bed, job};
-    use crate::catalog::{Repository, Trust};
     use crate::error::Kind;
     use crate::model::SetKind;
     use crate::pipeline::seal::Sealing;
@@ -51,9 +50,7 @@ mod tests {
         let bed = Bed::new().await;
         bed.backup(&mut bed.log().await, SetKind::Full).await;
         let store = Arc::new(FaultyStore::new(bed.store.clone()));
-        let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
-        let repository = Repository::open(store.clone(), bed.repository.env().clone(), &trust).await.unwrap();
-        let setup = Setup::new(repository, vec![Sink::new("main", store.clone())], Sealing::None);
+        let setup = Setup::new(bed.through(store.clone()).await, vec![Sink::new("main", store.clone())], Sealing::None);
         store.rule(Operation::Date, "*", When::Always, Fault::Fail(Kind::Denied));
         let facts = read(&setup, &job(), &["main".to_owned()], 1).await.unwrap();
         assert_eq!((facts.log.sets, facts.skew), (1, SignedDuration::ZERO));

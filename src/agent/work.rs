@@ -344,7 +344,6 @@ fn source_report(source: &SourceEntry, manifest: &Manifest, before: Option<&Mani
 mod tests {
     use super::*;
     use crate::catalog::testing::{Bed, job, plain_manifest, source_entry};
-    use crate::catalog::{Repository, Trust};
     use crate::model::artifact::IndexPlace;
     use crate::model::{Encryption, SetKind, Sha256};
     use crate::pipeline::seal::Sealing;
@@ -356,9 +355,7 @@ mod tests {
         let bed = Bed::new().await;
         bed.backup(&mut bed.log().await, SetKind::Full).await;
         let store = Arc::new(FaultyStore::new(bed.store.clone()));
-        let trust = Trust::Known { id: bed.repository.id().into(), root: bed.repository.root().clone() };
-        let repository = Repository::open(store.clone(), bed.repository.env().clone(), &trust).await.unwrap();
-        let setup = Setup::new(repository, vec![Sink::new("main", store.clone())], Sealing::None);
+        let setup = Setup::new(bed.through(store.clone()).await, vec![Sink::new("main", store.clone())], Sealing::None);
         let set = setup.log(&job()).await.unwrap().state().live().next().unwrap().id().clone();
         let manifest = |encryption: Encryption| {
             let mut manifest = plain_manifest();

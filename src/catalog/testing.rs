@@ -10,7 +10,7 @@ use crate::catalog::commit::{Outcome, Run};
 use crate::catalog::env::{Env, HighWater, Pause};
 use crate::catalog::keys::RoleKey;
 use crate::catalog::log::JobLog;
-use crate::catalog::repository::{NewRepository, Repository};
+use crate::catalog::repository::{NewRepository, Repository, Trust};
 use crate::error::{Error, Kind, Result};
 use crate::model::artifact::{Chunker, Consistency};
 use crate::model::manifest::SourceEntry;
@@ -142,6 +142,12 @@ impl Bed {
         let env = Env { clock: clock.clone(), pause: Arc::new(Quick), high_water: Some(mark.clone()), ..Env::default() };
         let NewRepository { repository, root, key } = Repository::init(store.clone(), env, "web-1").await.unwrap();
         Bed { store, clock, mark, repository, root: Arc::new(root), key: RoleKey { number: 1, signer: Arc::new(key) } }
+    }
+
+    /// Its repository, asked through another store: one over its own that fails or counts.
+    pub async fn through(&self, store: Arc<dyn Store>) -> Repository {
+        let trust = Trust::Known { id: self.repository.id().into(), root: self.repository.root().clone() };
+        Repository::open(store, self.repository.env().clone(), &trust).await.unwrap()
     }
 
     pub async fn log(&self) -> JobLog {
