@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn each_limit_says_which_it_was_of_what_and_how_long() {
         let long = 60_000;
         let going = |count: u64| std::iter::once(started("db.shop")).chain((0..count).map(moved));
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn work_within_its_limits_is_left_alone_and_a_signal_is_a_signal() {
         let outer = setup().await;
         let done = within(&limits(50, 50, 50), &outer, async |_| Ok(7)).await.unwrap();
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(within(&limits(50, 50, 50), &setup().await, unknown).await.unwrap_err().kind(), Kind::OutcomeUnknown);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn work_that_does_not_stop_is_dropped() {
         let deaf = |artifact: bool| {
             async move |setup: Setup| {
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(error.kind(), Kind::OutcomeUnknown);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_run_that_a_limit_ended_failed_also_to_those_who_listen() {
         #[derive(Default)]
         struct Heard(Mutex<Vec<u8>>);

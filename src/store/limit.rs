@@ -115,7 +115,7 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use crate::store::whole;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn bytes_take_their_time_both_ways() {
         let store = Arc::new(LimitStore::new(Arc::new(MemoryStore::default()), 1 << 20));
         let began = Instant::now();

@@ -145,7 +145,7 @@ async fn late_log(bed: &Bed) -> JobLog {
     JobLog::open(&repository, &job(), vec![bed.key.clone()]).await.unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rule_8_a_sweep_that_others_outrun_looks_again_before_it_names_a_set() {
     let grace = Duration::from_secs(48 * 3600);
     let outrun = || tokio::time::sleep(Duration::from_millis(50));
