@@ -11,6 +11,9 @@ pub mod record;
 pub mod secret;
 pub mod severity;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use artifact::{Artifact, ArtifactFormat, Codec, Encryption, IndexPlace, Object};
 pub use clock::{Clock, SystemClock, TestClock};
 pub use digest::{PlainDigest, Sha256};

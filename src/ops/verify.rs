@@ -360,7 +360,7 @@ mod tests {
         };
         let pace = Pace { every: Duration::from_millis(5), grace: Duration::from_millis(5) };
         let held = while_renewing(&setup, &mut log, &mut holds, pace, reading);
-        let done = tokio::time::timeout(Duration::from_secs(20), held).await;
+        let done = tokio::time::timeout(Duration::from_secs(120), held).await;
         assert_eq!(done.expect("the read waits for the renewal"), "read to its end");
         // The broken renewal is no obstacle to what follows.
         store.clear();

@@ -99,6 +99,7 @@ impl FrameDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::testing::{alone, passes};
 
     const CODECS: [Codec; 3] = [Codec::Zstd { level: 1 }, Codec::Gzip { level: 6 }, Codec::None];
 
@@ -132,9 +133,16 @@ mod tests {
         }
     }
 
-    /// Frames as an attacker writes them, by RFC 8878: a window of 2 GiB or more must not make us reserve it, nor a content size.
+    /// What the other tests of this process reserve must not be counted.
     #[test]
     fn f82_a_huge_window_or_content_size_takes_no_memory() {
+        passes(&mut alone("pipeline::codec::tests::helper_of_f82_huge_window"));
+    }
+
+    /// Frames as an attacker writes them, by RFC 8878: a window of 2 GiB or more must not make us reserve it, nor a content size.
+    #[test]
+    #[ignore = "a part of f82_a_huge_window_or_content_size_takes_no_memory, which runs it in a process of its own"]
+    fn helper_of_f82_huge_window() {
         const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
         // The last block, raw, of 5 bytes: (5 << 3) | (0 << 1) | 1.
         const BLOCK: [u8; 8] = [0x29, 0, 0, b'h', b'e', b'l', b'l', b'o'];

@@ -214,10 +214,10 @@ mod tests {
         }
         let way = Way::open(Arc::new(By("echo secret; cat")), "db", 5432).await.unwrap();
         let (ip, port) = way.address();
-        let script = format!("exec 3<>/dev/tcp/{ip}/{port}; cat <&3");
+        let script = format!("exec 3<>/dev/tcp/{ip}/{port}; head -n 1 <&3");
         let as_user = move |user: &str| {
             let output = Std::new("setpriv")
-                .args(["--reuid", user, "--regid", user, "--clear-groups", "timeout", "2", "bash", "-c", &script])
+                .args(["--reuid", user, "--regid", user, "--clear-groups", "timeout", "60", "bash", "-c", &script])
                 .stdin(Stdio::null())
                 .output();
             String::from_utf8(output.unwrap().stdout).unwrap()

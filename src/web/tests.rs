@@ -80,7 +80,7 @@ impl Served {
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut got = Vec::new();
         // A server that does not hang up fails its test instead of stopping all of them.
-        tokio::time::timeout(std::time::Duration::from_secs(8), stream.read_to_end(&mut got)).await.ok()?.ok();
+        tokio::time::timeout(std::time::Duration::from_secs(60), stream.read_to_end(&mut got)).await.ok()?.ok();
         let text = String::from_utf8(got).unwrap();
         let (head, body) = text.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1)?.parse().ok()?;

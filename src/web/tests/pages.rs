@@ -115,14 +115,17 @@ async fn an_address_that_is_taken_is_named() {
 
 #[tokio::test]
 async fn the_server_stops_when_it_is_told_to() {
-    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    // No other test takes a port of this address as soon as it is free.
+    let listener = listen("127.0.0.87:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let cancel = CancellationToken::new();
-    let web = Web::new(Arc::new(|| Arc::new(testing::full())), None);
+    // It does not wait until the idle one is let go of.
+    let limits = Limits { send_within: std::time::Duration::from_secs(600), ..Limits::default() };
+    let web = Web::new(Arc::new(|| Arc::new(testing::full())), None).limits(limits);
     let server = tokio::spawn(serve(listener, web, cancel.clone()));
     let idle = TcpStream::connect(address).await.unwrap();
     cancel.cancel();
-    tokio::time::timeout(std::time::Duration::from_secs(4), server).await.unwrap().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), server).await.unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err());
     drop(idle);
 }
