@@ -10,6 +10,7 @@ mod shop;
 #[path = "support/postgres.rs"]
 mod support;
 
+use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -53,8 +54,8 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
-/// A set of `codec`, opened with nothing but its own text.
-fn opens_by_its_own_lines(codec: &str, encrypted: bool) {
+/// A set of `codec`, with an artifact of several objects if `large`, opened with nothing but its own text.
+fn opens_by_its_own_lines(codec: &str, encrypted: bool, large: bool) {
     let shop = Shop::new();
     let role = format!("{}_owner", shop.database);
     shop.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; ALTER TABLE orders OWNER TO {role}; GRANT SELECT ON customers TO {role}"));
@@ -71,6 +72,11 @@ fn opens_by_its_own_lines(codec: &str, encrypted: bool) {
         config.replace_range(recipients..end, "");
     }
     shop.home.write("drctl.yaml", &config);
+    if large {
+        // Random bytes, which do not get smaller: the artifact becomes two objects.
+        let mut noise = std::fs::File::open("/dev/urandom").unwrap().take(70 << 20);
+        std::io::copy(&mut noise, &mut std::fs::File::create(shop.home.path("uploads/large.bin")).unwrap()).unwrap();
+    }
     let set = shop.backup();
     // A proof names the set too; the lines must find the commit.
     shop.home.ok(&["verify"]);
@@ -91,6 +97,8 @@ fn opens_by_its_own_lines(codec: &str, encrypted: bool) {
         let recipient = String::from_utf8(printed.stdout).unwrap();
         assert!(guide.contains(&format!("must print {}", recipient.trim())), "{guide}");
     }
+    let second = if encrypted { "uploads.tree.tar.zst.age.002" } else { "uploads.tree.tar.002" };
+    assert_eq!(folder.join(second).exists(), large, "{guide}");
     let shown = guide.clone();
     let before: Vec<(String, Vec<u8>)> = contents(&folder);
 
@@ -137,23 +145,23 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_zstd_set_opens_by_its_own_lines() {
-    opens_by_its_own_lines("zstd", true);
+    opens_by_its_own_lines("zstd", true, true);
 }
 
 #[test]
 fn a_gzip_set_opens_by_its_own_lines() {
-    opens_by_its_own_lines("gzip", true);
+    opens_by_its_own_lines("gzip", true, false);
 }
 
 #[test]
 fn a_set_that_is_not_compressed_opens_by_its_own_lines() {
-    opens_by_its_own_lines("none", true);
+    opens_by_its_own_lines("none", true, false);
 }
 
 /// Neither compressed nor sealed: the stored files have the plain names, and `cat X > X` would empty them.
 #[test]
 fn a_plain_set_opens_by_its_own_lines_and_is_not_harmed_by_them() {
-    opens_by_its_own_lines("none", false);
+    opens_by_its_own_lines("none", false, true);
 }
 
 /// What the recovery file says of life without drctl: the lines below, age, the passphrase.

@@ -17,6 +17,17 @@ use crate::store::{Body, BodySender, DynStore, Piece};
 /// Largest object: 900 equal parts of 8 MiB, which fits the part limits of every S3 look-alike (DESIGN §4).
 pub const OBJECT_BYTES: u64 = 900 * (8 << 20);
 
+/// Largest first object, eight parts. Each further one may be twice as large as the one before it, up to [`OBJECT_BYTES`]: a store puts an object
+/// together while the next is on its way, and what it has to put together when the stream has ended is at most half of it. Some stores copy
+/// every part for that (versitygw on a filesystem without shared blocks needs a second for 300 MB), and all of it would be waited for.
+const FIRST_OBJECT_BYTES: u64 = 8 * (8 << 20);
+
+/// Largest size of the object with this number, counted from 0, where none may be larger than `most`.
+fn object_limit(number: usize, most: u64) -> u64 {
+    let doublings = u32::try_from(number).unwrap_or(u32::MAX).min(OBJECT_BYTES.ilog2());
+    FIRST_OBJECT_BYTES.saturating_mul(1 << doublings).min(most)
+}
+
 /// Bytes handed to the stores at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -119,6 +130,8 @@ pub struct ObjectSplitter {
     stored: Arc<AtomicU64>,
     piece: BytesMut,
     open: Option<Open>,
+    /// The object before it, whole, which the stores are making visible and durable meanwhile.
+    ending: Option<Ending>,
     done: Vec<Object>,
     /// Told here why a store stopped: the write error that follows from it passes the seal, which knows only `io::Error`.
     first: Arc<FirstError>,
@@ -127,10 +140,18 @@ pub struct ObjectSplitter {
 /// The object being written.
 struct Open {
     file: String,
+    /// Bytes at which it is full.
+    limit: u64,
     hasher: Hasher,
     crc: Crc64Nvme,
     bytes: u64,
     uploads: Vec<Upload>,
+}
+
+/// An object of which every store has all bytes.
+struct Ending {
+    object: Object,
+    puts: Vec<(usize, JoinHandle<Result<()>>)>,
 }
 
 /// The object on its way into one store.
@@ -142,7 +163,7 @@ struct Upload {
 }
 
 impl ObjectSplitter {
-    /// The first object is called `file`, further ones `file.002`, `file.003` …; none is larger than `limit`.
+    /// The first object is called `file`, further ones `file.002`, `file.003` …; they grow, and none is larger than `limit`.
     /// To be used from a thread that is not one of the runtime's workers.
     pub(super) fn new(target: &Target, file: &str, limit: u64) -> Self {
         ObjectSplitter {
@@ -155,14 +176,15 @@ impl ObjectSplitter {
             stored: target.stored.clone(),
             piece: BytesMut::with_capacity(PIECE_BYTES),
             open: None,
+            ending: None,
             done: Vec::new(),
             first: target.first.clone(),
         }
     }
 
     fn begin(&mut self) -> Open {
-        let number = self.done.len() + 1;
-        let file = if number == 1 { self.file.clone() } else { format!("{}.{number:03}", self.file) };
+        let before = self.done.len() + usize::from(self.ending.is_some());
+        let file = if before == 0 { self.file.clone() } else { format!("{}.{:03}", self.file, before + 1) };
         let key = format!("{}{file}", self.prefix);
         let mut uploads = Vec::new();
         for (at, sink) in self.sinks.iter().enumerate().filter(|(_, sink)| sink.given_up().is_none()) {
@@ -173,17 +195,21 @@ impl ObjectSplitter {
             let put = self.runtime.spawn(async move { store.put(&key, body).await });
             uploads.push(Upload { at, body: sender, put });
         }
-        Open { file, hasher: Sha256::hasher(), crc: Crc64Nvme::default(), bytes: 0, uploads }
+        Open { file, limit: object_limit(before, self.limit), hasher: Sha256::hasher(), crc: Crc64Nvme::default(), bytes: 0, uploads }
     }
 
     /// Hands the collected piece over, ending the object when it is full.
     fn hand_over(&mut self) -> Result<()> {
+        if self.ending.as_ref().is_some_and(|ending| ending.puts.iter().all(|(_, put)| put.is_finished())) {
+            // What went wrong with it is told now, not when the next one is full.
+            self.settle()?;
+        }
         while !self.piece.is_empty() {
             let mut open = match self.open.take() {
                 Some(open) => open,
                 None => self.begin(),
             };
-            let room = self.limit - open.bytes;
+            let room = open.limit - open.bytes;
             let take = (self.piece.len() as u64).min(room) as usize;
             let piece = self.piece.split_to(take).freeze();
             open.hasher.update(&piece);
@@ -192,7 +218,7 @@ impl ObjectSplitter {
             self.stored.fetch_add(piece.len() as u64, Ordering::Relaxed);
             self.send(&mut open, Piece::Data(piece))?;
             fail::fail_point!("split::piece");
-            if open.bytes == self.limit {
+            if open.bytes == open.limit {
                 self.complete(open)?;
             } else {
                 self.open = Some(open);
@@ -240,23 +266,32 @@ impl ObjectSplitter {
         }
     }
 
+    /// Tells the stores that the object is whole. They end it while the next one is on its way; the one before must have been ended by now.
     fn complete(&mut self, mut open: Open) -> Result<()> {
         let sha256 = open.hasher.clone().finish();
         let end = Piece::End { bytes: open.bytes, sha256, crc64_nvme: Some(open.crc.finish()) };
         self.send(&mut open, end)?;
+        let before = self.settle();
+        let puts = open.uploads.into_iter().map(|upload| (upload.at, upload.put)).collect();
+        self.ending = Some(Ending { object: Object { file: open.file, stored_bytes: open.bytes, stored_sha256: sha256 }, puts });
+        before
+    }
+
+    /// Waits until the object that is being ended, if any, is visible and durable in every store.
+    fn settle(&mut self) -> Result<()> {
+        let Some(Ending { object, puts }) = self.ending.take() else { return Ok(()) };
         // Every store is waited for, also when one failed: nobody may clean up below a put that still runs.
         let mut outcome = Ok(());
-        for Upload { at, put, .. } in open.uploads {
+        for (at, put) in puts {
             let sink = &self.sinks[at];
             let ended = match self.runtime.block_on(put) {
-                Ok(ended) => ended.context(|| format!("store {} in '{}'", open.file, sink.name)),
-                Err(e) => Err(Error::failed(format!("storing {} in '{}' broke down", open.file, sink.name)).because(e)),
+                Ok(ended) => ended.context(|| format!("store {} in '{}'", object.file, sink.name)),
+                Err(e) => Err(Error::failed(format!("storing {} in '{}' broke down", object.file, sink.name)).because(e)),
             };
             outcome = outcome.and(ended.or_else(|error| sink.give_up(error)));
         }
-        outcome?;
-        self.done.push(Object { file: open.file, stored_bytes: open.bytes, stored_sha256: sha256 });
-        Ok(())
+        self.done.push(object);
+        outcome
     }
 
     /// Ends the last object; returns them all once every store has them durably.
@@ -264,10 +299,11 @@ impl ObjectSplitter {
         self.hand_over()?;
         if let Some(open) = self.open.take() {
             self.complete(open)?;
-        } else if self.done.is_empty() {
+        } else if self.done.is_empty() && self.ending.is_none() {
             let open = self.begin();
             self.complete(open)?;
         }
+        self.settle()?;
         Ok(std::mem::take(&mut self.done))
     }
 }
@@ -277,6 +313,7 @@ impl Drop for ObjectSplitter {
         if let Some(mut open) = self.open.take() {
             self.abort(&mut open);
         }
+        let _ = self.settle();
     }
 }
 
@@ -320,20 +357,115 @@ mod tests {
     use crate::store::faulty::{Fault, FaultyStore, Operation, When};
     use crate::store::memory::MemoryStore;
 
+    fn target(sinks: Vec<Sink>) -> Target {
+        let (created, stored, first) = (Created::default(), Arc::default(), Arc::default());
+        Target { sinks, runtime: Handle::current(), created, prefix: "jobs/j/sets/x/".into(), stored, first }
+    }
+
+    #[test]
+    fn objects_grow_by_whole_parts_up_to_the_largest() {
+        const PART: u64 = 8 << 20;
+        let parts: Vec<u64> = (0..9).map(|number| object_limit(number, OBJECT_BYTES) / PART).collect();
+        assert_eq!(parts, [8, 16, 32, 64, 128, 256, 512, 900, 900]);
+        assert!((0..9).chain([1000, usize::MAX]).all(|number| object_limit(number, OBJECT_BYTES) % PART == 0));
+        assert_eq!(object_limit(usize::MAX, OBJECT_BYTES), OBJECT_BYTES);
+        assert_eq!([object_limit(0, 1000), object_limit(1, 1000), object_limit(usize::MAX, 1000)], [1000; 3], "tests ask for less");
+        // What is left to put together at the end.
+        let mut before = 0;
+        for number in 0..7 {
+            let limit = object_limit(number, OBJECT_BYTES);
+            assert!(limit <= before + FIRST_OBJECT_BYTES, "at most half of all, but for what is less than two first ones");
+            before += limit;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_next_object_goes_on_its_way_while_one_is_being_ended() {
+        let slow = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+        slow.rule(Operation::Put, "*/a", When::Always, Fault::AnswerLate(Duration::from_secs(3600)));
+        let target = target(vec![Sink::new("slow", slow.clone())]);
+        let written = tokio::task::spawn_blocking(move || {
+            let mut splitter = ObjectSplitter::new(&target, "a", PIECE_BYTES as u64 * 3 / 2);
+            for _ in 0..2 {
+                splitter.write_all(&[7; PIECE_BYTES]).unwrap();
+            }
+            assert_eq!(splitter.open.as_ref().map(|open| (open.file.as_str(), open.bytes)), Some(("a.002", 1 << 19)));
+            splitter.ending.as_ref().unwrap().puts[0].1.abort();
+        });
+        tokio::time::timeout(Duration::from_secs(60), written).await.expect("the first one is waited for").unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_third_object_is_begun_before_the_first_is_ended() {
+        const LATE: Duration = Duration::from_millis(700);
+        let slow = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+        slow.rule(Operation::Put, "*/a", When::Always, Fault::AnswerLate(LATE));
+        let target = target(vec![Sink::new("slow", slow.clone())]);
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut splitter = ObjectSplitter::new(&target, "a", PIECE_BYTES as u64);
+            let since = std::time::Instant::now();
+            for _ in 0..2 {
+                splitter.write_all(&[7; PIECE_BYTES]).unwrap();
+            }
+            let waited = since.elapsed();
+            splitter.write_all(b"the rest").unwrap();
+            (splitter.finish().unwrap(), waited)
+        });
+        let (objects, waited) = ended.await.unwrap();
+        assert!(waited >= LATE, "{waited:?}");
+        let of = |object: &Object| (object.file.clone(), object.stored_bytes);
+        let expected = [("a", 1 << 20), ("a.002", 1 << 20), ("a.003", 8)].map(|(file, bytes)| (file.to_owned(), bytes));
+        assert_eq!(objects.iter().map(of).collect::<Vec<_>>(), expected);
+        assert_eq!(slow.calls().iter().filter(|(operation, _)| *operation == Operation::Put).count(), 3);
+    }
+
+    /// What a store says of the end of an object is heard while the next one is under way, and nothing runs on behind the error.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_object_that_cannot_be_ended_stops_the_stream() {
+        let bad = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+        bad.rule(Operation::Put, "*/a", When::Always, Fault::LoseAnswer(Kind::Full));
+        let target = target(vec![Sink::new("bad", bad.clone())]);
+        let first = target.first.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut splitter = ObjectSplitter::new(&target, "a", 64 * PIECE_BYTES as u64);
+            let mut written = 0;
+            while splitter.write_all(&[7; PIECE_BYTES]).is_ok() {
+                written += 1;
+                if written >= 64 {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+            written
+        });
+        let written = tokio::time::timeout(Duration::from_secs(60), written).await.expect("the stream goes on").unwrap();
+        assert!((64..128).contains(&written), "told before the second one is full: {written}");
+        let error = first.take().unwrap();
+        assert!(error.kind() == Kind::Full && error.to_string().starts_with("store a in 'bad'"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_object_that_is_being_ended_is_waited_for_when_the_stream_breaks_off() {
+        let kept = Arc::new(MemoryStore::default());
+        let slow = FaultyStore::new(kept.clone());
+        slow.rule(Operation::Put, "*/a", When::Always, Fault::Stall(Duration::from_millis(500)));
+        let target = target(vec![Sink::new("slow", Arc::new(slow))]);
+        let dropped = tokio::task::spawn_blocking(move || {
+            let mut splitter = ObjectSplitter::new(&target, "a", PIECE_BYTES as u64);
+            splitter.write_all(&[7; PIECE_BYTES]).unwrap();
+            splitter.write_all(b"more").unwrap();
+        });
+        dropped.await.unwrap();
+        let keys = crate::store::whole::list_all(kept.as_ref(), "").await.unwrap();
+        assert_eq!(keys.len(), 1, "it stands, so that who cleans up finds it, and nothing else does: {keys:?}");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn when_one_store_fails_the_others_are_still_waited_for() {
         let kept = Arc::new(MemoryStore::default());
         let (bad, slow) = (FaultyStore::new(Arc::new(MemoryStore::default())), FaultyStore::new(kept.clone()));
         bad.rule(Operation::Put, "*", When::Always, Fault::LoseAnswer(Kind::Full));
         slow.rule(Operation::Put, "*", When::Always, Fault::Stall(Duration::from_millis(300)));
-        let target = Target {
-            sinks: vec![Sink::new("bad", Arc::new(bad)), Sink::new("slow", Arc::new(slow))],
-            runtime: Handle::current(),
-            created: Created::default(),
-            prefix: "jobs/j/sets/x/".into(),
-            stored: Arc::default(),
-            first: Arc::default(),
-        };
+        let target = target(vec![Sink::new("bad", Arc::new(bad)), Sink::new("slow", Arc::new(slow))]);
         let ended = tokio::task::spawn_blocking(move || {
             let mut splitter = ObjectSplitter::new(&target, "a", OBJECT_BYTES);
             splitter.write_all(b"some bytes").unwrap();

@@ -1,4 +1,4 @@
-//! Buffers for parts, used again and again: a fixed number of them is all the memory that an upload takes.
+//! Buffers for parts, used again and again: a fixed number of them is all the memory that a store's uploads take.
 //!
 //! Without them each part is a fresh allocation, freed by another thread than the one that made it: the allocator keeps such memory, and 32 MiB
 //! of parts become more than a hundred (measured).
@@ -10,21 +10,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 
-/// Buffers that nobody uses just now; those of all uploads of a store lie here.
-pub type Shelf = Arc<Mutex<Vec<Vec<u8>>>>;
-
-/// A bounded set of buffers.
+/// A bounded set of buffers, shared by all uploads of a store. An object that is being ended and the one behind it overlap: with a set for each,
+/// memory would be that of two. None waits for ever: the earlier one needs no more when the later one asks, and a run writes one artifact at a time.
 #[derive(Clone)]
 pub struct Buffers {
-    free: Shelf,
+    /// Those that nobody uses just now.
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
     permits: Arc<Semaphore>,
     bytes: usize,
 }
 
 impl Buffers {
-    /// At most `count` buffers of `bytes` each, from the shelf as long as it has some; none is made before it is needed.
-    pub fn new(free: Shelf, count: usize, bytes: usize) -> Buffers {
-        Buffers { free, permits: Arc::new(Semaphore::new(count)), bytes }
+    /// At most `count` buffers of `bytes` each; none is made before it is needed.
+    pub fn new(count: usize, bytes: usize) -> Buffers {
+        Buffers { free: Arc::default(), permits: Arc::new(Semaphore::new(count)), bytes }
     }
 
     /// An empty buffer; waits until one is free.
@@ -84,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_so_many_and_each_used_again() {
-        let buffers = Buffers::new(Shelf::default(), 2, 10);
+        let buffers = Buffers::new(2, 10);
         let (mut one, two) = (buffers.take().await.unwrap(), buffers.take().await.unwrap());
         one.push(b"abcd");
         assert_eq!(one.room(), 6);

@@ -9,7 +9,7 @@
 //! sweep  what dead uploads left                                                     sweep
 //! ```
 //! It retries by itself and is not to be wrapped in a [`crate::store::retry::RetryStore`]. Memory: [`Settings::parts_at_once`] parts of 8 MiB on
-//! their way and one being filled, for each object that is being written.
+//! their way and one being filled, for all objects that are being written.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ struct Inner {
     profile: provider::Profile,
     safe_line: bool,
     pace: Arc<steps::Pace>,
-    shelf: buffers::Shelf,
+    buffers: buffers::Buffers,
 }
 
 impl S3Store {
@@ -107,7 +107,7 @@ impl S3Store {
             place: place.clone(),
             short: place.short(),
             pace: Arc::new(steps::Pace::new(settings.parts_at_once.max(1))),
-            shelf: buffers::Shelf::default(),
+            buffers: buffers::Buffers::new(settings.parts_at_once.max(1) + 1, PART_BYTES),
             settings,
             client: ready.client,
             keys: ready.keys,

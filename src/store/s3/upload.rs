@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
 use crate::model::digest::Hasher;
 use crate::store::s3::Inner;
-use crate::store::s3::buffers::{Buffer, Buffers};
+use crate::store::s3::buffers::Buffer;
 use crate::store::s3::checksum::{Algorithm, Checksum, Whole};
 use crate::store::s3::fail::{Class, Doing, Failure, failure};
 use crate::store::s3::steps::Unheard;
@@ -84,12 +84,11 @@ impl Inner {
         let mut seen = 0u64;
         let mut small = BytesMut::new();
         let mut part: Option<Buffer> = None;
-        let buffers = Buffers::new(self.shelf.clone(), self.settings.parts_at_once.max(1) + 1, PART_BYTES);
         let next = loop {
             match body.next().await? {
                 Piece::Data(bytes) => {
                     if part.is_none() && small.len() + bytes.len() > SMALL_BYTES {
-                        let mut first = buffers.take().await?;
+                        let mut first = self.buffer(key).await?;
                         first.push(&std::mem::take(&mut small));
                         part = Some(first);
                     }
@@ -113,14 +112,14 @@ impl Inner {
                 }
             }
         };
-        let mut upload = Upload::begin(self, key, buffers).await?;
+        let mut upload = Upload::begin(self, key).await?;
         let sent = upload.stream(&mut body, Filling { content, seen, part }, next).await;
         upload.end(sent).await
     }
 
     /// A small object by a multipart upload of one part, as only the probe wants it.
     pub async fn put_by_parts(self: &Arc<Self>, key: &str, bytes: Bytes) -> Result<()> {
-        let mut upload = Upload::begin(self, key, Buffers::new(self.shelf.clone(), 1, PART_BYTES)).await?;
+        let mut upload = Upload::begin(self, key).await?;
         let (length, sha256) = (bytes.len() as u64, Sha256::of(&bytes));
         let sent = match upload.send(bytes).await {
             Ok(()) => upload.one_sent().await,
@@ -128,6 +127,16 @@ impl Inner {
         };
         let expected = Expected { bytes: length, sha256, checksum: upload.whole.multipart() };
         upload.end(sent.map(|()| expected)).await
+    }
+
+    /// A buffer for the next part of `key`: one is free as soon as a part on its way is stored. Only waiting ends with the signal to stop: what
+    /// is small goes on.
+    async fn buffer(&self, key: &str) -> Result<Buffer> {
+        tokio::select! {
+            biased;
+            buffer = self.buffers.take() => buffer,
+            () = self.settings.cancel.cancelled() => Err(interrupted(key)),
+        }
     }
 
     /// The whole object in one request.
@@ -254,7 +263,6 @@ fn interrupted(key: &str) -> Error {
 struct Upload {
     store: Arc<Inner>,
     open: OpenUpload,
-    buffers: Buffers,
     key: String,
     whole: Whole,
     sending: JoinSet<Result<CompletedPart, Failure>>,
@@ -263,7 +271,7 @@ struct Upload {
 }
 
 impl Upload {
-    async fn begin(store: &Arc<Inner>, key: &str, buffers: Buffers) -> Result<Upload> {
+    async fn begin(store: &Arc<Inner>, key: &str) -> Result<Upload> {
         let doing = Doing { verb: "begin to store", object: key, place: &store.short, permission: "s3:PutObject" };
         let step = || async {
             let mut request = store.client.create_multipart_upload().bucket(&store.place.bucket).key(store.full(key));
@@ -285,7 +293,6 @@ impl Upload {
         Ok(Upload {
             open: OpenUpload::new(store, key, id),
             store: store.clone(),
-            buffers,
             key: key.to_owned(),
             whole: Whole::new(store.profile.checksum),
             sending: JoinSet::new(),
@@ -334,7 +341,7 @@ impl Upload {
         loop {
             let mut part = match filling.part.take() {
                 Some(part) => part,
-                None => self.buffer().await?,
+                None => self.store.buffer(&self.key).await?,
             };
             let room = part.room();
             if bytes.len() <= room {
@@ -362,15 +369,6 @@ impl Upload {
         let (store, key, id) = (self.store.clone(), self.key.clone(), self.open.id().to_owned());
         self.sending.spawn(async move { store.send_part(&key, &id, number, bytes, checksum).await });
         Ok(())
-    }
-
-    /// A buffer for the next part: one is free as soon as a part on its way is stored.
-    async fn buffer(&self) -> Result<Buffer> {
-        tokio::select! {
-            biased;
-            () = self.store.settings.cancel.cancelled() => Err(interrupted(&self.key)),
-            buffer = self.buffers.take() => buffer,
-        }
     }
 
     /// Waits for the next part to be stored, or for the signal to stop.
