@@ -134,9 +134,9 @@ async fn f60_a_broken_file_is_refused_and_the_old_configuration_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f61_a_run_under_way_keeps_its_configuration_and_a_removed_source_its_sets() {
-    let jobs =
-        ONE_JOB.replace("run: [cat, data] } }", "run: [sh, -c, \"sleep 2; cat data\"] } }, { command: { name: more, run: [cat, data] } }");
-    let home = home(&jobs);
+    let held = "run: [sh, -c, \"while [ -e hold ]; do sleep 0.05; done; cat data\"] } }, { command: { name: more, run: [cat, data] } }";
+    let home = home(&ONE_JOB.replace("run: [cat, data] } }", held));
+    home.write("hold", "");
     let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
     bench.clock.step_seconds(61);
     bench.agent.tick().await;
@@ -146,6 +146,7 @@ async fn f61_a_run_under_way_keeps_its_configuration_and_a_removed_source_its_se
     bench.clock.step_seconds(10);
     bench.agent.tick().await;
     assert_eq!((bench.agent.config().jobs[0].sources.len(), bench.agent.busy()), (1, 1), "the new one is in use, and the run goes on");
+    std::fs::remove_file(home.path("hold")).unwrap();
     bench.agent.settle().await;
     let show = home.json(&["show", &home.newest()]);
     let sources: Vec<&str> = show["result"]["sources"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
@@ -231,12 +232,18 @@ async fn a_scheduled_prune_deletes_what_retention_gives_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_lets_work_finish_and_then_aborts_it() {
-    for (sleep, expected) in [(1, RunOutcome::Finished(0)), (60, RunOutcome::Finished(130))] {
-        let home = home(&ONE_JOB.replace("run: [cat, data]", &format!("run: [sh, -c, \"sleep {sleep}; cat data\"]")));
+    for (sleep, within, expected) in [(1, "60s", RunOutcome::Finished(0)), (600, "3s", RunOutcome::Finished(130))] {
+        let home = home(&ONE_JOB.replace("run: [cat, data]", &format!("run: [sh, -c, \"touch began; sleep {sleep}; cat data\"]")));
+        let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+        home.write("drctl.yaml", &text.replacen("stop_within: 3s", &format!("stop_within: {within}"), 1));
         let mut bench = Bench::start(&home, "2027-01-01T01:59:00Z").await;
         bench.clock.step_seconds(61);
         bench.agent.tick().await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let ticked = std::time::Instant::now();
+        while !home.path("began").exists() {
+            assert!(ticked.elapsed() < Duration::from_secs(60), "the run does not begin: {:?}", runs(&home));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         bench.agent.stop().await;
         assert_eq!(runs(&home)[0].1, expected);
         assert_eq!(home.sets().len(), usize::from(sleep == 1));
@@ -334,7 +341,7 @@ async fn the_pages_show_what_the_agent_knows() {
     };
     let begun = std::time::Instant::now();
     while listens().await {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it still listens");
+        assert!(begun.elapsed() < Duration::from_secs(60), "it still listens");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -141,7 +141,7 @@ async fn f8_a_cancelled_run_leaves_no_record_no_object_and_gives_the_lease_back(
     };
     let options = all();
     let both = async { tokio::join!(backup(&world.setup, &job, &options), stop) };
-    let (result, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("the run does not end");
+    let (result, ()) = tokio::time::timeout(Duration::from_secs(120), both).await.expect("the run does not end");
     assert_eq!(result.unwrap_err().kind(), Kind::Interrupted);
     let world = World { setup: drctl::ops::Setup { cancel: Default::default(), ..world.setup }, ..world };
     assert_untouched(&world, &good, 1).await;
@@ -262,7 +262,7 @@ async fn f12_a_store_that_fails_while_the_source_is_silent_ends_the_run() {
     world.store.rule(Operation::Put, "*/sets/*", When::Always, Fault::FailAfterBytes(1_000_000, Kind::Full));
     let job = world.job([Arc::new(Scripted::new("s", [Act::HangAfter(9_000_000)]))]);
     let options = all();
-    let ended = tokio::time::timeout(Duration::from_secs(20), backup(&world.setup, &job, &options)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(120), backup(&world.setup, &job, &options)).await;
     assert_eq!(ended.expect("the run hangs").unwrap_err().kind(), Kind::Full);
     world.store.clear();
     assert_untouched(&world, &good, 1).await;

@@ -9,9 +9,11 @@ mod shop;
 #[path = "support/postgres.rs"]
 mod support;
 
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use cli::{Home, Ran};
@@ -82,30 +84,51 @@ fn f26_f27_f28_f31_a_dump_tool_that_fails_or_lies_makes_no_set() {
 fn until(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what} never came");
+        assert!(begun.elapsed() < Duration::from_secs(120), "{what} never came");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A port that leads each new connection to the server that `to` names by then: nobody finds it closed while one takes the other's place.
+fn crossing(to: &Arc<AtomicU16>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, to) = (listener.local_addr().unwrap().port(), to.clone());
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let Ok(far) = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))) else { continue };
+            for (mut from, mut into) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut into);
+                    let _ = (from.shutdown(Shutdown::Both), into.shutdown(Shutdown::Both));
+                });
+            }
+        }
+    });
+    port
 }
 
 /// In mid-dump the server dies and another one answers at its place before the retry: nothing of either is taken for the other.
 #[test]
 fn f40_another_server_at_the_port_voids_the_artifact_and_both_are_named() {
     let shop = Shop::on(Arc::new(Server::start()));
-    let mut other = Server::start();
+    let other = Server::start();
+    let to = Arc::new(AtomicU16::new(shop.server.port));
+    let jobs = shop.jobs().replace(&format!("port: {},", shop.server.port), &format!("port: {},", crossing(&to)));
+    shop.set_jobs(&jobs);
     other.sql("postgres", &format!("CREATE DATABASE {}", shop.database));
     other.sql(&shop.database, "CREATE TABLE orders AS SELECT 1 AS wrong");
     let good = shop.backup();
     let (one, two) = (shop.server.identifier(), other.identifier());
     let before = stored(&shop.home);
-    let mut locking = shop.server.sql_in_background(&shop.database, "BEGIN; LOCK TABLE orders; SELECT pg_sleep(60)");
+    let mut locking = shop.server.sql_in_background(&shop.database, "BEGIN; LOCK TABLE orders; SELECT pg_sleep(600)");
     until("the lock", || {
         shop.sql("SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock'") == "1"
     });
     let mut command = shop.home.command(&["backup", "now", "--source", "postgres"]);
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     until("pg_dump at the lock", || shop.sql("SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND NOT granted") != "0");
+    to.store(other.port, Ordering::SeqCst);
     shop.server.crash();
-    other.take_place_at(shop.server.port);
     let ran = Ran::of(running.wait_with_output().unwrap());
     locking.wait().unwrap();
     assert_eq!(ran.code, 3, "the globals were dumped before: {}", ran.all());
@@ -148,7 +171,7 @@ fn f67_databases_of_any_name_go_through_the_store_and_come_back() {
     }
     home.ok(&["restore", "--finish", "--yes"]);
     for name in names {
-        server.sql("postgres", &format!("DROP DATABASE \"{}\"", name.replace('"', "\"\"")));
+        server.sql("postgres", &format!("DROP DATABASE \"{}\" WITH (FORCE)", name.replace('"', "\"\"")));
     }
 }
 
@@ -162,7 +185,7 @@ fn f68_a_file_that_may_not_be_read_makes_the_set_partial_with_exit_3() {
     let home = Home::new();
     home.write("data/a.txt", "a");
     home.init("jobs:\n  - job: shop\n    sources:\n      - files: { paths: [data] }\n");
-    std::fs::copy(env!("CARGO_BIN_EXE_drctl"), home.path("drctl")).unwrap();
+    cli::copy_program(&home.path("drctl"));
     let all = home.path("").parent().unwrap().to_owned();
     assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(&all).status().unwrap().success());
     let run = |args: &[&str]| {

@@ -12,7 +12,7 @@ mod support;
 use std::process::Command;
 
 use cli::{Home, Ran};
-use shop::{ENV_CANARY, Shop, today};
+use shop::{ENV_CANARY, Shop, day_of};
 use support::PASSWORD;
 
 /// The restore's id, from the line that tells how to undo it.
@@ -45,7 +45,7 @@ fn lost_data_comes_back_by_date_can_be_undone_and_finished() {
     shop.damage();
     let lost = shop.picture();
     assert_ne!(lost, whole);
-    let date = today();
+    let date = day_of(&set);
 
     // No terminal and no --yes: the plan, the line to type, exit 4, nothing changed.
     let asked = shop.run(&["restore", "--date", &date]);
@@ -111,8 +111,13 @@ fn other_places_only_some_sources_and_in_place() {
     // The environment is laid aside, no value is printed.
     let aside = shop.home.ok(&["restore", &set, "--source", "environment", "--source", "compose", "--yes"]);
     assert!(!aside.all().contains(ENV_CANARY) && aside.all().contains("cp "), "{}", aside.all());
-    let folder = format!("drctl-restore-{}", today());
-    let laid = shop.home.files(&folder);
+    let made = std::fs::read_dir(shop.home.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let made: Vec<String> = made.filter(|name| name.starts_with("drctl-restore-")).collect();
+    let [folder] = made.as_slice() else { panic!("{made:?}") };
+    let day = folder.trim_start_matches("drctl-restore-");
+    // Of when it was read, which may be behind the midnight that the run began before.
+    assert!(day.len() == 8 && *day >= *day_of(&set), "{folder}");
+    let laid = shop.home.files(folder);
     assert_eq!(laid.len(), 2, "{laid:?}");
     assert!(laid.iter().any(|f| shop.file(&format!("{folder}/{f}")).contains(ENV_CANARY)), "{laid:?}");
     assert!(!aside.out.contains("--undo"), "there is nothing to undo: {}", aside.out);
@@ -150,7 +155,7 @@ fn every_way_to_name_a_set_and_what_is_said_when_there_is_none() {
     let shop = Shop::new();
     let set = shop.backup();
     let bare = set.split('/').nth(1).unwrap();
-    let date = today();
+    let date = day_of(&set);
     let dashed = format!("{}-{}-{}", &date[..4], &date[4..6], &date[6..]);
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();

@@ -41,22 +41,25 @@ fn temporary(home: &Home) -> Vec<String> {
     files.filter(|f| std::fs::metadata(home.path("drctl-repository").join(f)).is_ok_and(|m| m.len() > 0)).collect()
 }
 
-/// Processes whose arguments hold `word`.
-fn processes_with(word: &str) -> Vec<String> {
+/// Processes that run in the folder of this home, as what its drctl starts does. Tests beside this one use the same server, so their tools have
+/// arguments like these.
+fn processes_of(home: &Home) -> Vec<String> {
+    let folder = home.path("").canonicalize().unwrap();
     let numbers = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-    let lines = numbers.filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(word)).collect()
+    let of_it = numbers.filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder));
+    let line = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    of_it.map(|pid| format!("{pid} {}", String::from_utf8_lossy(&line(pid)).replace('\0', " "))).collect()
 }
 
-fn gone_within(seconds: u64, what: impl Fn() -> Vec<String>) {
+/// Children of a drctl that has ended are dead, or are about to be.
+fn children_are_gone(home: &Home) {
     let begun = Instant::now();
     loop {
-        let left = what();
+        let left = processes_of(home);
         if left.is_empty() {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(seconds), "still there: {left:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "still there: {left:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -79,10 +82,9 @@ fn f01_f02_f04_a_backup_killed_before_its_commit_leaves_nothing_that_counts() {
     // The sixth batch is in the midst of the dump of `big`.
     for point in ["backup::leased", "pipeline::damage#6", "backup::before-commit"] {
         let records = log_records(&shop);
-        let children = || processes_with(&format!("--port={}", shop.server.port));
         killed_at(&shop, point, &["backup", "now"]);
         // F2: pg_dump dies with it.
-        gone_within(2, children);
+        children_are_gone(&shop.home);
         assert_eq!(log_records(&shop), records, "{point}");
         assert_eq!(shop.home.sets(), expected, "{point}: what was begun is no set");
         let status = shop.home.ok(&["status"]);
@@ -309,7 +311,7 @@ fn f10_a_panic_fails_its_run_only_and_is_exit_1() {
     let ran = happens_at(&home, "command::bytes", "panic", &["backup", "now", "three"]);
     assert_eq!(ran.code, 1, "{}", ran.all());
     assert!(ran.err.contains("hint: "), "{}", ran.err);
-    gone_within(2, || processes_with("sleep 601"));
+    children_are_gone(&home);
     std::fs::remove_file(home.path("slow")).unwrap();
     home.ok(&["backup", "now"]);
     home.ok(&["verify", "--all"]);
@@ -345,7 +347,7 @@ fn f07_f84_a_restore_killed_anywhere_loses_nothing() {
     let lost = shop.picture();
     for (point, way) in points {
         let killed = killed_at(&shop, point, &["restore", &set, "--yes"]);
-        gone_within(2, || processes_with(&format!("--port={}", shop.server.port)));
+        children_are_gone(&shop.home);
         let status = shop.home.ok(&["status"]);
         assert!(
             status.out.contains("interrupted while loading") || status.out.contains("interrupted in the switch"),
@@ -501,7 +503,7 @@ fn a_state_file_that_breaks_in_mid_restore_is_a_clear_error_and_harms_nothing_li
         mend();
         for database in shop.databases().iter().filter(|d| **d != shop.database) {
             shop.server.sql("postgres", &format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"));
-            shop.server.sql("postgres", &format!("DROP DATABASE {database}"));
+            shop.server.sql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
         }
         for left in shop.beside() {
             std::fs::remove_dir_all(shop.home.path(&left)).unwrap();

@@ -330,7 +330,7 @@ async fn f70_f82_a_million_entries_are_refused_at_the_limit() {
     let started = std::time::Instant::now();
     let error = load_into(base.path(), artifact, receiver).await.unwrap_err();
     assert!(error.to_string().contains("more than was counted"), "{error}");
-    assert!(started.elapsed().as_secs() < 5);
+    assert!(started.elapsed().as_secs() < 60);
     let sent = feeding.await.unwrap();
     assert!(sent < 50_000, "nobody reads on behind the limit: {sent}");
     assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);

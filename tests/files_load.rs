@@ -245,7 +245,7 @@ async fn a_mount_root_is_restored_entry_by_entry() {
         }
     })
     .await;
-    run(Command::new("umount").arg(&root));
+    unmount(&root);
     result.unwrap();
 }
 
@@ -401,7 +401,7 @@ async fn f68_restored_by_another_user_without_setuid_of_others() {
     std::fs::set_permissions(root.join("closed"), PermissionsExt::from_mode(0o555)).unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let worker = dir.path().join("worker");
-    std::fs::copy(std::env::current_exe().unwrap(), &worker).unwrap();
+    copy_program(&worker);
     let out = dir.path().join("out");
     std::fs::create_dir(&out).unwrap();
     rustix::fs::chown(&out, Some(rustix::fs::Uid::from_raw(65534)), None).unwrap();

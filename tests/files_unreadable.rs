@@ -31,7 +31,7 @@ impl Host {
             mode(folder, 0o755);
         }
         // Where it is built a stranger may not get to.
-        std::fs::copy(env!("CARGO_BIN_EXE_drctl"), host.program.path().join("drctl")).unwrap();
+        cli::copy_program(&host.program.path().join("drctl"));
         host.file("open", 0o644);
         let sources: Vec<String> =
             sources.iter().map(|s| format!("      - {}\n", s.replace("DATA", &host.data.path().display().to_string()))).collect();

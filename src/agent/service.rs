@@ -109,6 +109,8 @@ impl Agent {
     /// [`Kind::Locked`] when another agent works on its state folder.
     pub async fn start(around: Surroundings, log: Log) -> Result<Agent> {
         let config = load(&around.load_options())?;
+        // At once: what is written to them while the state file is opened must be seen later.
+        let files = marks_of(&config);
         for warning in &config.warnings {
             log.line("warn", None, &warning.to_string());
         }
@@ -127,7 +129,6 @@ impl Agent {
             state.as_ref().map(|state| state.schedule_marks(&config.repository.id)).transpose().unwrap_or_default().unwrap_or_default();
         let table = Table::new(schedule::entries(&config), &marks, now, &seed);
         let desk = Arc::new(desk(&config, state.clone(), &around));
-        let files = marks_of(&config);
         let intervals = intervals(&config, now);
         let mut agent = Agent {
             around,

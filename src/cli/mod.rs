@@ -126,6 +126,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// A signal has reached the task that listens, and the run was told to end.
+#[cfg(feature = "failpoints")]
+static HEARD: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// `DRCTL_CRASH_AT=point` or `point#n`: at its n-th passage this process is killed where it stands. `DRCTL_CRASH_BY` makes it another end than
 /// `kill`: `int` and `term` send the signal and go on once it was seen, `panic` panics, `sh:…` runs a line of shell and goes on. For tests, never in
 /// a release.
@@ -154,7 +158,10 @@ fn crash_point() {
         };
         let _ = kill_process(getpid(), signal);
         // The task that listens runs on another thread.
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        let sent = std::time::Instant::now();
+        while !HEARD.load(Ordering::Acquire) && sent.elapsed() < std::time::Duration::from_secs(60) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     });
     if let Err(error) = set {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("DRCTL_CRASH_AT: {error}\n").as_bytes());
@@ -299,6 +306,8 @@ fn listen(cancel: CancellationToken, seen: Arc<AtomicU8>) -> Result<()> {
             }
             seen.store(number, Ordering::Relaxed);
             cancel.cancel();
+            #[cfg(feature = "failpoints")]
+            HEARD.store(true, Ordering::Release);
         }
     });
     Ok(())

@@ -81,6 +81,17 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A copy of this test program that anybody may run. A process of its own makes it: what this one has open for writing, a child that another
+/// thread has just forked has too, and a program that is open for writing cannot be run.
+pub fn copy_program(to: &Path) {
+    run(Command::new("install").args(["-m", "755"]).arg(std::env::current_exe().unwrap()).arg(to));
+}
+
+/// Takes a mount away. A child that another thread has just forked may still have a folder of it open, so it is not asked to be unused.
+pub fn unmount(at: &Path) {
+    run(Command::new("umount").arg("--lazy").arg(at));
+}
+
 /// Extracts with GNU tar.
 pub fn gnu_tar(archive: &[u8], into: &Path) {
     let file = into.join(".archive.tar");

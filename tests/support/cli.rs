@@ -60,6 +60,13 @@ impl Home {
         std::fs::set_permissions(self.path(below), PermissionsExt::from_mode(0o600)).unwrap();
     }
 
+    /// Puts a whole file in the place of another: who watches it never sees half of it.
+    pub fn exchange(&self, below: &str, text: &str) {
+        let beside = format!("{below}.new");
+        self.write(&beside, text);
+        std::fs::rename(self.path(&beside), self.path(below)).unwrap();
+    }
+
     /// `drctl ARGS…`, ready to be changed before it runs.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_drctl"));
@@ -136,10 +143,19 @@ impl Home {
     }
 }
 
+/// A copy of drctl that anybody may run. A process of its own makes it: what this one has open for writing, a child that another thread has just
+/// forked has too, and a program that is open for writing cannot be run.
+pub fn copy_program(to: &Path) {
+    let made = Command::new("install").args(["-m", "755", env!("CARGO_BIN_EXE_drctl")]).arg(to).status().unwrap();
+    assert!(made.success(), "{}", to.display());
+}
+
 pub fn walk(folder: &Path, each: &mut dyn FnMut(&Path)) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        if entry.file_type().unwrap().is_dir() {
+        // What went since it was listed is not there.
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
             walk(&entry.path(), each);
         } else {
             each(&entry.path());

@@ -233,7 +233,7 @@ impl Platform {
 
     /// Holds a table locked until [`Platform::unlock`].
     pub fn lock(&self, table: &str) {
-        let (variable, sql) = (format!("PGPASSWORD={PASSWORD}"), format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(60)"));
+        let (variable, sql) = (format!("PGPASSWORD={PASSWORD}"), format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(600)"));
         let psql =
             ["exec", "--detach", "--env", &variable, "jisu-db", "psql", "-h", "127.0.0.1", "-U", "postgres", "-d", "jisu_prod", "-c", &sql];
         self.engine.docker(&psql).unwrap();
@@ -248,7 +248,7 @@ impl Platform {
         let begun = Instant::now();
         while !holds() {
             assert!(
-                begun.elapsed() < Duration::from_secs(40),
+                begun.elapsed() < Duration::from_secs(120),
                 "{what} never came: {:?}",
                 self.engine.docker(&["logs", "--tail", "5", "jisu-db"])
             );

@@ -66,7 +66,7 @@ impl Engine {
         let since = Instant::now();
         while engine.docker(&["version"]).is_err() {
             let ended = engine.daemon.try_wait().unwrap().is_some();
-            if ended || since.elapsed() > Duration::from_secs(30) {
+            if ended || since.elapsed() > Duration::from_secs(120) {
                 let log = std::fs::read_to_string(engine.path("log")).unwrap_or_default();
                 return skipped(&format!("dockerd does not start here: {}", log.lines().last().unwrap_or("it says nothing")));
             }
@@ -115,7 +115,7 @@ impl Engine {
         self.docker(&all).unwrap();
         let since = Instant::now();
         while self.sql(name, port, "postgres", "SELECT 1").as_deref() != Ok("1") {
-            assert!(since.elapsed() < Duration::from_secs(30), "{:?}", self.docker(&["logs", "--tail", "5", name]));
+            assert!(since.elapsed() < Duration::from_secs(120), "{:?}", self.docker(&["logs", "--tail", "5", name]));
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -10,11 +10,11 @@
 mod ports;
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ports::free_port;
 use serde_json::Value;
@@ -87,12 +87,23 @@ pub struct Standin {
 
 impl Standin {
     pub fn new() -> Standin {
-        Standin::at("127.0.0.1:0".parse().unwrap())
+        // Not any port: nobody else is given it where this one ends and another begins at the same address.
+        Standin::at(Standin::nobody())
     }
 
     /// At an address where one was before.
     pub fn at(address: SocketAddr) -> Standin {
-        let listener = TcpListener::bind(address).unwrap();
+        let begun = Instant::now();
+        let listener = loop {
+            match TcpListener::bind(address) {
+                Ok(listener) => break listener,
+                // A child that was forked while the one before listened has its socket until it becomes its program.
+                Err(e) if e.kind() == ErrorKind::AddrInUse && begun.elapsed() < Duration::from_secs(60) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(e) => panic!("listen at {address}: {e}"),
+            }
+        };
         let address = listener.local_addr().unwrap();
         let inner = Arc::new(Inner::default());
         let shared = inner.clone();
@@ -148,7 +159,7 @@ impl Drop for Standin {
 }
 
 fn serve(mut stream: TcpStream, inner: &Inner) {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     let Some(mut got) = read(&stream) else { return };
     let act = inner.script.lock().unwrap().pop_front().or_else(|| inner.always.lock().unwrap().clone());
     let (status, headers, body) = match act {

@@ -142,7 +142,7 @@ impl Server {
                 command
             }
         };
-        command.current_dir(self.home()).arg("-D").arg(self.home().join("data")).args(args);
+        command.current_dir(self.home()).arg("-D").arg(self.home().join("data")).args(args).env("PGCTLTIMEOUT", "300");
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         assert!(status.success(), "pg_ctl {args:?}: {}", self.log());
     }
@@ -298,13 +298,14 @@ pub async fn dump_all(settings: PostgresSettings, context: &RunContext) -> drctl
     Ok((dumped, details))
 }
 
-/// A folder with programs of our own making, each a shell script.
+/// A folder with programs of our own making, each a shell script. A process of its own writes them: what this one has open for writing, a child
+/// that another thread has just forked has too, and a file that is open for writing cannot be run.
 pub fn fake_tools(scripts: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, script) in scripts {
         let path = folder.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let write = "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        run(Command::new("sh").args(["-c", write]).arg(&path).arg(format!("#!/bin/sh\n{script}\n")));
     }
     folder
 }

@@ -139,9 +139,9 @@ fn md5(text: &str) -> String {
     drctl::model::Sha256::of(text.as_bytes()).to_string()[..12].to_owned()
 }
 
-/// Today in UTC, as a person types it.
-pub fn today() -> String {
-    jiff::Timestamp::now().strftime("%Y%m%d").to_string()
+/// The day of a set in UTC, as a person types it: today, unless midnight has passed since.
+pub fn day_of(set: &str) -> String {
+    set.split('/').nth(1).unwrap()[..8].to_owned()
 }
 
 pub fn stored(home: &Home, below: &str) -> String {

@@ -58,7 +58,7 @@ impl Sshd {
         let sshd = Sshd { folder, daemon, port };
         let since = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(since.elapsed() < Duration::from_secs(10), "sshd did not start: {}", sshd.log());
+            assert!(since.elapsed() < Duration::from_secs(60), "sshd did not start: {}", sshd.log());
             std::thread::sleep(Duration::from_millis(10));
         }
         sshd

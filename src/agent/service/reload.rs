@@ -67,7 +67,10 @@ impl Agent {
                 let act = Act::of("config reload").on(self.config.folder.display()).with(serde_json::json!({ "changed": changed }));
                 Audited::begin(self.state.as_ref(), &self.around.bus, act).ended_with(0);
                 self.config = Arc::from(config);
-                self.files = marks_of(&self.config);
+                // What was written to a file since it was read is seen at the next look: the mark of before the reading stays.
+                let read = std::mem::take(&mut self.files);
+                let known = |mark: FileMark| read.iter().find(|old| old.path == mark.path).cloned().unwrap_or(mark);
+                self.files = marks_of(&self.config).into_iter().map(known).collect();
                 self.intervals = intervals(&self.config, now);
                 self.table.reload(schedule::entries(&self.config), now);
                 self.keep_marks();
