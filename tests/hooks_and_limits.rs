@@ -41,11 +41,14 @@ fn nothing_left(home: &Home) {
     assert!(!files.iter().any(|file| file.contains("/sets/") || file.ends_with(".signed")), "{files:?}");
 }
 
+/// How long something may take, and how that is said. What is held up before its child has begun shows nothing: then the next one is taken.
+const LIMITS: [(&str, &str); 3] = [("800ms", "0.8 s"), ("5s", "5 s"), ("40s", "40 s")];
+
 fn gone(home: &Home) {
     let pid = read(home, "pid").trim().parse().unwrap();
     let since = Instant::now();
     while drctl::state::process_is_alive(pid) {
-        assert!(since.elapsed() < Duration::from_secs(5), "process {pid} is still there");
+        assert!(since.elapsed() < Duration::from_secs(60), "process {pid} is still there");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -99,13 +102,18 @@ fn a_hook_before_that_fails_keeps_the_run_from_happening() {
 
 #[test]
 fn a_hook_has_a_time_limit() {
-    let slow = "{ run: [sh, -c, 'sleep 600 & echo $! > pid; wait'], timeout: 300ms }";
-    let home = home("echo x", &hooks(slow, ""));
-    let ran = home.run(&["backup", "now"]);
-    assert_eq!(ran.code, 4);
-    assert!(ran.err.contains("hook before[0] (sh) was not done within 0.3 s"), "{}", ran.err);
-    gone(&home);
-    nothing_left(&home);
+    for (limit, says) in LIMITS {
+        let slow = format!("{{ run: [sh, -c, 'sleep 600 & echo $! > pid; wait'], timeout: {limit} }}");
+        let home = home("echo x", &hooks(&slow, ""));
+        let ran = home.run(&["backup", "now"]);
+        assert_eq!(ran.code, 4);
+        assert!(ran.err.contains(&format!("hook before[0] (sh) was not done within {says}")), "{}", ran.err);
+        nothing_left(&home);
+        if !read(&home, "pid").is_empty() {
+            return gone(&home);
+        }
+    }
+    panic!("the hook never began");
 }
 
 #[test]
@@ -130,7 +138,7 @@ fn f8_after_a_signal_hooks_run_and_learn_of_it() {
     let child = home.command(&["backup", "now"]).spawn().unwrap();
     let since = Instant::now();
     while read(&home, "pid").is_empty() {
-        assert!(since.elapsed() < Duration::from_secs(20));
+        assert!(since.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(10));
     }
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
@@ -141,42 +149,49 @@ fn f8_after_a_signal_hooks_run_and_learn_of_it() {
     nothing_left(&home);
 }
 
-/// A run that a limit must end as failed, with nothing kept and no child left.
-fn ended(script: &str, limits: &str, says: &str) {
-    let home = home(script, &format!("    limits: {{ {limits} }}\n{}", hooks("", "{ run: [./note, after] }")));
-    let since = Instant::now();
-    let ran = home.run(&["backup", "now"]);
-    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
-    assert_eq!(ran.code, 1, "{}", ran.err);
-    assert!(
-        ran.err.contains(&format!("{says}: nothing of it was kept")) && ran.err.contains("hint: ") && ran.err.contains("of the job"),
-        "{}",
-        ran.err
-    );
-    assert_eq!(variable(&read(&home, "after.env"), "DRCTL_OUTCOME"), Some("failed"));
-    gone(&home);
-    nothing_left(&home);
-    // The lease is given back, and the run is known for one that failed by itself.
-    home.write("drctl.yaml", &read(&home, "drctl.yaml").replace(script, "echo x"));
-    home.ok(&["backup", "now"]);
-    assert!(!home.ok(&["status"]).out.contains("interrupted"));
+/// A run that a limit must end as failed, with nothing kept and no child left. `says` of it, with `TIME` for how long it is.
+fn ended(script: &str, limit: &str, says: &str) {
+    for (at, (time, words)) in LIMITS.into_iter().enumerate() {
+        let (limits, says) = (format!("    limits: {{ {limit}: {time} }}\n"), says.replace("TIME", words));
+        let home = home(script, &format!("{limits}{}", hooks("", "{ run: [./note, after] }")));
+        let since = Instant::now();
+        let ran = home.run(&["backup", "now"]);
+        assert!(since.elapsed() < Duration::from_secs(300), "{:?}", since.elapsed());
+        if at + 1 < LIMITS.len() && (read(&home, "pid").is_empty() || !ran.err.contains(&says)) {
+            continue;
+        }
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert!(
+            ran.err.contains(&format!("{says}: nothing of it was kept")) && ran.err.contains("hint: ") && ran.err.contains("of the job"),
+            "{}",
+            ran.err
+        );
+        assert_eq!(variable(&read(&home, "after.env"), "DRCTL_OUTCOME"), Some("failed"));
+        gone(&home);
+        nothing_left(&home);
+        // The lease is given back, and the run is known for one that failed by itself.
+        home.write("drctl.yaml", &read(&home, "drctl.yaml").replace(script, "echo x").replace(&limits, ""));
+        home.ok(&["backup", "now"]);
+        assert!(!home.ok(&["status"]).out.contains("interrupted"));
+        return;
+    }
 }
 
 #[test]
 fn f29_a_run_in_which_no_byte_moves_is_given_up() {
-    ended("echo x; echo $$ > pid; sleep 600", "no_progress: 700ms", "job shop: db.output moved no byte for 0.7 s (limits.no_progress)");
+    ended("echo x; echo $$ > pid; sleep 600", "no_progress", "job shop: db.output moved no byte for TIME (limits.no_progress)");
 }
 
 #[test]
 fn f29_an_artifact_that_trickles_for_too_long_is_given_up() {
     let trickle = "echo $$ > pid; while :; do echo x; sleep 0.05; done";
-    ended(trickle, "step: 900ms", "job shop: db.output was not done within 0.9 s (limits.step)");
+    ended(trickle, "step", "job shop: db.output was not done within TIME (limits.step)");
 }
 
 #[test]
 fn f29_a_run_that_takes_too_long_in_all_is_given_up() {
     let trickle = "echo $$ > pid; while :; do echo x; sleep 0.05; done";
-    ended(trickle, "total: 900ms", "job shop: the run was not done within 0.9 s, it was at db.output (limits.total)");
+    ended(trickle, "total", "job shop: the run was not done within TIME, it was at db.output (limits.total)");
 }
 
 #[test]

@@ -54,11 +54,11 @@ fn sets(home: &Home) -> usize {
     found
 }
 
-/// A home with so many jobs, of which the first `soon` are due in half a minute; the others once a day.
+/// A home with so many jobs, of which the first `soon` are due in a minute and a half, when the agent surely runs; the others once a day.
 fn home(jobs: usize, soon: usize) -> Home {
     let home = Home::new();
     home.write("data", "one");
-    let at = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(30)).unwrap();
+    let at = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(90)).unwrap();
     let (now, other) = (at.strftime("%-S %-M %-H * * *").to_string(), at.checked_sub(jiff::SignedDuration::from_hours(2)).unwrap());
     let mut text = "jobs:\n".to_owned();
     for n in 0..jobs {

@@ -25,8 +25,8 @@ fn nothing_in_path_and_the_line_that_mends_it() {
     let real = std::env::var("PATH").unwrap();
     shop.home.env("PATH", &nothing.path().display().to_string());
     let set = shop.backup();
-    let count = || shop.server.sql("postgres", "SELECT count(*) FROM pg_database");
-    let databases = count();
+    // Of this shop alone: others make theirs on the same server meanwhile.
+    let databases = shop.databases();
 
     shop.set_jobs(&jobs(&shop.postgres(&format!(", client_folders: [{}]", nothing.path().display()))));
     let said = |args: &[&str], words: &[&str]| {
@@ -44,7 +44,7 @@ fn nothing_in_path_and_the_line_that_mends_it() {
     for args in [&["restore", &set, "--yes"][..], &["restore", &set, "--dry-run"], &["restore", &set, "--in-place", "--yes"]] {
         said(args, &[&format!("there is no pg_restore in {places}"), clients[0], clients[1]]);
     }
-    assert_eq!(count(), databases, "nothing was made");
+    assert_eq!(shop.databases(), databases, "nothing was made");
     assert_eq!(shop.server.sql(&shop.database, "SELECT count(*) FROM orders"), "1000");
 
     for (source, what, line) in [

@@ -478,7 +478,7 @@ async fn f83_another_server_with_data_under_the_same_name_is_refused() {
     assert_eq!(plan.refusals.len(), 1, "{plan:?}");
     assert!(plan.refusals[0].contains("and it has shop already") && plan.refusals[0].contains("--target postgres://postgres@127.0.0.1:"));
     // An empty server under the old address, as after a loss, is only said.
-    to.sql("postgres", "drop database shop");
+    to.sql("postgres", "drop database shop with (force)");
     let plan = loader.plan(&set.request, &context("restore")).await.unwrap();
     assert_eq!(plan.refusals, Vec::<String>::new());
     assert!(plan.warnings.iter().any(|w| w.starts_with("Another server: ")));
@@ -643,10 +643,10 @@ async fn an_undo_out_of_order_or_at_another_server_is_refused() {
     assert_eq!(server.sql("stacked", "select max(a) from t"), "99");
     assert_eq!(loader.finish(&second, &context).await.unwrap().len(), 1);
     // Dropped by someone else: said, not taken for done.
-    server.sql("postgres", "drop database stacked_drctl_undone_7k3q");
+    server.sql("postgres", "drop database stacked_drctl_undone_7k3q with (force)");
     let journal = TestJournal::default();
     set.load_and_switch(&loader, &journal).await;
-    server.sql("postgres", "drop database stacked");
+    server.sql("postgres", "drop database stacked with (force)");
     assert!(loader.undo(&journal, &context).await.unwrap_err().to_string().contains("not on this server any more"));
 }
 
@@ -820,7 +820,7 @@ async fn cancel_in_mid_load_ends_pg_restore_and_leaves_nothing() {
     drop(sender);
     assert_eq!((error.kind(), databases(&server)), (Kind::Interrupted, vec!["shop".to_owned()]));
     while server.sql("postgres", "select count(*) from pg_stat_activity where application_name like 'drctl/%'") != "0" {
-        assert!(since.elapsed() < Duration::from_secs(20), "a connection stays open");
+        assert!(since.elapsed() < Duration::from_secs(60), "a connection stays open");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -123,5 +123,5 @@ fn f83_a_target_that_holds_something_is_named_and_kept() {
     assert_eq!(ran.code, 4, "{}", ran.all());
     assert!(ran.err.contains("elsewhere") && ran.err.contains("hint: "), "{}", ran.err);
     assert_eq!(shop.home.files("elsewhere"), ["mine"]);
-    shop.server.sql("postgres", &format!("DROP DATABASE {taken}"));
+    shop.server.sql("postgres", &format!("DROP DATABASE {taken} WITH (FORCE)"));
 }

@@ -103,7 +103,7 @@ fn opens_by_its_own_lines(codec: &str, encrypted: bool, large: bool) {
     let before: Vec<(String, Vec<u8>)> = contents(&folder);
 
     // On a server where neither database nor role are left.
-    shop.server.sql("postgres", &format!("DROP DATABASE {}", shop.database));
+    shop.server.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", shop.database));
     shop.server.sql("postgres", &format!("DROP ROLE {role}"));
     let new = format!("{}_by_hand", shop.database);
     let blocks: Vec<String> = blocks(&guide).iter().map(|block| block.replace("NEW_DATABASE", &new)).collect();

@@ -141,7 +141,7 @@ fn f8_a_terminated_run_aborts_its_upload_itself() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let began = Instant::now();
     let ran = cli::Ran::of(child.wait_with_output().unwrap());
-    assert!(began.elapsed() < Duration::from_secs(20), "it does not wait for the part: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(90), "it does not wait for the part: {:?}", began.elapsed());
     assert_eq!(ran.code, 143, "{}", ran.all());
     assert_eq!(runtime.block_on(gateway.open_uploads()), 0, "{}", ran.all());
 }

@@ -290,7 +290,10 @@ async fn work(gateway: &Gateway, role: &str, turn: usize) -> Result<(), String> 
     if matches!(role, "writer" | "pruner") {
         root.create_multipart_upload().bucket(BUCKET).key(at(&format!("{object}.open"))).send().await.unwrap();
         // Ages count whole seconds, and the server renews its Date header once a second.
-        tokio::time::sleep(Duration::from_millis(2200)).await;
+        let now = drctl::model::Timestamp::now();
+        while store.server_date().await.map_err(said("date"))? <= now {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let swept = store.sweep_uploads(Duration::ZERO).await.map_err(said("sweep"))?;
         if swept.aborted == 0 {
             return Err("sweep: nothing was swept".into());

@@ -115,7 +115,7 @@ fn i11_a_server_that_a_restore_filled_is_known_and_one_that_was_a_target_is_not(
     let url = format!("postgres://postgres@127.0.0.1:{}/{}", shop.server.port, shop.database);
     shop.home.ok(&["restore", "--date", "latest", "--source", "postgres", "--target", &url, "--yes"]);
     assert_eq!(shop.run(&["backup", "now"]).code, 3, "a target is a place of its own");
-    shop.server.sql("postgres", &format!("DROP DATABASE {}", shop.database));
+    shop.server.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", shop.database));
 
     let restored = shop.home.ok(&["restore", "--date", "latest", "--source", "postgres", "--yes"]);
     assert!(restored.err.contains("Another server: "), "{}", restored.err);

@@ -308,10 +308,14 @@ async fn cleaning_takes_what_the_dead_left_and_nothing_else() {
         async move { store.put("k", body).await }
     });
     sender.send(Piece::Data(Bytes::from_static(b"abc"))).await.unwrap();
-    while temporary_files(folder.path()).is_empty() {
+    // Written, not only made: it is locked after that, and the cleaner may take it before.
+    let written = |name: &String| std::fs::metadata(folder.path().join(".drctl-tmp").join(name)).is_ok_and(|m| m.len() > 0);
+    let living_name = loop {
+        if let Some(name) = temporary_files(folder.path()).into_iter().find(written) {
+            break name;
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let living_name = temporary_files(folder.path()).remove(0);
+    };
     let boot = living_name.split('-').next().unwrap();
     assert_eq!(boot.len(), 16, "{living_name}");
 

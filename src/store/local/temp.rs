@@ -98,7 +98,11 @@ pub(super) fn clean(root: &Folder, disk: &dyn Disk) -> Result<u64> {
     for entry in list()? {
         let entry = entry.map_err(|e| trouble("read folder", folder.path(), e.into()))?;
         let Ok(name) = entry.file_name().to_str() else { continue };
-        if name.ends_with(".tmp") && dead(&folder, name)? {
+        if !name.ends_with(".tmp") {
+            continue;
+        }
+        // Locked until it is removed: a writer that comes in between finds that it was too late.
+        if let Some(_held) = dead(&folder, name)? {
             disk.remove(&folder, name).map_err(|e| trouble("remove temporary file", &folder.join(name), e))?;
             removed += 1;
         }
@@ -106,24 +110,25 @@ pub(super) fn clean(root: &Folder, disk: &dyn Disk) -> Result<u64> {
     Ok(removed)
 }
 
-/// Whether nobody writes this file any more. The lock is let go again, but a writer locks its file once only, when it makes it.
-fn dead(folder: &Folder, name: &str) -> Result<bool> {
+/// A file that nobody writes any more, locked where the filesystem knows locks.
+fn dead(folder: &Folder, name: &str) -> Result<Option<HeldFile>> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
         Ok(fd) => HeldFile::of(File::from(fd)),
-        Err(Errno::NOENT) => return Ok(false),
+        Err(Errno::NOENT) => return Ok(None),
         Err(e) => return Err(trouble("open temporary file", &folder.join(name), e.into())),
     };
     let lock = file.try_exclusive();
     let this_boot = boot();
     match lock {
-        Err(Errno::AGAIN) => Ok(false),
-        Ok(()) if this_boot != "unknown" && name.starts_with(&format!("{this_boot}-")) => Ok(true),
+        Err(Errno::AGAIN) => Ok(None),
+        Ok(()) if this_boot != "unknown" && name.starts_with(&format!("{this_boot}-")) => Ok(Some(file)),
         // Another boot, another machine, or a filesystem without locks: only time can tell.
         _ => {
             let stat = rustix::fs::fstat(&*file).map_err(|e| trouble("look at", &folder.join(name), e.into()))?;
             let age = jiff::Timestamp::now().duration_since(modified(&stat)?);
-            Ok(age > jiff::SignedDuration::try_from(DEAD_AFTER).unwrap_or(jiff::SignedDuration::MAX))
+            let limit = jiff::SignedDuration::try_from(DEAD_AFTER).unwrap_or(jiff::SignedDuration::MAX);
+            Ok((age > limit).then_some(file))
         }
     }
 }
