@@ -367,7 +367,7 @@ mod tests {
         const PART: u64 = 8 << 20;
         let parts: Vec<u64> = (0..9).map(|number| object_limit(number, OBJECT_BYTES) / PART).collect();
         assert_eq!(parts, [8, 16, 32, 64, 128, 256, 512, 900, 900]);
-        assert!((0..9).chain([1000, usize::MAX]).all(|number| object_limit(number, OBJECT_BYTES) % PART == 0));
+        assert!((0..9).chain([1000, usize::MAX]).all(|number| object_limit(number, OBJECT_BYTES).is_multiple_of(PART)));
         assert_eq!(object_limit(usize::MAX, OBJECT_BYTES), OBJECT_BYTES);
         assert_eq!([object_limit(0, 1000), object_limit(1, 1000), object_limit(usize::MAX, 1000)], [1000; 3], "tests ask for less");
         // What is left to put together at the end.
