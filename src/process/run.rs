@@ -23,8 +23,9 @@ const LEFTOVER: Duration = Duration::from_secs(5);
 /// but wake each other; so the pipe, which holds 1 MiB, is left to drain for a while. A child that reads nothing is asked less often.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
-/// How long to wait for the last of standard error.
-const STDERR: Duration = Duration::from_secs(2);
+/// How long to wait for the last of standard error: on a busy machine the thread that reads it may come late, and what a tool said last is why it
+/// failed. Only what left the child's group can hold it open for so long.
+const STDERR: Duration = Duration::from_secs(10);
 
 /// A child that exited 0 after its stream ended.
 #[derive(Clone, Debug)]
@@ -169,7 +170,34 @@ struct Run {
 #[derive(Default)]
 struct State {
     pumped: Option<Pumped>,
-    exit: Option<(WaitIdStatus, Instant)>,
+    exit: Option<WaitIdStatus>,
+}
+
+/// For how long the stream has been quiet. Only time in which we looked counts: where this process was stopped, or its machine stood still, the
+/// child's last bytes may lie unread, and it is not to be killed for that.
+struct Quiet {
+    tick: Duration,
+    bytes: u64,
+    looked: Instant,
+    time: Duration,
+}
+
+impl Quiet {
+    fn new(tick: Duration, bytes: u64) -> Quiet {
+        Quiet { tick, bytes, looked: Instant::now(), time: Duration::ZERO }
+    }
+
+    fn reset(&mut self) {
+        self.time = Duration::ZERO;
+        self.looked = Instant::now();
+    }
+
+    fn look(&mut self, now: Instant, bytes: u64, waits_for_us: bool) {
+        let passed = now.saturating_duration_since(self.looked).min(self.tick * 2);
+        let moved = bytes != self.bytes || waits_for_us;
+        self.time = if moved { Duration::ZERO } else { self.time + passed };
+        (self.bytes, self.looked) = (bytes, now);
+    }
 }
 
 impl Run {
@@ -228,14 +256,15 @@ impl Run {
 
     /// Waits for stream and exit; says why the work is void as soon as that is known.
     async fn watch(&mut self, cancel: &CancellationToken, state: &mut State) -> std::result::Result<(), (Reason, Option<Error>)> {
-        let mut ticks = tokio::time::interval(self.tick());
-        let mut seen = (self.progress.bytes(), Instant::now());
+        let mut quiet = Quiet::new(self.tick(), self.progress.bytes());
+        let mut ticks = tokio::time::interval(quiet.tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if let Some((Err(_), _)) = &state.pumped {
                 let error = state.pumped.as_mut().and_then(|(result, _)| std::mem::replace(result, Ok(())).err());
                 return Err((Reason::Stream, error));
             }
-            if let Some((status, _)) = &state.exit {
+            if let Some(status) = &state.exit {
                 let failed = failed_status(status);
                 // A bad end voids everything at once, but for what it wrote last: nobody needs that.
                 if let Some(reason) = failed {
@@ -253,20 +282,20 @@ impl Run {
                         // Closed once all is written: the end of its input is what the child waits for.
                         let file = file.filter(|_| result.is_err());
                         state.pumped = Some((result, file));
-                        seen.1 = Instant::now();
+                        quiet.reset();
                     }
                     Err(_) => return Err((Reason::Stream, Some(Error::failed("a thread that moved bytes panicked")))),
                 },
                 exit = &mut self.child.exit, if state.exit.is_none() => match exit {
-                    Ok(status) => state.exit = Some((status, Instant::now())),
+                    Ok(status) => {
+                        state.exit = Some(status);
+                        quiet.reset();
+                    }
                     Err(_) => return Err((Reason::Exit(-1), None)),
                 },
                 _ = ticks.tick() => {
-                    let now = self.progress.bytes();
-                    if now != seen.0 || self.progress.waits_for_us() {
-                        seen = (now, Instant::now());
-                    }
-                    if let Some(reason) = self.overdue(state, seen.1) {
+                    quiet.look(Instant::now(), self.progress.bytes(), self.progress.waits_for_us());
+                    if let Some(reason) = self.overdue(state, quiet.time) {
                         return Err((reason, None));
                     }
                 }
@@ -279,22 +308,22 @@ impl Run {
         (shortest / 8).clamp(Duration::from_millis(10), Duration::from_millis(500))
     }
 
-    fn overdue(&self, state: &State, last_progress: Instant) -> Option<Reason> {
-        let over = |limit: Option<Duration>, since: Instant| limit.is_some_and(|limit| since.elapsed() > limit);
-        if over(self.limits.total, self.started) {
+    fn overdue(&self, state: &State, quiet: Duration) -> Option<Reason> {
+        let over = |limit: Option<Duration>, time: Duration| limit.is_some_and(|limit| time > limit);
+        if over(self.limits.total, self.started.elapsed()) {
             return Some(Reason::Total);
         }
-        if let Some((_, since)) = &state.exit {
-            return (last_progress.max(*since).elapsed() > LEFTOVER).then_some(Reason::Leftover);
+        if state.exit.is_some() {
+            return (quiet > LEFTOVER).then_some(Reason::Leftover);
         }
-        over(self.limits.idle, last_progress).then_some(Reason::Idle)
+        over(self.limits.idle, quiet).then_some(Reason::Idle)
     }
 
     async fn kill(&mut self, state: &mut State) {
         self.child.signal(Signal::TERM);
         if let Ok(status) = tokio::time::timeout(self.limits.grace, &mut self.child.exit).await {
             if let Ok(status) = status {
-                state.exit = Some((status, Instant::now()));
+                state.exit = Some(status);
             }
             return;
         }
@@ -358,4 +387,27 @@ pub fn human_bytes(bytes: u64) -> String {
         unit = next;
     }
     if unit == "bytes" || value >= 10.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_nobody_looked_is_not_quiet() {
+        let tick = Duration::from_millis(500);
+        let mut quiet = Quiet::new(tick, 7);
+        let mut at = quiet.looked;
+        let mut pass = |quiet: &mut Quiet, milliseconds: u64, bytes: u64, waits: bool| {
+            at += Duration::from_millis(milliseconds);
+            quiet.look(at, bytes, waits);
+            quiet.time
+        };
+        assert_eq!(pass(&mut quiet, 500, 7, false), tick);
+        assert_eq!(pass(&mut quiet, 700, 7, false), Duration::from_millis(1200), "a late look counts");
+        assert_eq!(pass(&mut quiet, 3_600_000, 7, false), Duration::from_millis(2200), "an hour of being stopped does not");
+        assert_eq!(pass(&mut quiet, 500, 8, false), Duration::ZERO, "something came");
+        assert_eq!(pass(&mut quiet, 500, 8, false), tick);
+        assert_eq!(pass(&mut quiet, 500, 8, true), Duration::ZERO, "it is drctl's turn");
+    }
 }
