@@ -216,10 +216,12 @@ impl Private {
         std::fs::DirBuilder::new().mode(0o700).create(&folder).context(what)?;
         let mut private = Private { folder: Some(folder.clone()), password: Some(password.clone()), tls, way: None, _held: None };
         let mut options = std::fs::OpenOptions::new();
-        let mut file = HeldFile::of(options.write(true).create_new(true).mode(0o600).open(folder.join("pgpass")).context(what)?);
-        // Where there are no locks the number of the process has to do.
+        let beginning = folder.join(BEGINNING);
+        let mut file = HeldFile::of(options.write(true).create_new(true).mode(0o600).open(&beginning).context(what)?);
+        // Locked before it has its name: no sweeper can find it unlocked. Where there are no locks the number of the process has to do.
         let _ = file.try_exclusive();
         std::io::Write::write_all(&mut *file, format!("*:*:*:*:{}\n", escaped(&password).expose()).as_bytes()).context(what)?;
+        std::fs::rename(&beginning, folder.join("pgpass")).context(what)?;
         private._held = Some(file);
         Ok(private)
     }
@@ -278,8 +280,7 @@ impl Private {
 impl Drop for Private {
     fn drop(&mut self) {
         if let Some(folder) = &self.folder {
-            let _ = std::fs::remove_file(folder.join("pgpass"));
-            let _ = std::fs::remove_dir(folder);
+            remove(folder);
         }
     }
 }
@@ -312,10 +313,17 @@ pub fn sweep_private_files() {
     sweep(&private_parent());
 }
 
-/// How old a password file without a lock must be: its owner takes the lock just after it makes the file.
-const LOCKED_WITHIN: Duration = Duration::from_secs(5);
+/// A password file without its lock and name.
+const BEGINNING: &str = "pgpass.new";
 
-/// The same where there are no locks: a process of another namespace is not in `/proc`.
+fn remove(folder: &Path) {
+    for file in ["pgpass", BEGINNING] {
+        let _ = std::fs::remove_file(folder.join(file));
+    }
+    let _ = std::fs::remove_dir(folder);
+}
+
+/// How old a folder must be where nothing in it can be locked: a process of another namespace is not in `/proc`.
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 
 /// Whether the owner of a private folder is gone.
@@ -325,7 +333,7 @@ fn is_left_over(folder: &Path, pid: u32, age: Duration) -> bool {
     let file = rustix::fs::open(folder.join("pgpass"), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
     let Ok(file) = file.map(|fd| HeldFile::of(fd.into())) else { return dead() };
     match file.try_exclusive() {
-        Ok(()) => age > LOCKED_WITHIN,
+        Ok(()) => true,
         Err(Errno::AGAIN) => false,
         Err(_) => dead(),
     }
@@ -342,8 +350,7 @@ fn sweep(parent: &Path) {
         let age = meta.modified().ok().and_then(|t| t.elapsed().ok()).unwrap_or_default();
         let ours = std::os::unix::fs::MetadataExt::uid(&meta) == own && meta.permissions().mode() & 0o077 == 0;
         if ours && meta.is_dir() && is_left_over(&entry.path(), pid, age) {
-            let _ = std::fs::remove_file(entry.path().join("pgpass"));
-            let _ = std::fs::remove_dir(entry.path());
+            remove(&entry.path());
         }
     }
 }
@@ -393,17 +400,20 @@ mod tests {
     #[test]
     fn password_files_of_a_killed_process_are_swept_and_others_are_not() {
         let parent = tempfile::tempdir().unwrap();
+        let aged = |folder: &Path, age: u64| {
+            let then = std::time::SystemTime::now() - Duration::from_secs(age);
+            std::fs::File::open(folder).unwrap().set_modified(then).unwrap();
+        };
         let make = |name: &str, age: u64| {
             let folder = parent.path().join(name);
             std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
             let file = std::fs::File::create(folder.join("pgpass")).unwrap();
-            let then = std::time::SystemTime::now() - Duration::from_secs(age);
-            std::fs::File::open(&folder).unwrap().set_modified(then).unwrap();
+            aged(&folder, age);
             file
         };
         let living = std::process::id();
         // The owner's number says nothing: it may be another process by now, or of another container.
-        drop(make(&format!("{PREFIX}{living}-dead"), 60));
+        drop(make(&format!("{PREFIX}{living}-dead"), 0));
         drop(make("other-1-x", 6000));
         // Who may look into it, or owns it, is not us.
         let open = format!("{PREFIX}4194998-open");
@@ -417,18 +427,17 @@ mod tests {
             names.sort();
             names
         };
+        // One that is being made has no password file yet: its process and time tell.
         let beginning = format!("{PREFIX}{living}-beginning");
-        loop {
-            let begun = std::time::Instant::now();
-            drop(make(&beginning, 0));
-            sweep(parent.path());
-            // Held up for longer than that, it is not one that begins any more.
-            if begun.elapsed() < LOCKED_WITHIN {
-                break;
-            }
-            let _ = std::fs::remove_dir_all(parent.path().join(&beginning));
+        let stuck = format!("{PREFIX}4194997-stuck");
+        for (name, age) in [(&beginning, 6000), (&stuck, 60), (&format!("{PREFIX}4194996-gone"), 6000)] {
+            drop(make(name, 0));
+            let folder = parent.path().join(name);
+            std::fs::rename(folder.join("pgpass"), folder.join(BEGINNING)).unwrap();
+            aged(&folder, age);
         }
-        let mut left = vec![format!("{PREFIX}4194999-held"), beginning, open, "other-1-x".to_owned()];
+        sweep(parent.path());
+        let mut left = vec![format!("{PREFIX}4194999-held"), beginning, stuck, open, "other-1-x".to_owned()];
         left.sort();
         assert_eq!(names(), left);
         drop(held);

@@ -127,11 +127,21 @@ fn write(folder: &Path, note: &Note) -> std::io::Result<(PathBuf, HeldFile)> {
     }
 }
 
+/// Whether a note that never got its name was begun so long ago that it never will.
+fn is_old(entry: &std::fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > Duration::from_secs(3600)))
+}
+
 /// Notes whose processes are gone, locked by us now.
 fn dead(folder: &Path) -> Vec<(PathBuf, HeldFile, Note)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") && !is_old(&entry) {
+            // It is being written, and may not be locked yet.
+            continue;
+        }
         let Ok(mut file) = File::open(&path).map(HeldFile::of) else { continue };
         if file.try_exclusive().is_err() {
             continue;
@@ -252,5 +262,11 @@ mod tests {
         std::fs::write(folder.path().join("broken.json"), "{").unwrap();
         assert_eq!(dead(folder.path()).len(), 1);
         assert!(!folder.path().join("broken.json").exists());
+        // One that is being written belongs to its writer, until that surely is gone.
+        let beginning = folder.path().join(".beginning");
+        let file = std::fs::File::create(&beginning).unwrap();
+        assert!(dead(folder.path()).len() == 1 && beginning.exists());
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(7200)).unwrap();
+        assert!(dead(folder.path()).len() == 1 && !beginning.exists());
     }
 }
