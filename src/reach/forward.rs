@@ -97,8 +97,9 @@ async fn accept(listener: TcpListener, reach: Arc<dyn Reach>, host: String, port
 /// kernel no longer tells whose that was.
 fn is_ours(peer: SocketAddr, own: SocketAddr) -> bool {
     let (SocketAddr::V4(peer), SocketAddr::V4(own)) = (peer, own) else { return false };
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    owner::owner(&table, peer, own) == Some(rustix::process::geteuid().as_raw())
+    // The kernel gives the table in pieces: one that changes meanwhile may lack a line that is there all the time.
+    let look = || owner::owner(&std::fs::read_to_string("/proc/net/tcp").unwrap_or_default(), peer, own);
+    (0..3).find_map(|_| look()) == Some(rustix::process::geteuid().as_raw())
 }
 
 /// Carries one connection to its end. The near side ends first when all is well.
