@@ -9,13 +9,19 @@ use crate::model::record::Grade;
 use crate::model::{ArtifactFormat, Manifest, SetId, SetState};
 use crate::ops::diff::ArtifactDiff;
 
-/// The good set that `host` committed for `group` in a run that began at `died` or after it.
-pub fn committed_since<'a>(state: &'a State, group: &str, host: &str, died: Timestamp) -> Option<&'a SetId> {
-    // Ids and starts have whole seconds.
+/// The good set that `host` committed for `group` in a run that began at `died` or after it, but for those that are known to be `another`'s.
+pub fn committed_since<'a>(
+    state: &'a State,
+    group: &str,
+    host: &str,
+    died: Timestamp,
+    another: impl Fn(&SetId) -> bool,
+) -> Option<&'a SetId> {
+    // Ids and starts have whole seconds: a run that ended just before may have begun in the same one.
     let from = Timestamp::from_second(died.as_second()).unwrap_or(died);
     let made = state.live().rev().find(|entry| {
         let manifest = &entry.manifest;
-        manifest.group == group && manifest.host == host && manifest.started_at >= from && entry.is_good()
+        manifest.group == group && manifest.host == host && manifest.started_at >= from && entry.is_good() && !another(entry.id())
     });
     made.map(SetEntry::id)
 }
@@ -107,9 +113,11 @@ mod tests {
         let two = made(&bed, &mut log, "main", |_| {}).await;
         made(&bed, &mut log, "uploads", |_| {}).await;
         made(&bed, &mut log, "main", partial).await;
-        let since = |host: &str, died: &str| committed_since(log.state(), "main", host, at(died)).cloned();
+        let since = |host: &str, died: &str| committed_since(log.state(), "main", host, at(died), |_| false).cloned();
         assert_eq!(since("web-1", "2025-01-01T01:59:00Z"), Some(two.clone()));
-        assert_eq!(since("web-1", "2025-01-01T02:00:00.9Z"), Some(two), "a set's start has whole seconds");
+        assert_eq!(since("web-1", "2025-01-01T02:00:00.9Z"), Some(two.clone()), "a set's start has whole seconds");
+        let but_for_two = committed_since(log.state(), "main", "web-1", at("2025-01-01T02:00:00.9Z"), |set| *set == two);
+        assert_eq!(but_for_two, None, "another run's");
         assert_eq!(since("web-1", "2025-01-01T02:00:01Z"), None, "neither another group's nor one that lacks something");
         assert_eq!(since("web-2", "2025-01-01T01:59:00Z"), None, "another host's");
     }

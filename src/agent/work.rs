@@ -24,7 +24,10 @@ use crate::ops::prune::{PruneOptions, PruneReport, prune};
 use crate::ops::verify::verify;
 use crate::ops::words::counted;
 use crate::ops::{Setup, conformance, diff};
-use crate::state::StateFile;
+use crate::state::{RunOutcome, StateFile};
+
+/// How far back it is looked which run made a set.
+const RUNS_LOOKED_AT: u32 = 100;
 
 /// A run that is to be done.
 pub struct Work {
@@ -120,7 +123,12 @@ impl Work {
     /// The good set that this host committed for the group in a run that began at `died` or after it.
     async fn was_committed(&self, opened: &Opened, settings: &Job, died: Timestamp) -> Option<SetId> {
         let log = opened.setup.log(&settings.name).await.ok()?;
-        committed_since(log.state(), &self.due.entry.group, &opened.setup.host, died).cloned()
+        // Of runs that came to their end it is known which set each made.
+        let runs = self.state.as_ref().and_then(|state| state.runs(Some(settings.name.as_str()), Some("backup"), RUNS_LOOKED_AT).ok());
+        let ended: Vec<String> =
+            runs.into_iter().flatten().filter(|run| matches!(run.outcome, RunOutcome::Finished(_))).filter_map(|run| run.set).collect();
+        let another = |set: &SetId| ended.contains(&set.to_string());
+        committed_since(log.state(), &self.due.entry.group, &opened.setup.host, died, another).cloned()
     }
 
     async fn back_up(&self, opened: &Opened, settings: &Job, group: &str) -> Result<BackupReport> {
