@@ -115,8 +115,7 @@ async fn f60_a_broken_file_is_refused_and_the_old_configuration_stays() {
     let mut bench = Bench::start(&home, "2027-01-01T00:00:00Z").await;
     let good = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
     home.write("drctl.yaml", &good.replace("schedule:", "schedul:"));
-    bench.clock.step_seconds(10);
-    bench.agent.tick().await;
+    bench.look_at_files().await;
     let refused = bench.agent.refused().unwrap().to_owned();
     let line = 1 + good.lines().position(|line| line.contains("schedule:")).unwrap();
     assert!(refused.contains(&format!("drctl.yaml:{line}:")) && refused.contains("schedul"), "{refused}");
@@ -127,9 +126,38 @@ async fn f60_a_broken_file_is_refused_and_the_old_configuration_stays() {
     let back = home.ok(&["config", "rollback"]);
     assert!(back.out.contains("wrote ") && std::fs::read_to_string(home.path("drctl.yaml")).unwrap() == good, "{}", back.out);
     assert!(home.path("drctl.yaml.before-rollback").exists());
-    bench.clock.step_seconds(10);
-    bench.agent.tick().await;
+    bench.look_at_files().await;
     assert_eq!((bench.agent.refused(), bench.alerts().contains(&"config".to_owned())), (None, false));
+}
+
+/// Editors and copies write a file piece by piece: what is half there is not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn f60_a_configuration_that_is_still_being_written_is_left_alone() {
+    let home = home(ONE_JOB);
+    let mut bench = Bench::start(&home, "2027-01-01T00:00:00Z").await;
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap().replace("0 2 * * *", "0 3 * * *");
+    let (half, whole) = (text.rsplit_once("run: [").unwrap().0, &text);
+    bench.agent.tick().await;
+    for written in [half, whole] {
+        home.write("drctl.yaml", written);
+        bench.clock.step_seconds(10);
+        bench.agent.tick().await;
+        assert_eq!((bench.agent.refused(), bench.alerts()), (None, vec![]));
+    }
+    let hours = |bench: &Bench| format!("{:?}", bench.agent.config().jobs[0].schedule);
+    assert!(hours(&bench).contains("0 2 * * *"), "{}", hours(&bench));
+    bench.clock.step_seconds(1);
+    bench.agent.tick().await;
+    assert!(hours(&bench).contains("0 3 * * *"), "a second is enough: {}", hours(&bench));
+    // What stays half written is a mistake to be told of.
+    home.write("drctl.yaml", half);
+    bench.look_at_files().await;
+    assert!(
+        bench.agent.refused().is_some() && bench.alerts().contains(&"config".to_owned()),
+        "{:?} {:?}",
+        bench.agent.refused(),
+        bench.alerts()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,8 +171,7 @@ async fn f61_a_run_under_way_keeps_its_configuration_and_a_removed_source_its_se
     assert_eq!(bench.agent.busy(), 1);
     let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
     home.write("drctl.yaml", &text.replace(", { command: { name: more, run: [cat, data] } }", ""));
-    bench.clock.step_seconds(10);
-    bench.agent.tick().await;
+    bench.look_at_files().await;
     assert_eq!((bench.agent.config().jobs[0].sources.len(), bench.agent.busy()), (1, 1), "the new one is in use, and the run goes on");
     std::fs::remove_file(home.path("hold")).unwrap();
     bench.agent.settle().await;
@@ -169,8 +196,7 @@ async fn one_job_changed_leaves_another_that_runs_alone() {
     bench.agent.tick().await;
     assert_eq!(bench.agent.busy(), 2, "two jobs run beside each other");
     home.write("drctl.yaml", &text.replacen("job: other", "job: another", 1));
-    bench.clock.step_seconds(10);
-    bench.agent.tick().await;
+    bench.look_at_files().await;
     bench.agent.settle().await;
     let audit = home.ok(&["audit"]).out;
     assert!(audit.contains("config reload"), "{audit}");
@@ -574,8 +600,7 @@ async fn f60_a_reload_reaches_the_schedule_what_is_remembered_of_it_what_is_late
     let yearly = at(-60 * 24).to_zoned(jiff::tz::TimeZone::UTC).strftime("%M %H %d %m *").to_string();
     let notify = format!("notify: [{{ webhook: {{ url: \"{}\", digest: never }} }}]\n", hears.url("/"));
     home.write("drctl.yaml", &format!("{notify}{}", text.replace("0 * * * *", &yearly)));
-    bench.clock.step_seconds(10);
-    bench.agent.tick().await;
+    bench.look_at_files().await;
     // By the old schedule a backup would have come, and be late.
     bench.go(&at(5 * 60).to_string(), 1800).await;
     assert_eq!(home.sets().len(), 1, "the new schedule is in use");

@@ -367,6 +367,8 @@ async fn f10_a_task_that_breaks_down_is_noted_and_told_and_the_agent_goes_on() {
     home.write("drctl.yaml", &config.replace("*/2 * * * *", "0 0 29 2 *").replace("* * * * *", "0 0 29 2 *"));
     clock.clock.step_seconds(10);
     round(&mut agent).await;
+    clock.clock.step_seconds(10);
+    round(&mut agent).await;
     drop(agent);
     // A new agent is not told of a run that broke down while the old one lived.
     let mut agent = Agent::start(around(&home, clock.clone()), Log::silent(clock.clone())).await.unwrap();

@@ -71,6 +71,8 @@ pub struct Agent {
     /// Of each job and group the longest time between two scheduled backups. Known once: it takes a look at a week of each.
     intervals: BTreeMap<(JobName, String), Duration>,
     files: Vec<FileMark>,
+    /// Files that were changed, as the last look saw them.
+    changing: Option<Vec<FileMark>>,
     next_file_look: Timestamp,
     refused: Option<(Timestamp, String)>,
     loaded_at: Timestamp,
@@ -146,6 +148,7 @@ impl Agent {
             next_judgement: now,
             intervals,
             files,
+            changing: None,
             next_file_look: now,
             refused: None,
             loaded_at: now,

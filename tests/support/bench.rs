@@ -53,6 +53,14 @@ impl Bench {
         }
     }
 
+    /// Lets time pass until a changed configuration is read: it is, once two looks found the same.
+    pub async fn look_at_files(&mut self) {
+        for _ in 0..2 {
+            self.clock.step_seconds(10);
+            self.agent.tick().await;
+        }
+    }
+
     pub fn alerts(&self) -> Vec<String> {
         self.agent.desk().open_incidents().unwrap().into_iter().map(|incident| incident.key).collect()
     }

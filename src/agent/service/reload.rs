@@ -20,6 +20,9 @@ use crate::state::{Act, Audited};
 /// How often the configuration's files are looked at.
 const FILES: SignedDuration = SignedDuration::from_secs(5);
 
+/// For how long a file must have stayed the same before it is read.
+const SETTLED: SignedDuration = SignedDuration::from_secs(1);
+
 /// The incident of a configuration that cannot be used.
 const CONFIG_ALARM: &str = "config";
 
@@ -45,9 +48,10 @@ impl Agent {
             }
             Reload::Keep(problems) => {
                 let why = problems.to_string();
-                self.log.line("error", None, &format!("reload refused, the old configuration stays: {why}"));
                 self.refused = Some((self.around.clock.now(), why.clone()));
+                // Before it is told: whoever reads that may ask `status` for more.
                 self.note_refusal(&refusal(&problems));
+                self.log.line("error", None, &format!("reload refused, the old configuration stays: {why}"));
                 self.raise(Alert {
                     lines: why.lines().take(20).map(str::to_owned).collect(),
                     next: Some("drctl config check; the last good one: drctl config rollback".into()),
@@ -101,10 +105,16 @@ impl Agent {
         }
         self.next_file_look = now.saturating_add(FILES).unwrap_or(now);
         let found = marks_of(&self.config);
-        if found != self.files {
-            // Somebody may still be writing: what is half there is read once more when it is whole.
-            self.files = found;
+        let settled = self.changing.take().is_some_and(|before| before == found);
+        if found == self.files {
+            return;
+        }
+        if settled {
             self.reload().await;
+        } else {
+            // Somebody may still be writing, and what is half there would be refused with an alarm.
+            self.changing = Some(found);
+            self.next_file_look = now.saturating_add(SETTLED).unwrap_or(now);
         }
     }
 
