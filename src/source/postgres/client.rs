@@ -330,8 +330,10 @@ const DONE_WITHIN: Duration = Duration::from_secs(600);
 fn is_left_over(folder: &Path, pid: u32, age: Duration) -> bool {
     let dead = || age > DONE_WITHIN && !Path::new(&format!("/proc/{pid}")).exists();
     // Not followed: whoever else may write to the parent folder must not lead us elsewhere.
-    let file = rustix::fs::open(folder.join("pgpass"), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    let Ok(file) = file.map(|fd| HeldFile::of(fd.into())) else { return dead() };
+    let open = |name| rustix::fs::open(folder.join(name), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    // One that never got its name may belong to a process that lives only as long as it is young.
+    let file = open("pgpass").ok().or_else(|| (age > DONE_WITHIN).then(|| open(BEGINNING).ok()).flatten());
+    let Some(file) = file.map(|fd| HeldFile::of(fd.into())) else { return dead() };
     match file.try_exclusive() {
         Ok(()) => true,
         Err(Errno::AGAIN) => false,
@@ -427,17 +429,20 @@ mod tests {
             names.sort();
             names
         };
-        // One that is being made has no password file yet: its process and time tell.
-        let beginning = format!("{PREFIX}{living}-beginning");
-        let stuck = format!("{PREFIX}4194997-stuck");
-        for (name, age) in [(&beginning, 6000), (&stuck, 60), (&format!("{PREFIX}4194996-gone"), 6000)] {
-            drop(make(name, 0));
-            let folder = parent.path().join(name);
+        // One that is being made has no password file yet. Young, it is let be; later its lock tells.
+        let begin = |name: &str, age: u64| {
+            let (file, folder) = (make(name, 0), parent.path().join(name));
             std::fs::rename(folder.join("pgpass"), folder.join(BEGINNING)).unwrap();
             aged(&folder, age);
-        }
+            HeldFile::of(file)
+        };
+        let beginning = format!("{PREFIX}{living}-beginning");
+        let begun = begin(&beginning, 6000);
+        begun.try_exclusive().unwrap();
+        let young = format!("{PREFIX}4194997-young");
+        drop((begin(&young, 60), begin(&format!("{PREFIX}{living}-stuck"), 6000)));
         sweep(parent.path());
-        let mut left = vec![format!("{PREFIX}4194999-held"), beginning, stuck, open, "other-1-x".to_owned()];
+        let mut left = vec![format!("{PREFIX}4194999-held"), beginning, young, open, "other-1-x".to_owned()];
         left.sort();
         assert_eq!(names(), left);
         drop(held);
