@@ -22,10 +22,22 @@ pub const OBJECT_BYTES: u64 = 900 * (8 << 20);
 /// every part for that (versitygw on a filesystem without shared blocks needs a second for 300 MB), and all of it would be waited for.
 const FIRST_OBJECT_BYTES: u64 = 8 * (8 << 20);
 
-/// Largest size of the object with this number, counted from 0, where none may be larger than `most`.
-fn object_limit(number: usize, most: u64) -> u64 {
-    let doublings = u32::try_from(number).unwrap_or(u32::MAX).min(OBJECT_BYTES.ilog2());
-    FIRST_OBJECT_BYTES.saturating_mul(1 << doublings).min(most)
+/// How large a stream's objects are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sizes {
+    /// They grow, and none is larger than this.
+    Growing(u64),
+    /// There is one, however long the stream is.
+    One,
+}
+
+impl Sizes {
+    /// Largest size of the object with this number, counted from 0.
+    fn limit(self, number: usize) -> u64 {
+        let Sizes::Growing(most) = self else { return u64::MAX };
+        let doublings = u32::try_from(number).unwrap_or(u32::MAX).min(OBJECT_BYTES.ilog2());
+        FIRST_OBJECT_BYTES.saturating_mul(1 << doublings).min(most)
+    }
 }
 
 /// Bytes handed to the stores at a time.
@@ -126,7 +138,7 @@ pub struct ObjectSplitter {
     created: Created,
     prefix: String,
     file: String,
-    limit: u64,
+    sizes: Sizes,
     stored: Arc<AtomicU64>,
     piece: BytesMut,
     open: Option<Open>,
@@ -163,16 +175,16 @@ struct Upload {
 }
 
 impl ObjectSplitter {
-    /// The first object is called `file`, further ones `file.002`, `file.003` …; they grow, and none is larger than `limit`.
+    /// The first object is called `file`, further ones `file.002`, `file.003` ….
     /// To be used from a thread that is not one of the runtime's workers.
-    pub(super) fn new(target: &Target, file: &str, limit: u64) -> Self {
+    pub(super) fn new(target: &Target, file: &str, sizes: Sizes) -> Self {
         ObjectSplitter {
             sinks: target.sinks.clone(),
             runtime: target.runtime.clone(),
             created: target.created.clone(),
             prefix: target.prefix.clone(),
             file: file.to_owned(),
-            limit,
+            sizes,
             stored: target.stored.clone(),
             piece: BytesMut::with_capacity(PIECE_BYTES),
             open: None,
@@ -195,7 +207,7 @@ impl ObjectSplitter {
             let put = self.runtime.spawn(async move { store.put(&key, body).await });
             uploads.push(Upload { at, body: sender, put });
         }
-        Open { file, limit: object_limit(before, self.limit), hasher: Sha256::hasher(), crc: Crc64Nvme::default(), bytes: 0, uploads }
+        Open { file, limit: self.sizes.limit(before), hasher: Sha256::hasher(), crc: Crc64Nvme::default(), bytes: 0, uploads }
     }
 
     /// Hands the collected piece over, ending the object when it is full.
@@ -232,6 +244,12 @@ impl ObjectSplitter {
         let mut kept = Vec::with_capacity(open.uploads.len());
         let mut stopped = Ok(());
         for upload in std::mem::take(&mut open.uploads) {
+            if self.sinks[upload.at].given_up().is_some() {
+                // It failed to end the object before this one.
+                drop(upload.body);
+                let _ = self.runtime.block_on(upload.put);
+                continue;
+            }
             if stopped.is_err() || upload.body.blocking_send(piece.clone()).is_ok() {
                 kept.push(upload);
                 continue;
@@ -365,18 +383,58 @@ mod tests {
     #[test]
     fn objects_grow_by_whole_parts_up_to_the_largest() {
         const PART: u64 = 8 << 20;
-        let parts: Vec<u64> = (0..9).map(|number| object_limit(number, OBJECT_BYTES) / PART).collect();
-        assert_eq!(parts, [8, 16, 32, 64, 128, 256, 512, 900, 900]);
-        assert!((0..9).chain([1000, usize::MAX]).all(|number| object_limit(number, OBJECT_BYTES).is_multiple_of(PART)));
-        assert_eq!(object_limit(usize::MAX, OBJECT_BYTES), OBJECT_BYTES);
-        assert_eq!([object_limit(0, 1000), object_limit(1, 1000), object_limit(usize::MAX, 1000)], [1000; 3], "tests ask for less");
+        let limit = |number| Sizes::Growing(OBJECT_BYTES).limit(number);
+        assert_eq!((0..9).map(|number| limit(number) / PART).collect::<Vec<_>>(), [8, 16, 32, 64, 128, 256, 512, 900, 900]);
+        assert!((0..9).chain([1000, usize::MAX]).all(|number| limit(number).is_multiple_of(PART)));
+        assert_eq!(limit(usize::MAX), OBJECT_BYTES);
+        assert_eq!([0, 1, usize::MAX].map(|number| Sizes::Growing(1000).limit(number)), [1000; 3], "tests ask for less");
         // What is left to put together at the end.
         let mut before = 0;
         for number in 0..7 {
-            let limit = object_limit(number, OBJECT_BYTES);
-            assert!(limit <= before + FIRST_OBJECT_BYTES, "at most half of all, but for what is less than two first ones");
-            before += limit;
+            assert!(limit(number) <= before + FIRST_OBJECT_BYTES, "at most half of all, but for what is less than two first ones");
+            before += limit(number);
         }
+    }
+
+    /// An index that lies beside its artifact is named by one key, however long it is.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn where_one_object_is_wanted_it_is_one() {
+        let kept = Arc::new(MemoryStore::default());
+        let target = target(vec![Sink::new("kept", kept.clone())]);
+        let bytes = FIRST_OBJECT_BYTES + 1;
+        let written = tokio::task::spawn_blocking(move || {
+            let mut splitter = ObjectSplitter::new(&target, "a", Sizes::One);
+            std::io::copy(&mut std::io::Read::take(std::io::repeat(7), bytes), &mut splitter).unwrap();
+            splitter.finish().unwrap()
+        });
+        assert_eq!(written.await.unwrap().iter().map(|object| object.stored_bytes).collect::<Vec<_>>(), [bytes]);
+        assert_eq!(kept.head("jobs/j/sets/x/a").await.unwrap().bytes, bytes);
+    }
+
+    /// A store that a set may miss fails to end an object while the next is under way: it gets no more of that, and the other has all.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_store_that_is_given_up_gets_nothing_more() {
+        let (kept, bad) = (Arc::new(MemoryStore::default()), Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()))));
+        bad.rule(Operation::Put, "*/a", When::Always, Fault::LoseAnswer(Kind::Full));
+        // Were it asked to end this one, that would take an hour.
+        bad.rule(Operation::Put, "*/a.002", When::Always, Fault::AnswerLate(Duration::from_secs(3600)));
+        let target = target(vec![Sink::new("bad", bad.clone()).optional(), Sink::new("kept", kept.clone())]);
+        let written = tokio::task::spawn_blocking(move || {
+            let mut splitter = ObjectSplitter::new(&target, "a", Sizes::Growing(PIECE_BYTES as u64 * 3 / 2));
+            for _ in 0..2 {
+                splitter.write_all(&[7; PIECE_BYTES]).unwrap();
+            }
+            let begun = splitter.open.as_ref().map(|open| open.uploads.len());
+            splitter.settle().unwrap();
+            splitter.write_all(b"the rest").unwrap();
+            let why = splitter.sinks[0].given_up().map(str::to_owned);
+            (begun, why, splitter.finish().unwrap())
+        });
+        let written = tokio::time::timeout(Duration::from_secs(60), written).await.expect("it is still waited for");
+        let (begun, why, objects) = written.unwrap();
+        assert_eq!((begun, objects.len()), (Some(2), 2), "it was under way in both");
+        assert!(why.unwrap().starts_with("store a in 'bad'"));
+        assert_eq!(kept.head("jobs/j/sets/x/a.002").await.unwrap().bytes, (1 << 19) + 8);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -385,7 +443,7 @@ mod tests {
         slow.rule(Operation::Put, "*/a", When::Always, Fault::AnswerLate(Duration::from_secs(3600)));
         let target = target(vec![Sink::new("slow", slow.clone())]);
         let written = tokio::task::spawn_blocking(move || {
-            let mut splitter = ObjectSplitter::new(&target, "a", PIECE_BYTES as u64 * 3 / 2);
+            let mut splitter = ObjectSplitter::new(&target, "a", Sizes::Growing(PIECE_BYTES as u64 * 3 / 2));
             for _ in 0..2 {
                 splitter.write_all(&[7; PIECE_BYTES]).unwrap();
             }
@@ -402,7 +460,7 @@ mod tests {
         slow.rule(Operation::Put, "*/a", When::Always, Fault::AnswerLate(LATE));
         let target = target(vec![Sink::new("slow", slow.clone())]);
         let ended = tokio::task::spawn_blocking(move || {
-            let mut splitter = ObjectSplitter::new(&target, "a", PIECE_BYTES as u64);
+            let mut splitter = ObjectSplitter::new(&target, "a", Sizes::Growing(PIECE_BYTES as u64));
             let since = std::time::Instant::now();
             for _ in 0..2 {
                 splitter.write_all(&[7; PIECE_BYTES]).unwrap();
@@ -427,7 +485,7 @@ mod tests {
         let target = target(vec![Sink::new("bad", bad.clone())]);
         let first = target.first.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let mut splitter = ObjectSplitter::new(&target, "a", 64 * PIECE_BYTES as u64);
+            let mut splitter = ObjectSplitter::new(&target, "a", Sizes::Growing(64 * PIECE_BYTES as u64));
             let mut written = 0;
             while splitter.write_all(&[7; PIECE_BYTES]).is_ok() {
                 written += 1;
@@ -450,7 +508,7 @@ mod tests {
         slow.rule(Operation::Put, "*/a", When::Always, Fault::Stall(Duration::from_millis(500)));
         let target = target(vec![Sink::new("slow", Arc::new(slow))]);
         let dropped = tokio::task::spawn_blocking(move || {
-            let mut splitter = ObjectSplitter::new(&target, "a", PIECE_BYTES as u64);
+            let mut splitter = ObjectSplitter::new(&target, "a", Sizes::Growing(PIECE_BYTES as u64));
             splitter.write_all(&[7; PIECE_BYTES]).unwrap();
             splitter.write_all(b"more").unwrap();
         });
@@ -467,7 +525,7 @@ mod tests {
         slow.rule(Operation::Put, "*", When::Always, Fault::Stall(Duration::from_millis(300)));
         let target = target(vec![Sink::new("bad", Arc::new(bad)), Sink::new("slow", Arc::new(slow))]);
         let ended = tokio::task::spawn_blocking(move || {
-            let mut splitter = ObjectSplitter::new(&target, "a", OBJECT_BYTES);
+            let mut splitter = ObjectSplitter::new(&target, "a", Sizes::Growing(OBJECT_BYTES));
             splitter.write_all(b"some bytes").unwrap();
             splitter.finish()
         });

@@ -19,7 +19,7 @@ use crate::pipeline::frame::{FrameCutter, chunker};
 use crate::pipeline::index::{FrameEntry, IndexWriter};
 use crate::pipeline::plain::{Plain, PlainReceiver};
 use crate::pipeline::seal::{SealWriter, Sealing};
-use crate::pipeline::split::{Created, ObjectSplitter, Sink, Target};
+use crate::pipeline::split::{Created, ObjectSplitter, Sink, Sizes, Target};
 
 /// Plain bytes that go to a worker at a time.
 const BATCH_BYTES: usize = 1 << 20;
@@ -326,7 +326,7 @@ struct Sealer {
 impl Sealer {
     fn start(spec: &WriteSpec, target: &Target) -> Result<Self> {
         let file = format!("{}{}{}", spec.base, spec.codec.extension(), spec.sealing.encryption().extension());
-        let out = spec.sealing.wrap(ObjectSplitter::new(target, &file, spec.object_bytes))?;
+        let out = spec.sealing.wrap(ObjectSplitter::new(target, &file, Sizes::Growing(spec.object_bytes)))?;
         Ok(Sealer { out, file, index: IndexWriter::default(), digest: PlainDigest::default(), plain_bytes: 0, compressed_bytes: 0 })
     }
 
@@ -394,11 +394,11 @@ impl Sealer {
 fn write_beside(spec: &WriteSpec, target: &Target, index: &IndexWriter, length: u64) -> Result<IndexPlace> {
     let file = format!("{}.index.zst{}", spec.base, spec.sealing.encryption().extension());
     let failed = |e: std::io::Error| Error::failed("write the index").because(e);
-    let sealed = spec.sealing.wrap(ObjectSplitter::new(target, &file, u64::MAX))?;
+    let sealed = spec.sealing.wrap(ObjectSplitter::new(target, &file, Sizes::One))?;
     let mut encoder = zstd::stream::write::Encoder::new(sealed, 1).map_err(failed)?;
     let sha256 = index.write(|piece| encoder.write_all(piece).map_err(failed))?;
     let objects = encoder.finish().and_then(SealWriter::finish).map_err(failed)?.finish()?;
-    let object = objects.into_iter().next().ok_or_else(|| Error::failed("the index was not stored"))?;
+    let [object] = <[Object; 1]>::try_from(objects).map_err(|_| Error::failed("the index was not stored as one object"))?;
     Ok(IndexPlace::Beside { object, length, sha256 })
 }
 

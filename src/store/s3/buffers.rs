@@ -11,7 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Error, Result};
 
 /// A bounded set of buffers, shared by all uploads of a store. An object that is being ended and the one behind it overlap: with a set for each,
-/// memory would be that of two. None waits for ever: the earlier one needs no more when the later one asks, and a run writes one artifact at a time.
+/// memory would be that of two. With two or more none waits for ever: a buffer is on its way, which ends, or is being filled, and of the uploads
+/// of one run at most one waits for bytes that are not there yet; all the others have theirs queued.
 #[derive(Clone)]
 pub struct Buffers {
     /// Those that nobody uses just now.
