@@ -150,23 +150,24 @@ fn f03_a_backup_killed_between_two_parts_of_an_object_leaves_garbage_that_the_ne
     home.init("jobs:\n  - job: shop\n    sources:\n      - files: { paths: [data] }\n");
     home.ok(&["backup", "now"]);
     let good = home.newest();
-    std::fs::write(home.path("data/noise"), noise(24 << 20)).unwrap();
+    std::fs::write(home.path("data/noise"), noise(56 << 20)).unwrap();
     let before = home.files("drctl-repository/jobs/shop/sets");
-    // Parts of 1 MiB, objects of 8: the twenty-second part is the sixth of the third object, of which at least one has reached the disk. The first
-    // object is whole by then, the second may still be on its way to its name.
+    // Parts of 1 MiB, objects of 16: the forty-sixth part is the fourteenth of the third object, of which some have reached the disk, as not so many
+    // can wait. The first object is whole by then, the second may still be on its way to its name.
     let backup = |point: Option<&str>| {
         let mut command = home.command(&["backup", "now"]);
-        command.env("DRCTL_OBJECT_BYTES", (8 << 20).to_string());
+        command.env("DRCTL_OBJECT_BYTES", (16 << 20).to_string());
         if let Some(point) = point {
             command.env("DRCTL_CRASH_AT", point);
         }
         Ran::of(command.output().unwrap())
     };
-    assert_eq!(backup(Some("split::piece#22")).code, KILLED);
+    assert_eq!(backup(Some("split::piece#46")).code, KILLED);
     let left = temporary(&home);
     let orphans: Vec<String> = home.files("drctl-repository/jobs/shop/sets").into_iter().filter(|f| !before.contains(f)).collect();
     let whole = orphans.iter().any(|orphan| orphan.ends_with("files.tree.tar.zst.age"));
-    assert!(whole && orphans.len() + left.len() == 3 && !left.is_empty(), "whole: {orphans:?}, open: {left:?}");
+    // Of the second there may be either, or for a moment both.
+    assert!(whole && (1..=2).contains(&orphans.len()) && (1..=2).contains(&left.len()), "whole: {orphans:?}, open: {left:?}");
     assert_eq!(home.sets(), [good.as_str()]);
     assert_eq!(home.files("drctl-repository/jobs/shop/log").len(), 1, "no record of the dead run");
     home.ok(&["verify", &good]);
