@@ -272,7 +272,6 @@ fn f60_a_changed_file_is_taken_up_a_broken_one_refused_and_status_says_so() {
     home.exchange("drctl.yaml", &good.replace("schedule:", "schedul:"));
     agent.signal(Signal::HUP);
     agent.says("reload refused");
-    // It says so first, and then notes it for others.
     let refused = format!("reload refused, line {line}; the agent works by the configuration it had");
     agent.until("the word of status", |_| home.run(&["status"]).err.contains(&refused));
     assert_eq!(home.run(&["status"]).code, 2);
