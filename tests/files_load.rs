@@ -39,7 +39,7 @@ impl Restore {
     }
 
     async fn load_bytes(&self, bytes: Vec<u8>, ends: bool) -> Result<()> {
-        self.loader.load(&self.request, &self.request.artifacts[0], stream(bytes, ends), &self.journal, &context()).await
+        self.loader.load(&self.request, &self.request.artifacts[0], stream(bytes, ends), &self.journal, &context()).await.map(drop)
     }
 
     async fn load_and_count(&self) {

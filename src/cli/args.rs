@@ -353,6 +353,9 @@ pub struct RestoreArgs {
     /// With --in-place: make no safety set first
     #[arg(long, requires = "in_place")]
     pub no_safety_set: bool,
+    /// Switch although up to N objects could not be loaded, without asking; every row must be there all the same (exit 3)
+    #[arg(long, value_name = "N")]
+    pub accept_load_errors: Option<usize>,
     /// Show the plan, change nothing
     #[arg(long)]
     pub dry_run: bool,

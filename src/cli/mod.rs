@@ -16,6 +16,7 @@ mod init_from;
 mod init_preset;
 mod key;
 mod list;
+mod load_errors;
 mod nagios;
 mod notify;
 pub mod output;

@@ -9,6 +9,7 @@ use crate::catalog::JobLog;
 use crate::cli::Shell;
 use crate::cli::args::RestoreArgs;
 use crate::cli::backup::{own_sources, with_sources};
+use crate::cli::load_errors::{Accept, problems_text};
 use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
 use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
@@ -67,7 +68,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     agree(shell, &args, || command_line(&args, &prepared.plan))?;
     let report = opened.setup.audited(act(&args, &prepared.plan, &job), go(shell, &opened, &args, &job, log, prepared)).await?;
     shell.out.result("restore", &report, done_text);
-    Ok(0)
+    Ok(if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() })
 }
 
 /// What was agreed to, for the audit log.
@@ -80,6 +81,7 @@ fn act(args: &RestoreArgs, plan: &RestorePlan, job: &JobName) -> Act {
         "target": plan.target,
         "in_place": args.in_place,
         "no_safety_set": args.no_safety_set,
+        "accept_load_errors": args.accept_load_errors,
         "store": args.from_store.store,
     }))
 }
@@ -99,9 +101,11 @@ async fn go(
         log.refresh().await?;
     }
     let recorded = opened.run_started("restore", job);
-    match carry_out(&opened.setup, &mut log, prepared).await {
+    let decide = Accept { shell, at_most: args.accept_load_errors, line: command_line(args, &prepared.plan) };
+    match carry_out(&opened.setup, &mut log, prepared, &decide).await {
         Ok(report) => {
-            recorded.finished(Some(&report.set), 0, None);
+            let exit_code = if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() };
+            recorded.finished(Some(&report.set), exit_code, None);
             Ok(report)
         }
         Err(error) => {
@@ -304,6 +308,9 @@ pub fn done_text(report: &RestoreReport) -> String {
         let same = if counts.is_empty() { String::new() } else { format!(", {counts}, counted as in the backup") };
         let _ = writeln!(out, "{} into {}: {}{same}", source.name, source.target, bytes(source.plain_bytes));
     }
+    if !report.problems.is_empty() {
+        let _ = writeln!(out, "NOT LOADED, accepted ({}):\n{}", report.problems.len(), problems_text(&report.problems));
+    }
     for line in &report.kept {
         let _ = writeln!(out, "kept: {line}");
     }
@@ -492,6 +499,7 @@ mod tests {
             switched: true,
             kept: vec!["database jisu_prod_drctl_old_7k3q9abc, 1.2 GiB".into()],
             aside: vec![],
+            problems: Vec::new(),
             afterwards: vec!["vacuumdb --host=127.0.0.1 --port=5432 --username=postgres --analyze-in-stages --dbname=jisu_prod".into()],
             elapsed_seconds: 41.5,
         };
@@ -544,6 +552,7 @@ mod tests {
             source: vec!["postgres".into()],
             target: Some("postgres://drill:geheim@db2/scratch".into()),
             in_place: false,
+            accept_load_errors: None,
             no_safety_set: false,
             dry_run: false,
             yes: false,

@@ -82,6 +82,19 @@ impl Reader {
     pub fn new(receiver: PlainReceiver) -> Self {
         Reader { receiver, current: Bytes::new(), ended: false }
     }
+
+    /// What was not read yet, piece by piece, for a blocking thread; `None` when the stream was given up without an end.
+    pub fn piece(&mut self) -> Option<Plain> {
+        if !self.current.is_empty() {
+            return Some(Plain::Data(std::mem::take(&mut self.current)));
+        }
+        if self.ended {
+            return Some(Plain::End);
+        }
+        let next = self.receiver.blocking_next();
+        self.ended = matches!(next, Some(Plain::End));
+        next
+    }
 }
 
 impl std::io::Read for Reader {

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::model::Secret;
@@ -26,6 +27,16 @@ impl Default for Limits {
     }
 }
 
+/// Sees a child's standard error.
+#[derive(Clone)]
+pub(super) struct WatchStderr(pub(super) Arc<Mutex<dyn FnMut(&[u8]) + Send>>);
+
+impl std::fmt::Debug for WatchStderr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WatchStderr")
+    }
+}
+
 /// A program with its arguments and environment. Arguments are never seen by a shell.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -37,6 +48,7 @@ pub struct Command {
     pub(super) secrets: Vec<Secret>,
     pub(super) limits: Limits,
     pub(super) keep_stderr: Option<KeepLine>,
+    pub(super) watch_stderr: Option<WatchStderr>,
     pub(super) first_input: Option<Secret>,
 }
 
@@ -55,6 +67,7 @@ impl Command {
             secrets: Vec::new(),
             limits: Limits::default(),
             keep_stderr: None,
+            watch_stderr: None,
             first_input: None,
         }
     }
@@ -62,6 +75,12 @@ impl Command {
     /// Which lines of its standard error may be kept and shown; all, unless said.
     pub fn keep_stderr(mut self, keep: KeepLine) -> Self {
         self.keep_stderr = Some(keep);
+        self
+    }
+
+    /// Shows all of its standard error to `watch` as it comes, in pieces of any size, unredacted: what is kept of that is the watcher's to clean.
+    pub fn watch_stderr(mut self, watch: impl FnMut(&[u8]) + Send + 'static) -> Self {
+        self.watch_stderr = Some(WatchStderr(Arc::new(Mutex::new(watch))));
         self
     }
 

@@ -58,7 +58,7 @@ impl Command {
         let (done, ended) = watch::channel(false);
         let kept = tail.clone();
         let draining = move || {
-            stderr::drain(errors, &kept);
+            stderr::drain(errors, &kept, None);
             let _ = done.send(true);
         };
         thread::Builder::new().name("stderr".into()).spawn(draining).context(|| "start a thread")?;

@@ -225,9 +225,9 @@ impl Run {
             let result = pump(&stream, &seen);
             let _ = pump_done.send((result, Some(stream)));
         };
-        let kept = tail.clone();
+        let (kept, watch) = (tail.clone(), command.watch_stderr);
         let draining = move || {
-            stderr::drain(errors, &kept);
+            stderr::drain(errors, &kept, watch.as_ref());
             let _ = drain_done.send(());
         };
         thread::Builder::new().name("pump".into()).spawn(pumping).context(|| "start a thread").map_err(failed)?;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
+use crate::process::command::WatchStderr;
 use crate::process::{KeepLine, Redactor};
 
 /// Lines kept (FAULTS 26).
@@ -101,13 +102,18 @@ impl Tail {
     }
 }
 
-/// Reads to the end of the stream, on a thread of its own, keeping only the tail.
-pub(super) fn drain(fd: impl AsFd, tail: &Arc<Mutex<Tail>>) {
+/// Reads to the end of the stream, on a thread of its own, keeping only the tail. `watch` sees all of it.
+pub(super) fn drain(fd: impl AsFd, tail: &Arc<Mutex<Tail>>, watch: Option<&WatchStderr>) {
     let mut buffer = vec![0u8; 64 * 1024];
     loop {
         match rustix::io::read(&fd, &mut buffer[..]) {
             Ok(0) => return,
-            Ok(n) => tail.lock().unwrap_or_else(|p| p.into_inner()).push(&buffer[..n]),
+            Ok(n) => {
+                if let Some(watch) = watch {
+                    (watch.0.lock().unwrap_or_else(|p| p.into_inner()))(&buffer[..n]);
+                }
+                tail.lock().unwrap_or_else(|p| p.into_inner()).push(&buffer[..n]);
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }

@@ -17,7 +17,7 @@ use crate::source::RunContext;
 use crate::source::compose::ComposeDetails;
 use crate::source::environment::{EnvironmentFrom, EnvironmentSettings};
 use crate::source::environment_dotenv::{self as dotenv, Variables};
-use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadRequest, Loader};
+use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequest, Loader};
 
 /// Journal key of an artifact's file.
 fn file_key(artifact: &str) -> String {
@@ -135,7 +135,7 @@ impl Loader for AsideLoader {
         mut input: PlainReceiver,
         journal: &dyn Journal,
         _context: &RunContext,
-    ) -> Result<()> {
+    ) -> Result<Vec<LoadProblem>> {
         let path = self.path(request, artifact);
         let mut names: Vec<String> = journal.get(FILES).and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default();
         if !names.contains(&artifact.name) {
@@ -166,7 +166,7 @@ impl Loader for AsideLoader {
             // What is not whole must not be found and copied.
             let _ = std::fs::remove_file(&path);
         }
-        written
+        written.map(|()| Vec::new())
     }
 
     async fn count(&self, _request: &LoadRequest, artifact: &LoadArtifact, journal: &dyn Journal, _context: &RunContext) -> Result<Facts> {

@@ -9,11 +9,49 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::model::{Artifact, Facts};
-use crate::pipeline::plain::PlainReceiver;
+use crate::pipeline::plain::{Plain, PlainReceiver};
 use crate::source::RunContext;
+
+/// A way to have an artifact's plain stream once more; without one, it can be read once only.
+#[derive(Clone, Default)]
+pub struct Rereads(Option<mpsc::Sender<oneshot::Sender<PlainReceiver>>>);
+
+impl Rereads {
+    /// Asks whoever holds the other end of this channel for streams.
+    pub fn of(ask: mpsc::Sender<oneshot::Sender<PlainReceiver>>) -> Rereads {
+        Rereads(Some(ask))
+    }
+
+    /// The stream from its start; `None` where it cannot be had again.
+    pub async fn open(&self) -> Option<PlainReceiver> {
+        let (reply, answer) = oneshot::channel();
+        self.0.as_ref()?.send(reply).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+impl std::fmt::Debug for Rereads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rereads({})", if self.0.is_some() { "possible" } else { "none" })
+    }
+}
+
+/// Something of an artifact that could not be loaded; all the rest of it was.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LoadProblem {
+    /// The artifact's true name: a database's.
+    pub artifact: String,
+    /// What is missing: `INDEX public.a_idx`.
+    pub object: String,
+    /// The statement that makes it; without what may hold a password.
+    pub statement: String,
+    /// Why it failed, in the server's words, without rows.
+    pub reason: String,
+}
 
 /// One artifact to load.
 #[derive(Clone, Debug)]
@@ -24,6 +62,8 @@ pub struct LoadArtifact {
     pub name: String,
     /// What the inspector counted when it was dumped.
     pub facts: Facts,
+    /// Its stream again, for what can be loaded only once the rest is there.
+    pub rereads: Rereads,
 }
 
 /// What is to be loaded, from one source of one set.
@@ -84,8 +124,29 @@ pub trait Loader: Send + Sync {
     /// Looks at set and target and says what would happen, changing nothing.
     async fn plan(&self, request: &LoadRequest, context: &RunContext) -> Result<LoadPlan>;
 
+    /// Tries as much of a load in place as can be tried while the live data is untouched, and leaves nothing behind. What it returns would be
+    /// missing after the load. Reads the stream to its end.
+    async fn rehearse(
+        &self,
+        _request: &LoadRequest,
+        _artifact: &LoadArtifact,
+        mut input: PlainReceiver,
+        _journal: &dyn Journal,
+        _context: &RunContext,
+    ) -> Result<Vec<LoadProblem>> {
+        loop {
+            match input.next().await {
+                Some(Plain::End) => return Ok(Vec::new()),
+                Some(_) => {}
+                None => return Err(Error::new(Kind::Stopped, "the artifact broke off")),
+            }
+        }
+    }
+
     /// Loads one artifact from its plain stream, beside the live data (or over it when `in_place`). The stream is cut short
     /// (`None` before `End`) when anything about the artifact is found bad: then the load must fail.
+    ///
+    /// What it returns is missing although all the rest is there: a person decides whether that will do.
     async fn load(
         &self,
         request: &LoadRequest,
@@ -93,7 +154,7 @@ pub trait Loader: Send + Sync {
         input: PlainReceiver,
         journal: &dyn Journal,
         context: &RunContext,
-    ) -> Result<()>;
+    ) -> Result<Vec<LoadProblem>>;
 
     /// Counts what was loaded, in the shape of the dump's facts: totals and names that can be counted at the target, others left out.
     async fn count(&self, request: &LoadRequest, artifact: &LoadArtifact, journal: &dyn Journal, context: &RunContext) -> Result<Facts>;

@@ -366,7 +366,7 @@ pub fn load_artifact(
         finished_at: Timestamp::UNIX_EPOCH,
         totals: facts.totals.clone(),
     };
-    drctl::source::load::LoadArtifact { artifact, name: name.into(), facts }
+    drctl::source::load::LoadArtifact { artifact, name: name.into(), facts, rereads: Default::default() }
 }
 
 /// A request to restore.

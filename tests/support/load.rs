@@ -35,7 +35,7 @@ pub fn artifact(dumped: &Dumped) -> LoadArtifact {
         finished_at: now,
         totals: facts.totals.clone(),
     };
-    LoadArtifact { artifact, name: dumped.plan.name.clone(), facts }
+    LoadArtifact { artifact, name: dumped.plan.name.clone(), facts, rereads: Default::default() }
 }
 
 /// The whole of a stream.

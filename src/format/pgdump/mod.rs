@@ -15,10 +15,14 @@
 //!
 //! The archive is walked, not interpreted: an SQL text in it is passed over.
 
+mod archive;
+mod head;
 mod scalar;
 mod toc;
 mod walk;
 
+pub use archive::{ArchiveReader, Section, TocEntry};
+pub use head::Head;
 pub use toc::{TocSummary, table_key};
 pub use walk::PgDumpInspector;
 

@@ -348,3 +348,50 @@ fn speed() {
         println!("{name}: {speed:.1} GB/s, {} rows", facts.totals["rows"]);
     }
 }
+
+#[test]
+fn f90_an_archive_is_read_entry_by_entry_and_block_by_block() {
+    let (head, rest) = Head::read(PLAIN).unwrap();
+    let mut kept = Vec::new();
+    std::io::Read::read_to_end(&mut head.bytes().unwrap(), &mut kept).unwrap();
+    assert_eq!([kept.as_slice(), rest].concat(), PLAIN, "nothing is lost between head and data");
+    let mut entries = Vec::new();
+    head.each(|entry| entries.push(entry)).unwrap();
+    let table = entries.iter().find(|e| e.description == "TABLE" && e.tag == b"a").unwrap();
+    assert_eq!((table.namespace.as_slice(), table.owner.as_slice(), table.section), (&b"public"[..], &b"postgres"[..], Section::PreData));
+    assert!(table.definition.starts_with(b"CREATE TABLE public.a ("), "{table:?}");
+    let data = entries.iter().find(|e| e.description == "TABLE DATA" && e.tag == b"a").unwrap();
+    assert!(data.copy.starts_with(b"COPY public.a (") && data.had_data && data.dependencies.contains(&table.id), "{data:?}");
+    let mut archive = ArchiveReader::open(PLAIN).unwrap();
+    while archive.entry().unwrap().is_some() {}
+    let (mut rows, mut blocks) = (Vec::new(), 0);
+    while let Some(id) = archive.block().unwrap() {
+        blocks += 1;
+        match id == data.id {
+            true => while archive.piece(&mut rows).unwrap() {},
+            false => archive.pass().unwrap(),
+        }
+    }
+    assert_eq!(blocks, 6, "large objects are passed over");
+    assert!(rows.ends_with(b"\\.\n\n\n"));
+    assert_eq!(rows.iter().filter(|b| **b == b'\n').count(), 6 + 3);
+}
+
+#[test]
+fn f90_an_archive_that_is_cut_anywhere_is_an_error() {
+    for cut in 0..PLAIN.len() {
+        let read = || -> Result<()> {
+            let mut archive = ArchiveReader::open(&PLAIN[..cut])?;
+            while archive.entry()?.is_some() {}
+            while archive.block()?.is_some() {
+                archive.pass()?;
+            }
+            Ok(())
+        };
+        // Between two blocks the archive itself does not tell: its digest does.
+        if let Err(error) = read() {
+            assert_eq!(error.kind(), Kind::Corrupt, "cut at {cut}");
+        }
+    }
+    assert!(ArchiveReader::open(GZIP).is_err(), "what is compressed is not read as rows");
+}

@@ -15,7 +15,7 @@ use crate::ops::details::Details;
 use crate::ops::restore::pick::pick;
 use crate::ops::restore::{Loaders, RestoreOptions};
 use crate::ops::{Setup, choose};
-use crate::source::load::{LoadArtifact, LoadPlan, LoadRequest, Loader};
+use crate::source::load::{LoadArtifact, LoadPlan, LoadRequest, Loader, Rereads};
 
 /// The value behind the plan's text and `--json`.
 #[derive(Clone, Debug, Serialize)]
@@ -194,7 +194,12 @@ fn request(
         let detail = details
             .artifact(&artifact.file)
             .ok_or_else(|| Error::corrupt(format!("the details of {} say nothing of {}", manifest.set, artifact.file)))?;
-        artifacts.push(LoadArtifact { artifact: artifact.clone(), name: detail.name.clone(), facts: detail.facts.clone() });
+        artifacts.push(LoadArtifact {
+            artifact: artifact.clone(),
+            name: detail.name.clone(),
+            facts: detail.facts.clone(),
+            rereads: Rereads::default(),
+        });
     }
     let mut all = known.map(|k| k.details.clone()).unwrap_or_default();
     // The loader compares where it is with where the set came from (FAULTS 83).

@@ -19,7 +19,7 @@ use crate::ops::restore::plan::{Prepared, RestorePlan, Work};
 use crate::ops::verify::{hold_all, release_all, while_holding};
 use crate::pipeline::plain;
 use crate::pipeline::read::StoredArtifact;
-use crate::source::load::LoadArtifact;
+use crate::source::load::{LoadArtifact, LoadProblem, Rereads};
 use crate::state::{Process, StateFile};
 
 /// What a restore did; the value behind the closing lines and `--json`.
@@ -37,6 +37,8 @@ pub struct RestoreReport {
     pub kept: Vec<String>,
     /// What was only laid aside for a person, how it differs, and the lines that put it in place.
     pub aside: Vec<String>,
+    /// What could not be loaded, and was accepted.
+    pub problems: Vec<LoadProblem>,
     /// Lines to type now, each with what it is for.
     pub afterwards: Vec<String>,
     /// Seconds it took.
@@ -72,13 +74,20 @@ fn exchanged(plan: &RestorePlan) -> bool {
     plan.sources.iter().any(|source| exchanges(&source.kind))
 }
 
-/// What an earlier restore left half loaded in place is whole again.
-fn settle_in_place(state: &StateFile, done: &RestoreNote) -> Result<()> {
+/// What an earlier restore left half loaded in place is whole again: what it kept for want of anything else goes.
+async fn settle_in_place(setup: &Setup, state: &Arc<StateFile>, done: &RestoreNote, work: &[Work]) -> Result<()> {
     for mut earlier in RestoreNote::all(state)? {
-        if earlier.phase == Phase::InPlace && !earlier.is_running() && done.covers(&earlier) && done.target == earlier.target {
-            earlier.phase = Phase::Finished;
-            earlier.save(state)?;
+        if earlier.phase != Phase::InPlace || earlier.is_running() || !done.covers(&earlier) || done.target != earlier.target {
+            continue;
         }
+        for item in work {
+            let journal = SourceJournal::open(state.clone(), &earlier.restore, &item.request.source)?;
+            if let Err(error) = item.loader.discard(&journal, &setup.context(&earlier.restore)).await {
+                setup.bus.warn(format!("{}: what restore {} left could not be removed: {error}", item.request.source, earlier.restore));
+            }
+        }
+        earlier.phase = Phase::Finished;
+        earlier.save(state)?;
     }
     Ok(())
 }
@@ -91,8 +100,15 @@ pub fn state(setup: &Setup) -> Result<Arc<StateFile>> {
     })
 }
 
+/// Decides whether a restore goes on although something could not be loaded.
+pub trait Decide: Send + Sync {
+    /// `problems` is not empty, and every row was counted. `live_is_gone`: what was live was dropped for this load. An error ends the restore, with
+    /// nothing switched.
+    fn accept(&self, problems: &[LoadProblem], live_is_gone: bool) -> Result<()>;
+}
+
 /// Carries out a plan that was agreed to.
-pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<RestoreReport> {
+pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared, decide: &dyn Decide) -> Result<RestoreReport> {
     let started = std::time::Instant::now();
     let state = state(setup)?;
     let Prepared { plan, work } = prepared;
@@ -116,7 +132,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         identities: plan.sources.iter().map(|s| (s.name.clone(), s.load.identity.clone())).collect(),
     };
     let mut holds = hold_all(setup, log, &sets).await?;
-    let result = load_and_switch(setup, log, &state, &plan, &work, &mut note, &mut holds, started).await;
+    let result = load_and_switch(setup, log, &state, &plan, &work, &mut note, &mut holds, decide, started).await;
     release_all(setup, log, holds).await;
     setup.bus.emit(Event::RunFinished {
         verb: "restore".into(),
@@ -138,13 +154,23 @@ async fn load_and_switch(
     work: &[Work],
     note: &mut RestoreNote,
     holds: &mut [Hold],
+    decide: &dyn Decide,
     started: std::time::Instant,
 ) -> Result<RestoreReport> {
     note.save(state)?;
-    let mut loaded = match plan.in_place {
-        true => while_holding(setup, log, holds, check_all(setup, work)).await,
-        false => Ok(()),
-    };
+    let mut agreed = Vec::new();
+    let mut loaded = Ok(());
+    if plan.in_place {
+        // What can be known before anything is dropped is decided before.
+        let rehearsed = while_holding(setup, log, holds, check_all(setup, state, work)).await;
+        loaded = rehearsed.and_then(|problems| {
+            if !problems.is_empty() {
+                decide.accept(&problems, false)?;
+            }
+            agreed = problems;
+            Ok(())
+        });
+    }
     if plan.in_place && loaded.is_ok() {
         note.phase = Phase::InPlace;
         loaded = note.save(state);
@@ -154,9 +180,15 @@ async fn load_and_switch(
         Err(error) => Err(error),
     };
     fail::fail_point!("restore::counted");
+    let loaded = loaded.and_then(|(counts, problems)| {
+        if problems.iter().any(|problem| !agreed.contains(problem)) {
+            decide.accept(&problems, plan.in_place)?;
+        }
+        Ok((counts, problems))
+    });
     // The last moment at which a signal leaves everything as it was: the switch itself is not broken off.
     let loaded = loaded.and_then(|loaded| if setup.cancel.is_cancelled() { Err(interrupted()) } else { Ok(loaded) });
-    let loaded = match loaded {
+    let (counts, problems) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             discard(setup, state, work, note).await;
@@ -174,7 +206,10 @@ async fn load_and_switch(
     note.phase = if switched { Phase::Switched } else { Phase::Finished };
     note.switched_at = Some(setup.clock.now());
     note.elapsed_seconds = Some(started.elapsed().as_secs_f64());
-    let noted = note.save(state).and_then(|()| settle_in_place(state, note));
+    let noted = match note.save(state) {
+        Ok(()) => settle_in_place(setup, state, note, work).await,
+        Err(error) => Err(error),
+    };
     noted.map_err(|e| e.context("the restore is done, but could not be noted"))?;
 
     let (mut kept, mut aside) = (Vec::new(), Vec::new());
@@ -192,7 +227,7 @@ async fn load_and_switch(
         note.phase = Phase::Finished;
         note.save(state)?;
     }
-    let sources = work.iter().zip(loaded).zip(&plan.sources).map(|((item, counts), planned)| RestoredSource {
+    let sources = work.iter().zip(counts).zip(&plan.sources).map(|((item, counts), planned)| RestoredSource {
         name: item.request.source.clone(),
         target: planned.load.target.clone(),
         counts,
@@ -205,6 +240,7 @@ async fn load_and_switch(
         switched,
         kept,
         aside,
+        problems,
         afterwards: plan.sources.iter().flat_map(|s| s.load.afterwards.iter().cloned()).collect(),
         elapsed_seconds: started.elapsed().as_secs_f64(),
     })
@@ -235,25 +271,33 @@ fn half_in_place(error: Error) -> Error {
 
 type Counts = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// Reads and checks everything once, before the first byte is loaded over live data.
-async fn check_all(setup: &Setup, work: &[Work]) -> Result<()> {
+/// Reads and checks everything once, and tries out what can be tried, before the first byte is loaded over live data.
+async fn check_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Result<Vec<LoadProblem>> {
+    let mut problems = Vec::new();
     for item in work {
+        let journal = SourceJournal::open(state.clone(), &item.request.restore, &item.request.source)?;
         for artifact in &item.request.artifacts {
             setup.bus.step(format!("checking all of {} before anything is touched", artifact.artifact.file));
-            read(setup, item, artifact, None, CancellationToken::new()).await?;
+            let (sender, receiver) = plain::channel();
+            let failed = CancellationToken::new();
+            let context = setup.context(&item.request.restore);
+            let reading = read(setup, item, artifact, Some(sender), failed.clone());
+            let trying = until(&failed, item.loader.rehearse(&item.request, artifact, receiver, &journal, &context));
+            let (read, tried) = tokio::join!(reading, trying);
+            problems.extend(both(read, tried).context(|| format!("try out {}", artifact.artifact.file))?);
         }
     }
-    Ok(())
+    Ok(problems)
 }
 
 /// Loads and counts every source.
-async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Result<Vec<Counts>> {
-    let mut all = Vec::new();
+async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Result<(Vec<Counts>, Vec<LoadProblem>)> {
+    let (mut all, mut problems) = (Vec::new(), Vec::new());
     for item in work {
         let journal = SourceJournal::open(state.clone(), &item.request.restore, &item.request.source)?;
         let mut counts = Counts::new();
         for artifact in &item.request.artifacts {
-            load_one(setup, item, artifact, &journal).await.context(|| format!("load {}", artifact.artifact.file))?;
+            problems.extend(load_one(setup, item, artifact, &journal).await.context(|| format!("load {}", artifact.artifact.file))?);
             fail::fail_point!("restore::loaded");
         }
         for artifact in &item.request.artifacts {
@@ -262,33 +306,69 @@ async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Resul
             let found = tokio::select! {
                 biased;
                 () = setup.cancel.cancelled() => return Err(interrupted()),
-                found = item.loader.count(&item.request, artifact, &journal, &context) => found?,
+                found = item.loader.count(&item.request, artifact, &journal, &context) => found,
             };
-            compare(&artifact.facts, &found).context(|| format!("count {}.{}", item.request.source, artifact.name))?;
+            let counted = found.and_then(|found| compare(&artifact.facts, &found).map(|()| found));
+            let found =
+                counted.map_err(|e| with_problems(e, &problems)).context(|| format!("count {}.{}", item.request.source, artifact.name))?;
             counts.insert(artifact.name.clone(), found.totals);
         }
         all.push(counts);
     }
-    Ok(all)
+    Ok((all, problems))
 }
 
-async fn load_one(setup: &Setup, item: &Work, artifact: &LoadArtifact, journal: &SourceJournal) -> Result<()> {
+/// What is missing after a load, with why it could not be loaded.
+fn with_problems(error: Error, problems: &[LoadProblem]) -> Error {
+    let Some(first) = problems.first() else { return error };
+    let more = if problems.len() > 1 { format!("; and {} more could not be loaded", problems.len() - 1) } else { String::new() };
+    let kind = error.kind();
+    Error::new(kind, format!("{error}; {} could not be loaded: {}{more}", first.object, first.reason)).hint_of(&error)
+}
+
+/// How many streams of one artifact may be asked for at a time.
+const STREAMS: usize = 1;
+
+async fn load_one(setup: &Setup, item: &Work, artifact: &LoadArtifact, journal: &SourceJournal) -> Result<Vec<LoadProblem>> {
     let (sender, receiver) = plain::channel();
     let failed = CancellationToken::new();
     let context = setup.context(&item.request.restore);
-    let reading = read(setup, item, artifact, Some(sender), failed.clone());
-    let loading = async {
-        let loaded = item.loader.load(&item.request, artifact, receiver, journal, &context).await;
-        if loaded.is_err() {
-            failed.cancel();
+    let (ask, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<plain::PlainReceiver>>(STREAMS);
+    let reading = async {
+        let mut facts = read(setup, item, artifact, Some(sender), failed.clone()).await?;
+        // Until the loader is done, and lets go of its end of the channel.
+        while let Some(reply) = asked.recv().await {
+            let (sender, receiver) = plain::channel();
+            if reply.send(receiver).is_ok() {
+                facts = read(setup, item, artifact, Some(sender), failed.clone()).await?;
+            }
         }
-        loaded
+        Ok(facts)
+    };
+    let loading = async {
+        // Dropped when the load is done: that is what the reading side waits for.
+        let artifact = LoadArtifact { rereads: Rereads::of(ask), ..artifact.clone() };
+        until(&failed, item.loader.load(&item.request, &artifact, receiver, journal, &context)).await
     };
     let (read, loaded) = tokio::join!(reading, loading);
-    match (read, loaded) {
-        (Ok(_), Ok(())) => Ok(()),
-        (Err(read), Err(loaded)) => Err(Error::first_of(read, loaded)),
-        (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+    both(read, loaded)
+}
+
+/// Runs something that takes a stream; when it fails, the stream is given up.
+async fn until<T>(failed: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = work.await;
+    if done.is_err() {
+        failed.cancel();
+    }
+    done
+}
+
+/// The error that began it, of reading and of what took the stream.
+fn both<T>(read: Result<Facts>, taken: Result<T>) -> Result<T> {
+    match (read, taken) {
+        (Ok(_), Ok(done)) => Ok(done),
+        (Err(read), Err(taken)) => Err(Error::first_of(read, taken)),
+        (Ok(_), Err(error)) | (Err(error), Ok(_)) => Err(error),
     }
 }
 

@@ -32,7 +32,7 @@ use crate::source::files::report::Listed;
 use crate::source::files::roots::{RootRecord, absolute};
 use crate::source::files::sys::Identity;
 use crate::source::files::{FilesSettings, blocking};
-use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadRequest, Loader};
+use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequest, Loader};
 use extract::{Extractor, Place};
 use state::{Mode, Progress, RootState, State, Switch, note_progress, note_stages, open_folder, progress, stages};
 
@@ -257,7 +257,7 @@ impl Loader for FilesLoader {
         input: PlainReceiver,
         journal: &dyn Journal,
         context: &RunContext,
-    ) -> Result<()> {
+    ) -> Result<Vec<LoadProblem>> {
         if let Some(earlier) = State::read(journal)? {
             // The same restore, tried again after a crash.
             let begun = begun(&earlier, journal)?;
@@ -289,7 +289,7 @@ impl Loader for FilesLoader {
         for sentence in warnings.sentences(|path, what| format!("{path}: {what}")) {
             context.bus.warn(sentence);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn count(&self, _request: &LoadRequest, _artifact: &LoadArtifact, journal: &dyn Journal, _context: &RunContext) -> Result<Facts> {

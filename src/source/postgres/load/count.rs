@@ -1,16 +1,39 @@
 //! Counting what was loaded, in the shape of the dump's facts.
 
+use futures::TryStreamExt as _;
+
 use crate::error::{Error, Kind, Result};
 use crate::format::pgdump::table_key;
 use crate::model::Facts;
 use crate::source::postgres::catalog;
 use crate::source::postgres::connect::{Connection, ident, pg_error};
 
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// Rows of one table, without those of its children.
+///
+/// A query is planned with the table's indexes in view, and an expression in one of them may rely on a search_path that is empty here. COPY
+/// plans nothing, but sends every row.
+async fn rows(connection: &Connection, schema: &str, table: &str) -> Result<u64, tokio_postgres::Error> {
+    let name = format!("{}.{}", ident(schema), ident(table));
+    if let Ok(row) = connection.query_one(&format!("select count(*) from only {name}"), &[]).await {
+        return Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0));
+    }
+    connection.batch_execute(&format!("ROLLBACK; {BEGIN}")).await?;
+    let mut stream = Box::pin(connection.copy_out(&format!("COPY {name} TO STDOUT")).await?);
+    let mut rows = 0;
+    while let Some(piece) = stream.try_next().await? {
+        // A newline in a value is written as \n.
+        rows += memchr::memchr_iter(b'\n', &piece).count() as u64;
+    }
+    Ok(rows)
+}
+
 /// Exact rows of every table that the dump counted, at one instant. Left out are tables of extensions, of which a dump holds a part only.
 /// A table of the dump that is not there is an error. Totals are given where every table could be counted.
 pub(super) async fn count(connection: &mut Connection, dumped: &Facts, facts: &mut Facts) -> Result<()> {
     let asked = |e: tokio_postgres::Error| pg_error("count what was loaded", &e);
-    connection.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(asked)?;
+    connection.batch_execute(BEGIN).await.map_err(asked)?;
     let objects = connection.query_one("select count(*) from pg_largeobject_metadata", &[]).await.map_err(asked)?;
     facts.add("large_objects", u64::try_from(objects.get::<_, i64>(0)).unwrap_or(0));
     let extension_tables = of_extensions(connection).await?;
@@ -19,9 +42,8 @@ pub(super) async fn count(connection: &mut Connection, dumped: &Facts, facts: &m
     for (_, schema, table) in &tables {
         let key = table_key(schema, table);
         if dumped.per_name.contains_key(&key) && !extension_tables.contains(&key) {
-            let query = format!("select count(*) from only {}.{}", ident(schema), ident(table));
-            let row = connection.query_one(&query, &[]).await.map_err(|e| pg_error(format!("count the rows of {key}"), &e))?;
-            *facts.per_name.entry(key).or_insert(0) += u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+            let rows = rows(connection, schema, table).await.map_err(|e| pg_error(format!("count the rows of {key}"), &e))?;
+            *facts.per_name.entry(key).or_insert(0) += rows;
         }
     }
     connection.batch_execute("COMMIT").await.map_err(asked)?;

@@ -1,7 +1,7 @@
 //! Loading dumps back: into a new database beside the live one, counted, then switched by renaming; undoable until finished.
 //!
 //! ```text
-//! load    shop_drctl_7k3q made from template0 with the recorded properties, filled by pg_restore from the stream
+//! load    shop_drctl_7k3q made from template0 with the recorded properties, filled from the stream (see `fill`)
 //! switch  shop closed and emptied; in ONE transaction: shop → shop_drctl_old_7k3q, shop_drctl_7k3q → shop
 //! undo    shop closed and emptied; in ONE transaction: shop → shop_drctl_undone_7k3q, shop_drctl_old_7k3q → shop
 //! finish  what is kept aside is dropped
@@ -10,6 +10,7 @@
 //! what was really done is asked of the server.
 
 mod count;
+mod fill;
 mod globals;
 mod plan;
 mod properties;
@@ -19,20 +20,18 @@ mod steps;
 mod timescale;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{ArtifactFormat, Facts, Secret};
 use crate::pipeline::plain::{Plain, PlainReceiver};
-use crate::process::Input;
 use crate::source::RunContext;
-use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadRequest, Loader};
+use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequest, Loader};
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database, Server};
-use crate::source::postgres::client::{self, Call, Private, database_argument, major_of};
+use crate::source::postgres::client::{self, Private, major_of};
 use crate::source::postgres::connect::connect;
 use crate::source::postgres::settings::PostgresSettings;
 use globals::Globals;
@@ -183,17 +182,17 @@ impl PostgresLoader {
         Ok(())
     }
 
-    async fn load_database(
+    /// What is needed to fill a new database with this artifact.
+    async fn prepare(
         &self,
         request: &LoadRequest,
         artifact: &LoadArtifact,
-        input: PlainReceiver,
         journal: &dyn Journal,
         context: &RunContext,
-    ) -> Result<()> {
+    ) -> Result<Preparation> {
         let recorded = Recorded::of(request)?;
         let missing = || Error::new(Kind::Preflight, format!("the set's details hold no properties of database {}", artifact.name));
-        let database = recorded.database(&artifact.name).ok_or_else(missing)?;
+        let database = recorded.database(&artifact.name).ok_or_else(missing)?.clone();
         let place = self.place(request.target.as_deref())?;
         if let Some(why) = plan::cannot_load(&place.live_name(&artifact.name)) {
             return Err(Error::new(Kind::Preflight, why));
@@ -207,55 +206,111 @@ impl PostgresLoader {
             state.entries.push(entry(request, artifact, &place));
             state.entries.len() - 1
         });
-        let mut steps = Steps::open(place.settings.clone(), state, journal, context).await?;
-        let new = steps.state.entries[at].new.clone();
-        let call = Call {
-            what: format!("pg_restore into {new}"),
-            args: vec!["--exit-on-error".to_owned(), database_argument(&new)],
-            // Thousands of small statements need not each wait for the disk: the switch commits synchronously, and with it all before.
-            options: Some("-c synchronous_commit=off"),
-            reads: true,
-        };
-        let command = private.command(&place.settings, &pg_restore, &application(context), call).await;
-        let command = command?.keep_stderr(tells_no_content).limits(place.settings.load_limits());
+        // A load that dies leaves it behind; it goes with what else the restore made.
+        state.roles.insert(fill::stand_in(&request.restore));
+        Ok(Preparation { settings: place.settings, database, pg_restore, private, state, at })
+    }
+
+    /// Loads all but the rows into a database of its own, which is dropped again.
+    async fn rehearse_database(
+        &self,
+        request: &LoadRequest,
+        artifact: &LoadArtifact,
+        input: PlainReceiver,
+        journal: &dyn Journal,
+        context: &RunContext,
+    ) -> Result<Vec<LoadProblem>> {
+        let prepared = self.prepare(request, artifact, journal, context).await?;
+        let Preparation { settings, database, at, .. } = &prepared;
+        let mut steps = Steps::open(settings.clone(), prepared.state.clone(), journal, context).await?;
         let target = steps.target().await?;
-        steps.make(at, database, &target).await?;
-        let application = application(context);
-        let timescale = timescale::of(database).map(|extension| timescale::Loading::new(&place.settings, &new, &application, extension));
-        let ended = Arc::new(AtomicBool::new(false));
-        let seen = ended.clone();
-        let filling = async {
-            if let Some(timescale) = &timescale {
-                timescale.begin(&context.cancel).await?;
+        steps.create(*at, database, &target).await?;
+        let into = steps.state.entries[*at].new.clone();
+        context.bus.step(format!("trying out the tables of {} in database {into}, before anything live is touched", artifact.name));
+        let rehearsed =
+            prepared.within_timescale(&into, context, prepared.filling(request, artifact, &into, context).rehearse(input)).await;
+        let dropped = steps.discard_one(*at).await;
+        let problems = rehearsed?;
+        dropped?;
+        Ok(problems)
+    }
+
+    async fn load_database(
+        &self,
+        request: &LoadRequest,
+        artifact: &LoadArtifact,
+        input: PlainReceiver,
+        journal: &dyn Journal,
+        context: &RunContext,
+    ) -> Result<Vec<LoadProblem>> {
+        let prepared = self.prepare(request, artifact, journal, context).await?;
+        let Preparation { settings, database, at, .. } = &prepared;
+        let mut steps = Steps::open(settings.clone(), prepared.state.clone(), journal, context).await?;
+        let target = steps.target().await?;
+        steps.make(*at, database, &target).await?;
+        let into = steps.state.entries[*at].new.clone();
+        let filling = prepared.filling(request, artifact, &into, context);
+        match prepared.within_timescale(&into, context, filling.fill(input, &artifact.rereads)).await {
+            Ok(problems) => {
+                steps.loaded(*at, database, &target, problems.is_empty()).await?;
+                Ok(problems)
             }
-            match command.feed(&context.cancel, move |child| feed(input, child, &seen)).await {
-                Ok(_) if !ended.load(Ordering::SeqCst) => {
-                    Err(Error::corrupt(format!("pg_restore into {new} stopped before the archive's end")))
-                }
-                Ok(_) => Ok(()),
-                Err(failure) => {
-                    let error = Error::from(failure);
-                    Err(match private.trouble() {
-                        Some(trouble) => Error::new(error.kind(), format!("{error} ({trouble})")).hint_of(&trouble),
-                        None => error,
-                    })
-                }
-            }?;
-            match &timescale {
-                Some(timescale) => timescale.end(&context.cancel).await,
-                None => Ok(()),
-            }
-        };
-        match filling.await {
-            Ok(()) => steps.loaded(at, database, &target).await,
             Err(error) => {
-                // Half a database helps nobody; the first error is the one that counts.
-                if let Err(also) = steps.discard_one(at).await {
-                    context.bus.warn(format!("Database {new} could not be dropped: {also}."));
+                // Half a database helps nobody, unless nothing else is left; the first error is the one that counts.
+                if let Err(also) = steps.discard_one(*at).await {
+                    context.bus.warn(format!("Database {into} could not be dropped: {also}."));
                 }
                 Err(error)
             }
         }
+    }
+}
+
+/// What a load needs before anything is made.
+struct Preparation {
+    settings: PostgresSettings,
+    database: Database,
+    pg_restore: client::Client,
+    private: Private,
+    state: State,
+    /// Where the database stands in the state.
+    at: usize,
+}
+
+impl Preparation {
+    fn filling<'a>(
+        &'a self,
+        request: &'a LoadRequest,
+        artifact: &'a LoadArtifact,
+        into: &'a str,
+        context: &'a RunContext,
+    ) -> fill::Filling<'a> {
+        fill::Filling {
+            settings: &self.settings,
+            pg_restore: &self.pg_restore,
+            private: &self.private,
+            context,
+            restore: &request.restore,
+            source: &artifact.name,
+            database: &self.database,
+            into,
+            args: Vec::new(),
+        }
+    }
+
+    /// TimescaleDB must know that a restore comes, and when it is done.
+    async fn within_timescale<T>(&self, into: &str, context: &RunContext, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let application = application(context);
+        let timescale =
+            timescale::of(&self.database).map(|extension| timescale::Loading::new(&self.settings, into, &application, extension));
+        if let Some(timescale) = &timescale {
+            timescale.begin(&context.cancel).await?;
+        }
+        let done = work.await?;
+        if let Some(timescale) = &timescale {
+            timescale.end(&context.cancel).await?;
+        }
+        Ok(done)
     }
 }
 
@@ -289,23 +344,6 @@ fn tells_no_content(line: &str, after_kept: bool) -> bool {
     KEPT.iter().any(|begin| line.starts_with(begin)) || (after_kept && (detail || line.starts_with("HINT:")))
 }
 
-/// Gives the archive to pg_restore; on a blocking thread.
-fn feed(mut input: PlainReceiver, child: &mut Input<'_>, ended: &AtomicBool) -> Result<()> {
-    loop {
-        fail::fail_point!("postgres::feeding");
-        match child.wait(|| input.blocking_next()) {
-            // When pg_restore stops reading its exit status says why.
-            Some(Plain::Data(bytes)) if !child.write(&bytes)? => return Ok(()),
-            Some(Plain::Data(_) | Plain::Cut) => {}
-            Some(Plain::End) => {
-                ended.store(true, Ordering::SeqCst);
-                return Ok(());
-            }
-            None => return Err(broke_off()),
-        }
-    }
-}
-
 #[async_trait]
 impl Loader for PostgresLoader {
     async fn plan(&self, request: &LoadRequest, context: &RunContext) -> Result<LoadPlan> {
@@ -325,10 +363,26 @@ impl Loader for PostgresLoader {
         input: PlainReceiver,
         journal: &dyn Journal,
         context: &RunContext,
-    ) -> Result<()> {
+    ) -> Result<Vec<LoadProblem>> {
         match artifact.artifact.format {
-            ArtifactFormat::Sql => self.load_globals(request, input, journal, context).await,
+            ArtifactFormat::Sql => self.load_globals(request, input, journal, context).await.map(|()| Vec::new()),
             ArtifactFormat::PgCustom => self.load_database(request, artifact, input, journal, context).await,
+            other => Err(Error::failed(format!("a {} artifact is not loaded into PostgreSQL", other.extension()))),
+        }
+    }
+
+    async fn rehearse(
+        &self,
+        request: &LoadRequest,
+        artifact: &LoadArtifact,
+        input: PlainReceiver,
+        journal: &dyn Journal,
+        context: &RunContext,
+    ) -> Result<Vec<LoadProblem>> {
+        match artifact.artifact.format {
+            // Roles that are missing own what is tried out; they harm nobody, and go again with an in-place restore that is given up.
+            ArtifactFormat::Sql => self.load_globals(request, input, journal, context).await.map(|()| Vec::new()),
+            ArtifactFormat::PgCustom => self.rehearse_database(request, artifact, input, journal, context).await,
             other => Err(Error::failed(format!("a {} artifact is not loaded into PostgreSQL", other.extension()))),
         }
     }

@@ -73,8 +73,20 @@ impl<'a> Steps<'a> {
         (0..self.state.entries.len()).filter(|at| phases.contains(&self.state.entries[*at].phase)).collect()
     }
 
-    /// Makes the empty database beside; in place, drops the live one once the new one is there. What an earlier try of this restore left goes.
+    /// Makes the empty database beside; in place, drops the live one once the new one is there.
     pub(super) async fn make(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
+        self.create(at, database, target).await?;
+        let entry = self.state.entries[at].clone();
+        // Only now: a server that cannot make the new one must not lose the live one for it.
+        if let Some(old) = entry.old_oid.filter(|_| entry.in_place) {
+            self.context.bus.step(format!("dropping database {}", entry.live));
+            self.drop_database(&entry.live, Some(old)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the empty database beside. What an earlier try of this restore left goes.
+    pub(super) async fn create(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
         let entry = self.state.entries[at].clone();
         if matches!(entry.phase, Phase::Switching | Phase::Switched | Phase::Undoing | Phase::Undone | Phase::Finished) {
             return Err(Error::failed(format!("database {} was loaded and switched by this restore already", entry.live)));
@@ -101,32 +113,29 @@ impl<'a> Steps<'a> {
         let sql = create_sql(&entry.new, database, target);
         self.run(&format!("create database {}", entry.new), &sql).await?;
         self.state.entries[at].new_oid = Databases::ask(&self.connection).await?.oid_of(&entry.new);
-        self.state.write(self.journal).await?;
-        // Only now: a server that cannot make the new one must not lose the live one for it.
-        if entry.in_place
-            && let Some(old) = self.state.entries[at].old_oid
-        {
-            self.context.bus.step(format!("dropping database {}", entry.live));
-            self.drop_database(&entry.live, Some(old)).await?;
-        }
-        Ok(())
+        self.state.write(self.journal).await
     }
 
-    /// The load ended well. In place this is also where the new database takes its name.
-    pub(super) async fn loaded(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
-        if self.state.entries[at].in_place {
-            self.dress(at, database, target).await?;
-            let (new, live) = (self.state.entries[at].new.clone(), self.state.entries[at].live.clone());
-            let mut statements = vec![rename_sql(&new, &live)];
-            if timescale::of(database).is_some() {
-                // Its workers come back by themselves.
-                set_open(&self.connection, &new, false).await?;
-                statements.push(open_sql(&live, true));
-            }
-            self.empty(&new).await?;
-            atomically(&self.connection, &format!("rename database {new}"), &statements, &[new]).await?;
+    /// The load ended well. In place a database that is whole takes its name here; one that lacks something waits for a person's word.
+    pub(super) async fn loaded(&mut self, at: usize, database: &Database, target: &Target, whole: bool) -> Result<()> {
+        if self.state.entries[at].in_place && whole {
+            self.take_name(at, database, target).await?;
         }
         self.enter(at, Phase::Loaded).await
+    }
+
+    /// Gives a database that was loaded in place the name of the one that was dropped for it.
+    async fn take_name(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
+        self.dress(at, database, target).await?;
+        let (new, live) = (self.state.entries[at].new.clone(), self.state.entries[at].live.clone());
+        let mut statements = vec![rename_sql(&new, &live)];
+        if timescale::of(database).is_some() {
+            // Its workers come back by themselves.
+            set_open(&self.connection, &new, false).await?;
+            statements.push(open_sql(&live, true));
+        }
+        self.empty(&new).await?;
+        atomically(&self.connection, &format!("rename database {new}"), &statements, &[new]).await
     }
 
     /// Puts the recorded properties on the new database and compares.
@@ -156,17 +165,24 @@ impl<'a> Steps<'a> {
     /// Puts every loaded database in its live one's place, all in one transaction.
     pub(super) async fn switch(&mut self, recorded: &[Database]) -> Result<()> {
         let waiting = self.in_phase(&[Phase::Loaded, Phase::Switching]);
-        let waiting: Vec<usize> = waiting.into_iter().filter(|at| !self.state.entries[*at].in_place).collect();
+        let (in_place, waiting): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(|at| self.state.entries[*at].in_place);
         let databases = Databases::ask(&self.connection).await?;
         let target = self.target().await?;
+        let unknown = |source: &str| Error::failed(format!("the set's details hold no properties of database {source}"));
+        for at in in_place {
+            let entry = self.state.entries[at].clone();
+            if !Self::is_live(&entry, &databases) {
+                let database = recorded.iter().find(|d| d.name == entry.source).ok_or_else(|| unknown(&entry.source))?;
+                self.take_name(at, database, &target).await?;
+            }
+        }
         let mut open = Vec::new();
         for at in waiting {
             let entry = self.state.entries[at].clone();
             match databases.name_of(entry.new_oid) {
                 Some(name) if name == entry.live => self.enter(at, Phase::Switched).await?,
                 Some(name) if name == entry.new => {
-                    let unknown = || Error::failed(format!("the set's details hold no properties of database {}", entry.source));
-                    let database = recorded.iter().find(|d| d.name == entry.source).ok_or_else(unknown)?;
+                    let database = recorded.iter().find(|d| d.name == entry.source).ok_or_else(|| unknown(&entry.source))?;
                     self.dress(at, database, &target).await?;
                     if timescale::of(database).is_some() {
                         // Its workers come back by themselves; the switch lets everyone in again.
@@ -246,6 +262,20 @@ impl<'a> Steps<'a> {
     pub(super) async fn discard_one(&mut self, at: usize) -> Result<()> {
         let entry = self.state.entries[at].clone();
         self.reopen(&[at]).await?;
+        if entry.in_place {
+            let databases = Databases::ask(&self.connection).await?;
+            let last = databases.oid_of(&entry.live).is_none() && databases.name_of(entry.new_oid) == Some(&entry.new);
+            if last {
+                self.context.bus.warn(format!(
+                    "Database {live} is not there any more: what was loaded of it is kept as {new}. To take it as it is: ALTER DATABASE {from} RENAME TO {to}",
+                    live = entry.live,
+                    new = entry.new,
+                    from = ident(&entry.new),
+                    to = ident(&entry.live),
+                ));
+                return Ok(());
+            }
+        }
         self.drop_database(&entry.new, entry.new_oid).await?;
         self.enter(at, Phase::Discarded).await
     }
@@ -376,6 +406,8 @@ impl<'a> Steps<'a> {
         match entry.phase {
             Phase::Switched => entry.old_oid.map(|oid| (entry.old.as_str(), oid)),
             Phase::Undone => entry.new_oid.map(|oid| (entry.undone.as_str(), oid)),
+            // Loaded in part, with nothing live left.
+            Phase::Loading | Phase::Loaded if entry.in_place => entry.new_oid.map(|oid| (entry.new.as_str(), oid)),
             _ => None,
         }
     }

@@ -1,0 +1,426 @@
+//! Trying again what pg_restore could not make, entry by entry, over a connection of our own.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::error::SqlState;
+
+use super::acting::{Actors, Way};
+use super::complaints::Complaint;
+use super::entry::Entry;
+use crate::error::{Error, Result};
+use crate::source::postgres::catalog::Database;
+use crate::source::postgres::connect::{Connection, ident, pg_error};
+
+type PgResult<T> = Result<T, tokio_postgres::Error>;
+
+/// How a session of pg_restore is set up, beyond what every connection of ours is: nothing may run out of time, bodies of functions are not
+/// looked at before what they name is there, and nothing waits for the disk before the switch does.
+const SETUP: &str = "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET check_function_bodies = false; SET xmloption = content; \
+                     SET synchronous_commit = off";
+
+/// Most rounds over what failed: each can make what the next one needs.
+const ROUNDS: usize = 8;
+
+/// Entries of access rights in one transaction; where one fails each of them has its own.
+const RIGHTS_AT_ONCE: usize = 200;
+
+/// One entry that failed.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) entry: Entry,
+    complaint: Complaint,
+    /// Why it failed the last time.
+    pub(super) reason: String,
+    /// Another try will do no good as long as the rows stay what they are.
+    by_rows: bool,
+}
+
+impl Pending {
+    pub(super) fn new(entry: Entry, complaint: Complaint) -> Pending {
+        Pending { entry, reason: complaint.reason.clone(), complaint, by_rows: false }
+    }
+}
+
+/// How a try of ours went.
+pub(super) enum Tried {
+    Made,
+    /// In the way of the whole load: the connection is gone, the disk full.
+    Hopeless(Error),
+    Failed(tokio_postgres::Error),
+}
+
+/// Our own hands in a database that is being loaded.
+pub(super) struct Retry<'a> {
+    pub(super) connection: Connection,
+    name: &'a str,
+    actors: Actors,
+    /// The role that acts for superusers, and whether it is there.
+    stand_in: String,
+    stand_in_made: bool,
+    /// Relations by their entries, for what depends on them.
+    relations: BTreeMap<i64, Entry>,
+    /// Event triggers that are switched off meanwhile, with how they fire.
+    silenced: BTreeMap<String, String>,
+    /// Statements that take back what was lent to a role for the try under way.
+    lent: Vec<String>,
+    /// What was made by a path that is not the database's own.
+    pub(super) guessed: Vec<String>,
+}
+
+impl<'a> Retry<'a> {
+    pub(super) async fn new(connection: Connection, database: &'a Database, name: &'a str, restore: &str) -> Result<Retry<'a>> {
+        let asked = |e: tokio_postgres::Error| pg_error(format!("look into database {name}"), &e);
+        connection.batch_execute(SETUP).await.map_err(asked)?;
+        let actors = Actors::ask(&connection, database).await.map_err(asked)?;
+        let stand_in = super::stand_in(restore);
+        Ok(Retry {
+            connection,
+            name,
+            actors,
+            stand_in,
+            stand_in_made: false,
+            relations: BTreeMap::new(),
+            silenced: BTreeMap::new(),
+            lent: Vec::new(),
+            guessed: Vec::new(),
+        })
+    }
+
+    /// Learns of relations that entries depend on.
+    pub(super) fn know(&mut self, relations: impl IntoIterator<Item = Entry>) {
+        self.relations.extend(relations.into_iter().map(|entry| (entry.id, entry)));
+    }
+
+    fn error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
+        pg_error(format!("{what} in database {}", self.name), error)
+    }
+
+    /// Tries again, round after round, until a round makes nothing more. What was made leaves the list. Returns whether anything did.
+    pub(super) async fn settle(&mut self, pending: &mut Vec<Pending>) -> Result<bool> {
+        let before = pending.len();
+        for one in pending.iter_mut() {
+            one.by_rows = false;
+        }
+        for _ in 0..ROUNDS {
+            self.silence().await?;
+            self.actors.refresh(&self.connection).await.map_err(|e| self.error("list the schemas", &e))?;
+            let waiting = pending.len();
+            let mut left = Vec::new();
+            // An event trigger that forbids statements comes after all of them.
+            pending.sort_by_key(|one| one.entry.description == "EVENT TRIGGER");
+            for mut one in std::mem::take(pending) {
+                if one.entry.is_rows() || one.by_rows || !self.make(&mut one).await? {
+                    left.push(one);
+                }
+            }
+            *pending = left;
+            if pending.is_empty() || pending.len() == waiting {
+                break;
+            }
+        }
+        pending.sort_by_key(|one| one.entry.description == "EVENT TRIGGER");
+        Ok(pending.len() < before)
+    }
+
+    /// Tries one entry in every way.
+    async fn make(&mut self, one: &mut Pending) -> Result<bool> {
+        let ways = match one.entry.follows_path() {
+            true => self.actors.ways(&one.entry.owner, &one.entry.namespace, &self.stand_in),
+            false => vec![Way::Plain],
+        };
+        for (n, way) in ways.iter().enumerate() {
+            let error = match self.try_entry(&one.entry, one.complaint.not_made, way).await {
+                Tried::Made => {
+                    if n > 1 {
+                        self.guessed.push(one.entry.name());
+                    }
+                    return Ok(true);
+                }
+                Tried::Hopeless(error) => return Err(error),
+                Tried::Failed(error) => error,
+            };
+            // It was made after all: the complaint was not its own.
+            if is_there_already(&error) && !one.complaint.reason.contains("already exists") {
+                return Ok(true);
+            }
+            let denied = error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+            if n == 0 || (n == 1 && !denied) {
+                one.reason = reason(&error);
+            }
+            one.by_rows = error.code().is_some_and(|code| code.code().starts_with("23"));
+            if one.by_rows || is_there_already(&error) {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    async fn try_entry(&mut self, entry: &Entry, not_made: bool, way: &Way) -> Tried {
+        let work = async {
+            self.begin(entry, way).await?;
+            if not_made && !entry.definition.trim().is_empty() {
+                self.connection.batch_execute(&self.understood(entry)).await?;
+            }
+            self.end(entry, way).await
+        };
+        let result = work.await;
+        self.outcome(result).await
+    }
+
+    /// The statement as this server takes it. `run_as_owner` came with PostgreSQL 16; newer clients write it for older servers, which know no other
+    /// way than that.
+    fn understood<'e>(&self, entry: &'e Entry) -> std::borrow::Cow<'e, str> {
+        const OWNER: &str = ", run_as_owner = true";
+        let old = self.actors.server_version < 160_000;
+        match entry.description == "SUBSCRIPTION" && old && entry.definition.contains(OWNER) {
+            true => entry.definition.replace(OWNER, "").into(),
+            false => entry.definition.as_str().into(),
+        }
+    }
+
+    /// Ends the transaction of a try, and judges it.
+    pub(super) async fn outcome(&self, result: PgResult<()>) -> Tried {
+        let error = match result {
+            Ok(()) => match self.connection.batch_execute("COMMIT").await {
+                Ok(()) => return Tried::Made,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if self.connection.is_closed() || is_hopeless(&error) {
+            return Tried::Hopeless(self.error("try again what failed", &error));
+        }
+        match self.connection.batch_execute("ROLLBACK").await {
+            Ok(()) => Tried::Failed(error),
+            Err(also) => Tried::Hopeless(self.error("try again what failed", &also)),
+        }
+    }
+
+    /// Opens the transaction of a try and takes on its role and path.
+    pub(super) async fn begin(&mut self, entry: &Entry, way: &Way) -> PgResult<()> {
+        if matches!(way, Way::As { stand_in: true, .. }) {
+            self.make_stand_in().await?;
+        }
+        let mut sql = "BEGIN".to_owned();
+        if !entry.tablespace.is_empty() {
+            sql.push_str(&format!("; SET LOCAL default_tablespace = {}", ident(&entry.tablespace)));
+        }
+        if !entry.access_method.is_empty() {
+            sql.push_str(&format!("; SET LOCAL default_table_access_method = {}", ident(&entry.access_method)));
+        }
+        self.connection.batch_execute(&sql).await?;
+        let Way::As { role, path, stand_in } = way else { return Ok(()) };
+        if *stand_in {
+            for relation in self.relations_of(entry) {
+                self.connection.batch_execute(&relation.give_to(role)).await?;
+            }
+        }
+        self.connection.query_one("select pg_catalog.set_config('search_path', $1, true)", &[path]).await?;
+        for (name, value) in &self.actors.settings {
+            self.connection.query_one("select pg_catalog.set_config($1, $2, true)", &[name, value]).await?;
+        }
+        self.lend(role, &entry.namespace).await?;
+        // A materialized view holds what its owner sees; pg_restore would rather fail than have policies hide rows.
+        if entry.description == "MATERIALIZED VIEW DATA" {
+            self.connection.batch_execute("SET LOCAL row_security = on").await?;
+        }
+        self.connection.batch_execute(&format!("SET LOCAL ROLE {}", ident(role))).await
+    }
+
+    /// Lays role, path and rights down again, and gives what was made to its owner.
+    pub(super) async fn end(&mut self, entry: &Entry, way: &Way) -> PgResult<()> {
+        if let Way::As { stand_in, .. } = way {
+            self.connection.batch_execute("SET LOCAL ROLE NONE; SELECT pg_catalog.set_config('search_path', '', true)").await?;
+            if *stand_in {
+                for relation in self.relations_of(entry) {
+                    self.connection.batch_execute(&relation.give_to(&relation.owner)).await?;
+                }
+            }
+        }
+        if let Some(sql) = entry.owner_sql() {
+            self.connection.batch_execute(&sql).await?;
+        }
+        for sql in std::mem::take(&mut self.lent) {
+            self.connection.batch_execute(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Access rights are loaded last: until then a role may not yet enter the schemas of its own path, nor make something in them.
+    async fn lend(&mut self, role: &str, namespace: &str) -> PgResult<()> {
+        self.lent.clear();
+        let query = "select n.nspname::text, pg_catalog.has_schema_privilege($1, n.oid, 'USAGE'),
+              n.nspname <> $2 or pg_catalog.has_schema_privilege($1, n.oid, 'CREATE')
+            from pg_catalog.pg_namespace n
+            where (n.nspname = any (pg_catalog.current_schemas(false)) or n.nspname = $2) and n.nspname !~ '^pg_'";
+        let rows = self.connection.query(query, &[&role, &namespace]).await?;
+        for row in rows {
+            let schema = ident(row.get(0));
+            for (has, privilege) in [(row.get::<_, bool>(1), "USAGE"), (row.get::<_, bool>(2), "CREATE")] {
+                if !has {
+                    self.connection.batch_execute(&format!("GRANT {privilege} ON SCHEMA {schema} TO {}", ident(role))).await?;
+                    self.lent.push(format!("REVOKE {privilege} ON SCHEMA {schema} FROM {}", ident(role)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The role that acts for superusers: it may read everything, which functions need that read other tables, and is dropped after the load.
+    async fn make_stand_in(&mut self) -> PgResult<()> {
+        if self.stand_in_made {
+            return Ok(());
+        }
+        let role = ident(&self.stand_in);
+        let reads_all = self.connection.query_opt("select from pg_catalog.pg_roles where rolname = 'pg_read_all_data'", &[]).await?;
+        self.connection.batch_execute(&format!("CREATE ROLE {role} NOLOGIN")).await?;
+        self.stand_in_made = true;
+        if reads_all.is_some() {
+            self.connection.batch_execute(&format!("GRANT pg_read_all_data TO {role}")).await?;
+        }
+        Ok(())
+    }
+
+    /// Event triggers that refuse statements would refuse ours, which bring back what was there before them.
+    async fn silence(&mut self) -> Result<()> {
+        if !self.actors.superuser {
+            return Ok(());
+        }
+        let query = "select evtname::text, evtenabled::text from pg_catalog.pg_event_trigger where evtenabled <> 'D'
+            and not exists (select from pg_catalog.pg_depend d
+                where d.classid = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass and d.objid = pg_event_trigger.oid and d.deptype = 'e')";
+        let rows = self.connection.query(query, &[]).await.map_err(|e| self.error("list the event triggers", &e))?;
+        for row in rows {
+            let (name, enabled): (String, String) = (row.get(0), row.get(1));
+            let sql = format!("ALTER EVENT TRIGGER {} DISABLE", ident(&name));
+            self.connection.batch_execute(&sql).await.map_err(|e| self.error(&format!("hold event trigger {name}"), &e))?;
+            self.silenced.insert(name, enabled);
+        }
+        Ok(())
+    }
+
+    /// Applies access rights; those that fail are added to what is pending.
+    pub(super) async fn grant(&mut self, rights: Vec<Entry>, pending: &mut Vec<Pending>) -> Result<()> {
+        self.silence().await?;
+        for entries in rights.chunks(RIGHTS_AT_ONCE) {
+            let all: Vec<&str> = entries.iter().map(|entry| entry.definition.as_str()).collect();
+            let sql = format!("BEGIN; {}", all.join("\n"));
+            let result = self.connection.batch_execute(&sql).await;
+            match self.outcome(result).await {
+                Tried::Made => {}
+                Tried::Hopeless(error) => return Err(error),
+                Tried::Failed(_) => self.grant_each(entries, pending).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn grant_each(&mut self, rights: &[Entry], pending: &mut Vec<Pending>) -> Result<()> {
+        for entry in rights {
+            match self.try_entry(entry, true, &Way::Plain).await {
+                Tried::Made => {}
+                Tried::Hopeless(error) => return Err(error),
+                Tried::Failed(error) => {
+                    let complaint = Complaint { not_made: true, reason: reason(&error) };
+                    pending.push(Pending::new(entry.clone(), complaint));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets event triggers fire again, and drops the role that acted for superusers.
+    pub(super) async fn close(&mut self) -> Result<()> {
+        for (name, enabled) in std::mem::take(&mut self.silenced) {
+            let how = match enabled.as_str() {
+                "R" => "ENABLE REPLICA",
+                "A" => "ENABLE ALWAYS",
+                _ => "ENABLE",
+            };
+            let sql = format!("ALTER EVENT TRIGGER {} {how}", ident(&name));
+            self.connection.batch_execute(&sql).await.map_err(|e| self.error(&format!("let event trigger {name} fire"), &e))?;
+        }
+        self.drop_stand_in().await
+    }
+
+    async fn drop_stand_in(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.stand_in_made) {
+            let sql = format!("DROP ROLE {}", ident(&self.stand_in));
+            self.connection.batch_execute(&sql).await.map_err(|e| self.error(&format!("drop role {}", self.stand_in), &e))?;
+        }
+        Ok(())
+    }
+
+    /// The ways in which rows are tried again, pass after pass.
+    pub(super) fn ways_for_rows(&self, entry: &Entry) -> Vec<Way> {
+        let mut ways = self.actors.ways(&entry.owner, &entry.namespace, &self.stand_in);
+        // By the owner's path first: what needs none goes that way too, and reading the set again costs.
+        if ways.len() > 1 {
+            ways.swap(0, 1);
+        }
+        ways
+    }
+
+    /// Takes the table's own CHECK constraints away, so that rows go in that they refuse for want of other rows, or altogether. Returns what puts
+    /// each of them back.
+    pub(super) async fn uncheck(&self, entry: &Entry) -> PgResult<Vec<Pending>> {
+        let query = "select c.conname::text, pg_catalog.pg_get_constraintdef(c.oid)
+            from pg_catalog.pg_constraint c join pg_catalog.pg_class t on t.oid = c.conrelid join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+            where c.contype = 'c' and c.coninhcount = 0 and n.nspname = $1 and t.relname = $2 order by 1";
+        let rows = self.connection.query(query, &[&entry.namespace, &entry.tag]).await?;
+        let mut back = Vec::new();
+        for row in rows {
+            let (name, check): (String, String) = (row.get(0), row.get(1));
+            let table = entry.qualified();
+            self.connection.batch_execute(&format!("ALTER TABLE {table} DROP CONSTRAINT {}", ident(&name))).await?;
+            let definition = format!("ALTER TABLE {table} ADD CONSTRAINT {} {check}", ident(&name));
+            let entry = Entry {
+                description: "CHECK CONSTRAINT".into(),
+                tag: format!("{} {name}", entry.tag),
+                definition,
+                drop: String::new(),
+                copy: String::new(),
+                ..entry.clone()
+            };
+            let complaint = Complaint { not_made: true, reason: "taken away to load the rows".into() };
+            back.push(Pending::new(entry, complaint));
+        }
+        Ok(back)
+    }
+
+    /// Whether a table has none of its rows: a COPY that failed left none.
+    pub(super) async fn is_empty(&self, entry: &Entry) -> PgResult<bool> {
+        let query = format!("select not exists (select from only {})", entry.qualified());
+        Ok(self.connection.query_one(&query, &[]).await?.get(0))
+    }
+
+    fn relations_of(&self, entry: &Entry) -> Vec<Entry> {
+        if !entry.needs_relations() {
+            return Vec::new();
+        }
+        let known = entry.dependencies.iter().filter_map(|id| self.relations.get(id));
+        known.filter(|relation| !relation.owner.is_empty()).cloned().collect()
+    }
+}
+
+/// The server's words without rows: details that show one are left out.
+pub(super) fn reason(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else { return error.to_string() };
+    let detail = db.detail().filter(|detail| !detail.contains("Failing row") && !detail.contains("Key ("));
+    let more: Vec<&str> = detail.into_iter().chain(db.hint()).collect();
+    let text = if more.is_empty() { db.message().to_owned() } else { format!("{} ({})", db.message(), more.join("; ")) };
+    text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+}
+
+/// Whether something of this name is there.
+fn is_there_already(error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map(SqlState::code);
+    // duplicate_table, duplicate_object, duplicate_function, duplicate_schema, duplicate_column (PostgreSQL manual, appendix A).
+    matches!(code, Some("42P07" | "42710" | "42723" | "42P06" | "42701"))
+}
+
+/// Whether every later statement would fail too: no resources, the server going away, I/O errors (classes 53, 57P, 58, 08).
+fn is_hopeless(error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map_or("", SqlState::code);
+    code.starts_with("53") || code.starts_with("57P") || code.starts_with("58") || code.starts_with("08")
+}
