@@ -75,7 +75,7 @@ fn exchanged(plan: &RestorePlan) -> bool {
 /// What an earlier restore left half loaded in place is whole again.
 fn settle_in_place(state: &StateFile, done: &RestoreNote) -> Result<()> {
     for mut earlier in RestoreNote::all(state)? {
-        if earlier.phase == Phase::InPlace && !earlier.is_running() && done.covers(&earlier) && done.target == earlier.target {
+        if earlier.phase == Phase::InPlace && !earlier.is_running(state) && done.covers(&earlier) && done.target == earlier.target {
             earlier.phase = Phase::Finished;
             earlier.save(state)?;
         }
@@ -102,6 +102,9 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
     let sets: Vec<SetId> = plan.sets.iter().map(|s| s.set.clone()).collect();
     let Some(first) = sets.first().cloned() else { return Err(Error::failed("the plan names no set")) };
     setup.bus.emit(Event::RunStarted { verb: "restore".into(), job: first.job().to_string(), set: Some(first.to_string()) });
+    // Before it is noted: whoever finds the note finds the lock taken.
+    let lock = state.hold_restore(&plan.restore)?;
+    let lock = lock.ok_or_else(|| Error::new(Kind::Locked, format!("another process works on restore {}", plan.restore)))?;
     let mut note = RestoreNote {
         restore: plan.restore.clone(),
         set: first,
@@ -110,6 +113,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
         in_place: plan.in_place,
         phase: Phase::Loading,
         process: Process::this(),
+        locked: lock.is_real(),
         started_at: setup.clock.now(),
         switched_at: None,
         elapsed_seconds: None,
@@ -117,6 +121,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared) -> Result<
     };
     let mut holds = hold_all(setup, log, &sets).await?;
     let result = load_and_switch(setup, log, &state, &plan, &work, &mut note, &mut holds, started).await;
+    drop(lock);
     release_all(setup, log, holds).await;
     setup.bus.emit(Event::RunFinished {
         verb: "restore".into(),
