@@ -547,6 +547,7 @@ async fn a_job_does_one_thing_at_a_time_four_run_at_once_and_a_restore_comes_fir
         in_place: false,
         phase: Phase::Loading,
         process: Process::this(),
+        locked: false,
         started_at: bench.clock.now(),
         switched_at: None,
         elapsed_seconds: None,
@@ -556,6 +557,14 @@ async fn a_job_does_one_thing_at_a_time_four_run_at_once_and_a_restore_comes_fir
     bench.clock.step_seconds(61);
     bench.agent.tick().await;
     assert_eq!(bench.agent.busy(), 0, "what is due waits for the restore");
+    // One of another container: its process is not to be seen here, its lock is.
+    note.process = Process { boot: "elsewhere".into(), ..Process::this() };
+    note.locked = true;
+    let lock = state.hold_restore("r1").unwrap().unwrap();
+    note.save(&state).unwrap();
+    bench.agent.tick().await;
+    assert_eq!(bench.agent.busy(), 0, "f100: what is due waits for the restore");
+    drop(lock);
     note.phase = Phase::Finished;
     note.save(&state).unwrap();
     for (busy, ended) in [(4, 4), (2, 6), (0, 6)] {

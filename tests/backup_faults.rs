@@ -220,6 +220,7 @@ async fn i11_of_restores_only_one_that_took_place_makes_another_one_known() {
         in_place: false,
         phase: Phase::Switched,
         process: Process::this(),
+        locked: false,
         started_at: Timestamp::now(),
         switched_at: None,
         elapsed_seconds: None,

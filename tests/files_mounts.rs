@@ -331,6 +331,26 @@ async fn finish_removes_only_what_the_restore_put_aside() {
 }
 
 #[tokio::test]
+async fn f101_finish_keeps_what_may_be_the_last_copy_after_an_undo_too() {
+    let (dir, root) = tree();
+    write(&root.join("f"), "set");
+    let restore = Restore::of(FilesSettings::all_of([&root])).await;
+    write(&root.join("f"), "live");
+    restore.load().await;
+    restore.switch().await.unwrap();
+    restore.undo().await.unwrap();
+    let undone = dir.path().join("data.drctl-undone-7k3q");
+    std::fs::remove_dir_all(&root).unwrap();
+    let error = restore.finish().await.unwrap_err();
+    assert!(error.to_string().contains("it may be the last copy"), "{error}");
+    assert!(error.hint_text().unwrap().contains(&root.display().to_string()), "{error:?}");
+    assert!(undone.join("f").exists());
+    std::fs::create_dir(&root).unwrap();
+    restore.finish().await.unwrap();
+    assert!(!undone.exists() && root.exists());
+}
+
+#[tokio::test]
 async fn what_a_dump_passes_over_stays_live() {
     let (_dir, root) = tree();
     write(&root.join("f"), "set");

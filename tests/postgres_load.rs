@@ -655,12 +655,94 @@ async fn an_undo_out_of_order_or_at_another_server_is_refused() {
     assert_eq!(loader.undo(&first, &context).await.unwrap().len(), 1);
     assert_eq!(server.sql("stacked", "select max(a) from t"), "99");
     assert_eq!(loader.finish(&second, &context).await.unwrap().len(), 1);
-    // Dropped by someone else: said, not taken for done.
+    // Dropped by someone else, with what was kept: said, not taken for done.
     server.sql("postgres", "drop database stacked_drctl_undone_7k3q with (force)");
     let journal = TestJournal::default();
     set.load_and_switch(&loader, &journal).await;
+    server.sql("postgres", "alter database stacked_drctl_old_8k3q rename to stacked_by_hand");
     server.sql("postgres", "drop database stacked with (force)");
     assert!(loader.undo(&journal, &context).await.unwrap_err().to_string().contains("not on this server any more"));
+}
+
+/// Whatever became of the live database: what is kept may be its last copy.
+#[tokio::test]
+async fn f101_the_last_copy_is_not_dropped_and_an_undo_puts_it_back() {
+    let server = shared();
+    let set = small(&server, "lastly", "").await;
+    server.sql("lastly", "insert into t values (99)");
+    let (loader, context) = (PostgresLoader::new(server.settings()), context("finish"));
+    for away in ["drop database lastly with (force)", "alter database lastly rename to lastly_by_hand"] {
+        let journal = TestJournal::default();
+        set.load_and_switch(&loader, &journal).await;
+        server.sql("postgres", away);
+        let kept = loader.kept(&journal, &context).await.unwrap();
+        assert!(kept[0].contains("NOTHING is called lastly"), "{kept:?}");
+        let error = loader.finish(&journal, &context).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Preflight);
+        assert!(error.to_string().contains("lastly_drctl_old_7k3q would be dropped: it may be the last copy"), "{error}");
+        assert!(error.hint_text().unwrap().contains("drctl restore --undo 7k3q"), "{error:?}");
+        // The way on that it names.
+        let done = loader.undo(&journal, &context).await.unwrap();
+        assert!(done[0].contains("is again what it was before"), "{done:?}");
+        assert_eq!(server.sql("lastly", "select max(a) from t"), "99", "{away}");
+        // What was live since is not what an undo kept: nothing is dropped.
+        let done = loader.finish(&journal, &context).await.unwrap();
+        assert!(done.iter().all(|line| line.contains("is called lastly_by_hand by now: it stays")), "{done:?}");
+    }
+    server.sql("postgres", "drop database lastly_by_hand");
+    // Undone, and then the live one is lost: what was live since the restore is all there is.
+    let journal = TestJournal::default();
+    set.load_and_switch(&loader, &journal).await;
+    loader.undo(&journal, &context).await.unwrap();
+    server.sql("postgres", "drop database lastly with (force)");
+    let error = loader.finish(&journal, &context).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("\"lastly_drctl_undone_7k3q\" RENAME TO \"lastly\""), "{error:?}");
+    server.sql("postgres", "create database lastly");
+    assert_eq!(loader.finish(&journal, &context).await.unwrap().len(), 1);
+    // Another one under the name is told before anything is dropped, and nothing puts the old one over it.
+    let journal = TestJournal::default();
+    set.load_and_switch(&loader, &journal).await;
+    server.sql("postgres", "drop database lastly with (force)");
+    server.sql("postgres", "create database lastly");
+    let kept = loader.kept(&journal, &context).await.unwrap();
+    assert!(kept[0].contains("is not what this restore made"), "{kept:?}");
+    let error = loader.undo(&journal, &context).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("rename away what is called lastly now"), "{error:?}");
+    server.sql("postgres", "drop database lastly");
+    loader.undo(&journal, &context).await.unwrap();
+    // What was not there before the restore is rightly gone after its undo: nothing keeps the end from coming.
+    server.sql("postgres", "drop database lastly");
+    let journal = TestJournal::default();
+    set.load_and_switch(&loader, &journal).await;
+    loader.undo(&journal, &context).await.unwrap();
+    assert_eq!(named(&server, "lastly"), ["lastly_drctl_undone_7k3q closed"]);
+    assert_eq!(loader.finish(&journal, &context).await.unwrap().len(), 1);
+}
+
+/// One leftover that cannot be dropped keeps no other, and what somebody else dropped or renamed is nobody's to clean up.
+#[tokio::test]
+async fn f99_each_leftover_stands_for_itself() {
+    let server = Server::start_with("max_prepared_transactions=5");
+    for name in ["one", "two", "three", "four"] {
+        server.sql("postgres", &format!("create database {name}"));
+        server.sql(name, "create table t (a int); insert into t values (1)");
+    }
+    let set = Set::of(server.settings()).await;
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("clean"));
+    set.load(&loader, &journal, &context).await.unwrap();
+    server.sql("one_drctl_7k3q", "begin; insert into t values (2); prepare transaction 'held'");
+    server.sql("postgres", "drop database two_drctl_7k3q");
+    server.sql("postgres", "create database two_drctl_7k3q template template0");
+    server.sql("postgres", "alter database three_drctl_7k3q rename to three_by_hand");
+    let error = loader.discard(&journal, &context).await.unwrap_err();
+    assert!(error.to_string().contains("1 prepared transactions hold it"), "{error}");
+    let left = |like: &str| {
+        server.sql("postgres", &format!("select string_agg(datname, ' ' order by datname) from pg_database where datname ~ '{like}'"))
+    };
+    assert_eq!(left("drctl|hand"), "one_drctl_7k3q three_by_hand two_drctl_7k3q");
+    server.sql("one_drctl_7k3q", "rollback prepared 'held'");
+    loader.discard(&journal, &context).await.unwrap();
+    assert_eq!(left("drctl|hand"), "three_by_hand two_drctl_7k3q");
 }
 
 #[tokio::test]

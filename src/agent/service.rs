@@ -341,8 +341,8 @@ impl Agent {
     }
 
     fn restore_is_running(&self) -> bool {
-        let notes = self.state.as_ref().and_then(|state| RestoreNote::all(state).ok()).unwrap_or_default();
-        notes.iter().any(RestoreNote::is_running)
+        let Some(state) = &self.state else { return false };
+        RestoreNote::all(state).unwrap_or_default().iter().any(|note| note.is_running(state))
     }
 
     fn ended(&mut self, ended: std::result::Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {

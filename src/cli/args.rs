@@ -333,10 +333,10 @@ pub struct HoldArgs {
 #[derive(Args, Debug)]
 pub struct RestoreArgs {
     /// A set's id (or use --date)
-    #[arg(conflicts_with_all = ["date", "undo", "finish"])]
+    #[arg(conflicts_with_all = ["date", "undo", "finish", "forget"])]
     pub set: Option<String>,
     /// Last good set of a day (20250101, 2025-01-01) or at an instant (RFC 3339, latest, "2 hours ago")
-    #[arg(long, value_name = "DATE", conflicts_with_all = ["undo", "finish"])]
+    #[arg(long, value_name = "DATE", conflicts_with_all = ["undo", "finish", "forget"])]
     pub date: Option<String>,
     /// The job, where there is more than one
     #[arg(long, value_name = "NAME")]
@@ -359,7 +359,7 @@ pub struct RestoreArgs {
     /// Show the plan, change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Do it without asking, here and with --undo and --finish
+    /// Do it without asking, here and with --undo, --finish and --forget
     #[arg(short, long)]
     pub yes: bool,
     /// Put back what a restore replaced [default: the newest one]
@@ -368,6 +368,9 @@ pub struct RestoreArgs {
     /// Drop what a restore kept aside [default: the newest one]
     #[arg(long, value_name = "RESTORE", num_args = 0..=1, default_missing_value = "")]
     pub finish: Option<String>,
+    /// Give up an interrupted restore whose place is gone: nothing is touched, and it is told no more
+    #[arg(long, value_name = "RESTORE", conflicts_with_all = ["undo", "finish"])]
+    pub forget: Option<String>,
     /// Which copy is read.
     #[command(flatten)]
     pub from_store: FromStore,

@@ -1,4 +1,4 @@
-//! `drctl restore`: plan, question, work, closing lines; undo and finish.
+//! `drctl restore`: plan, question, work, closing lines; undo, finish and forget.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ use crate::ops::restore::aftermath::{self, AftermathPlan, AftermathReport, Way};
 use crate::ops::restore::journal::Phase;
 use crate::ops::restore::plan::{Prepared, RestorePlan, plan};
 use crate::ops::restore::run::{RestoreReport, run as carry_out};
-use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id};
+use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id, sweep};
 use crate::state::Act;
 
 /// Plans and, when agreed to, restores. Without a terminal and without `--yes`: prints plan and command line, exit 4.
@@ -32,6 +32,9 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     }
     if let Some(id) = &args.finish {
         return settle(shell, &opened, &args, Way::Finish, id).await;
+    }
+    if let Some(id) = &args.forget {
+        return settle(shell, &opened, &args, Way::Forget, id).await;
     }
     let wanted = match (&args.set, &args.date) {
         (Some(set), _) => Wanted::word(set),
@@ -52,7 +55,8 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
         zone: zone.clone(),
     };
     let log = opened.setup.log(&job).await?;
-    let prepared = plan(&opened.setup, &log, &opened, &options, &new_restore_id()).await?;
+    let mut prepared = plan(&opened.setup, &log, &opened, &options, &new_restore_id()).await?;
+    sweep::look(&opened.setup, &opened, &mut prepared).await?;
 
     if args.dry_run {
         shell.out.result("restore", &prepared.plan, |plan| plan_text(plan, &zone));
@@ -95,7 +99,7 @@ async fn go(
     mut log: JobLog,
     prepared: Prepared,
 ) -> Result<RestoreReport> {
-    aftermath::sweep(&opened.setup, opened).await?;
+    sweep::sweep(&opened.setup, opened, &prepared).await?;
     if args.in_place && !args.no_safety_set {
         make_safety_sets(shell, opened, job, &prepared.plan).await?;
         log.refresh().await?;
@@ -130,23 +134,28 @@ async fn settle(shell: &Shell, opened: &Opened, args: &RestoreArgs, way: Way, id
     let shown = Some(plan.restore.restore.as_str());
     let act =
         |verb| Act::of(verb).job(plan.restore.set.job()).on(&plan.restore.restore).with(json!({ "set": plan.restore.set.to_string() }));
+    let setup = &opened.setup;
     let report = match way {
         // It loses nothing, and it is the way out: nobody who cannot be asked is kept from it.
         Way::Undo => {
             if is_interactive() {
                 agree(shell, args, String::new)?;
             }
-            opened.setup.audited(act("restore --undo"), aftermath::undo(&opened.setup, opened, shown)).await?
+            setup.audited_by(act("restore --undo"), aftermath::undo(setup, opened, shown), |report| report.exit_code).await?
         }
         Way::Finish => {
             if !plan.kept.is_empty() {
                 agree(shell, args, || format!("drctl restore --finish {} --yes", plan.restore.restore))?;
             }
-            opened.setup.audited(act("restore --finish"), aftermath::finish(&opened.setup, opened, shown)).await?
+            setup.audited_by(act("restore --finish"), aftermath::finish(setup, opened, shown), |report| report.exit_code).await?
+        }
+        Way::Forget => {
+            agree(shell, args, || format!("drctl restore --forget {} --yes", plan.restore.restore))?;
+            setup.audited(act("restore --forget"), async { aftermath::forget(setup, opened, &plan.restore.restore) }).await?
         }
     };
     shell.out.result("restore", &report, aftermath_text);
-    Ok(0)
+    Ok(report.exit_code)
 }
 
 /// Asks, unless `--yes` was given. `line` is what does it without asking, for where there is nobody to ask.
@@ -338,6 +347,7 @@ fn aftermath_plan_text(plan: &AftermathPlan, zone: &TimeZone) -> String {
     let what = match plan.way {
         Way::Undo => "UNDO",
         Way::Finish => "FINISH",
+        Way::Forget => "FORGET",
     };
     let _ = writeln!(out, "{what} restore {} of {}  ({since})", note.restore, note.set);
     if let Some(target) = &note.target {
@@ -349,11 +359,13 @@ fn aftermath_plan_text(plan: &AftermathPlan, zone: &TimeZone) -> String {
         (Way::Undo, false, _) => writeln!(out, "Live again, instead of what is live now:"),
         (Way::Finish, true, _) => writeln!(out, "Nothing is kept aside."),
         (Way::Finish, false, _) => writeln!(out, "Dropped for good:"),
+        (Way::Forget, true, _) => writeln!(out, "Nothing is known that it left."),
+        (Way::Forget, false, _) => writeln!(out, "Nothing is touched. What it left, and drctl tells and removes no more:"),
     };
     for line in &plan.kept {
         let _ = writeln!(out, "  {line}");
     }
-    for name in &plan.stay {
+    for name in plan.stay.iter().filter(|_| plan.way != Way::Forget) {
         let _ = writeln!(out, "  {name} was loaded in place and stays: its way back is the safety set");
     }
     let puts_aside = note.phase != Phase::Loading && plan.stay.len() < note.sources.len();
@@ -368,7 +380,11 @@ fn aftermath_text(report: &AftermathReport) -> String {
     for line in &report.done {
         let _ = writeln!(out, "{line}");
     }
-    let _ = writeln!(out, "restore {}: {}", report.restore, aftermath::phase_words(report.phase));
+    for line in &report.failed {
+        let _ = writeln!(out, "NOT DONE  {line}");
+    }
+    let still = if report.failed.is_empty() { "" } else { "still " };
+    let _ = writeln!(out, "restore {}: {still}{}", report.restore, aftermath::phase_words(report.phase));
     out
 }
 
@@ -516,6 +532,7 @@ mod tests {
             in_place: false,
             phase: Phase::Switched,
             process: crate::state::Process::this(),
+            locked: false,
             started_at: at("2025-01-01T18:37:10Z"),
             switched_at: Some(at("2025-01-01T18:43:20Z")),
             elapsed_seconds: Some(370.0),
@@ -558,6 +575,7 @@ mod tests {
             yes: false,
             undo: None,
             finish: None,
+            forget: None,
         };
         let mut plan = sample();
         assert!(command_line(&args, &plan).starts_with("drctl restore --date '20250102' --source postgres"));

@@ -22,7 +22,7 @@ pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let opened = Opened::for_reading(&shell.around()).await.map_err(|error| refused_by_agent(shell, error))?;
     let jobs = opened.jobs(args.job.as_deref()).await?;
     let standing = aftermath::standing(&opened.setup, &opened).await?;
-    let restores = standing.into_iter().map(|(restore, kept)| StandingRestore { restore, kept }).collect();
+    let restores = standing.into_iter().map(|s| StandingRestore { restore: s.restore, running: s.running, kept: s.kept }).collect();
     let mut report = look::status(&opened.setup, &jobs, &opened, restores, max_age).await?;
     // What comes behind these is about this host, not about what is stored.
     let grave = report.findings.len();
@@ -134,7 +134,7 @@ fn text(report: &StatusReport) -> String {
     }
     for standing in &report.restores {
         let restore = &standing.restore;
-        if restore.is_running() {
+        if standing.running {
             let _ = writeln!(out, "\nrestore {} of {}: under way as process {}", restore.restore, restore.set, restore.process.pid);
             continue;
         }

@@ -275,6 +275,8 @@ pub struct JobStatus {
 pub struct StandingRestore {
     /// The restore.
     pub restore: RestoreNote,
+    /// Whether it is under way.
+    pub running: bool,
     /// What is kept aside.
     pub kept: Vec<String>,
 }

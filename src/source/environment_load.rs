@@ -224,6 +224,12 @@ impl Loader for AsideLoader {
     async fn kept(&self, journal: &dyn Journal, _context: &RunContext) -> Result<Vec<String>> {
         Ok(journal.get(LINES).and_then(|lines| serde_json::from_value(lines).ok()).unwrap_or_default())
     }
+
+    fn traces(&self, journal: &dyn Journal) -> Vec<String> {
+        let names: Vec<String> = journal.get(FILES).and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default();
+        let paths = names.iter().filter_map(|name| written(journal, name).ok()).filter(|path| path.exists());
+        paths.map(|path| format!("{}: laid aside", path.display())).collect()
+    }
 }
 
 fn written(journal: &dyn Journal, artifact: &str) -> Result<PathBuf> {

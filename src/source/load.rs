@@ -173,4 +173,13 @@ pub trait Loader: Send + Sync {
 
     /// What is kept aside: a line each with its size where that is known.
     async fn kept(&self, journal: &dyn Journal, context: &RunContext) -> Result<Vec<String>>;
+
+    /// A sentence when the place is proven to be another one by now (a server built anew under the same address): then nothing of what the
+    /// journal tells is there. `None` when it is the same, or nothing tells.
+    async fn elsewhere(&self, _journal: &dyn Journal, _context: &RunContext) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// What the restore may have left, a line each, as far as the journal and this machine tell: the place need not be there any more.
+    fn traces(&self, journal: &dyn Journal) -> Vec<String>;
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! state.sqlite        0600, WAL, synchronous = FULL: what was noted is on the disk before the call returns
 //! state.sqlite.runs/  one locked file per run under way; the kernel unlocks it when its process dies
+//! state.sqlite.restores/  the same for restores, by their ids
 //! ```
 //! No set depends on it: a caller that cannot open it says so and goes on without (DESIGN §7), except where something could not be undone.
 //! Several processes may use one file at the same time. All calls block; from async code they are short, but belong on a blocking thread.
@@ -27,6 +28,7 @@ pub mod journal;
 pub mod marks;
 pub mod outbox;
 pub mod process;
+pub mod restores;
 pub mod runs;
 pub mod schedule;
 mod schema;
@@ -37,6 +39,7 @@ pub use audited::{Act, Audited};
 pub use incidents::{Incident, Raised, Told};
 pub use outbox::{NewAlert, QueueState, Queued};
 pub use process::{Process, process_is_alive};
+pub use restores::{Held, RestoreLock};
 pub use runs::{Newest, Run, RunOutcome, RunRow};
 pub use schedule::ScheduleMark;
 

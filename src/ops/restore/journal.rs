@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::model::SetId;
 use crate::source::load::Journal;
-use crate::state::{Process, StateFile};
+use crate::state::{Held, Process, RestoreLock, StateFile};
 
 /// How far a restore has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +31,14 @@ pub enum Phase {
     Finished,
     /// It came to nothing and what it made is gone.
     Discarded,
+    /// A person gave it up: what it left is nobody's business here any more.
+    Forgotten,
 }
 
 impl Phase {
     /// Whether something of the restore may still lie beside the live data.
     pub fn leaves_something(self) -> bool {
-        !matches!(self, Phase::Finished | Phase::Discarded)
+        !matches!(self, Phase::Finished | Phase::Discarded | Phase::Forgotten)
     }
 }
 
@@ -57,6 +59,10 @@ pub struct RestoreNote {
     pub phase: Phase,
     /// The process that runs or ran it.
     pub process: Process,
+    /// Whether it holds the lock of its id while it runs: then the lock tells whether it does. Notes of older versions, and those on a
+    /// filesystem without locks, have the process alone.
+    #[serde(default)]
+    pub locked: bool,
     /// When it began.
     pub started_at: Timestamp,
     /// When the switch was done.
@@ -73,9 +79,18 @@ const WHOLE: &str = "";
 const NOTE: &str = "restore";
 
 impl RestoreNote {
-    /// Whether it is at work: neither it nor what it made may be touched by another process.
-    pub fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Loading | Phase::Switching | Phase::InPlace) && self.process.is_alive()
+    /// Whether it is at work, in whatever container: neither it nor what it made may be touched by another process.
+    pub fn is_running(&self, state: &StateFile) -> bool {
+        if !matches!(self.phase, Phase::Loading | Phase::Switching | Phase::InPlace) {
+            return false;
+        }
+        match state.restore_is_held(&self.restore) {
+            Ok(Held::Yes) => true,
+            Ok(Held::No) if self.locked => false,
+            // A lock that cannot be looked at is no proof that nobody has it.
+            Err(_) if self.locked => true,
+            _ => self.process.is_alive(),
+        }
     }
 
     /// Whether it brings back every source that `other` was about.
@@ -104,6 +119,23 @@ impl RestoreNote {
     }
 }
 
+/// An earlier restore in the hands of this process alone.
+pub(super) struct Claimed {
+    pub(super) note: RestoreNote,
+    _lock: RestoreLock,
+}
+
+/// Takes an earlier restore in hand, as it stands by then. `None` while another process runs it or works on it.
+pub(super) fn claim(state: &StateFile, note: &RestoreNote) -> Result<Option<Claimed>> {
+    // By its process, where a note has no lock; and before this process holds the lock itself.
+    if note.is_running(state) {
+        return Ok(None);
+    }
+    let Some(lock) = state.hold_restore(&note.restore)? else { return Ok(None) };
+    let now = RestoreNote::all(state)?.into_iter().find(|now| now.restore == note.restore);
+    Ok(now.map(|note| Claimed { note, _lock: lock }))
+}
+
 /// The journal of one source of one restore. What was noted is read once, at the start: a state file that cannot be read is an
 /// error then, never an empty journal.
 pub struct SourceJournal {
@@ -118,6 +150,11 @@ impl SourceJournal {
     pub fn open(state: Arc<StateFile>, restore: &str, source: &str) -> Result<Self> {
         let noted = state.journal_all(restore, source)?.into_iter().collect();
         Ok(SourceJournal { state, restore: restore.to_owned(), source: source.to_owned(), noted: Mutex::new(noted) })
+    }
+
+    /// Whether nothing was noted: then nothing was made either.
+    pub fn is_empty(&self) -> bool {
+        self.noted().is_empty()
     }
 
     fn noted(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Value>> {

@@ -8,6 +8,7 @@ pub mod journal;
 pub mod pick;
 pub mod plan;
 pub mod run;
+pub mod sweep;
 
 use std::sync::Arc;
 

@@ -77,7 +77,7 @@ fn exchanged(plan: &RestorePlan) -> bool {
 /// What an earlier restore left half loaded in place is whole again: what it kept for want of anything else goes.
 async fn settle_in_place(setup: &Setup, state: &Arc<StateFile>, done: &RestoreNote, work: &[Work]) -> Result<()> {
     for mut earlier in RestoreNote::all(state)? {
-        if earlier.phase != Phase::InPlace || earlier.is_running() || !done.covers(&earlier) || done.target != earlier.target {
+        if earlier.phase != Phase::InPlace || earlier.is_running(state) || !done.covers(&earlier) || done.target != earlier.target {
             continue;
         }
         for item in work {
@@ -118,6 +118,9 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared, decide: &d
     let sets: Vec<SetId> = plan.sets.iter().map(|s| s.set.clone()).collect();
     let Some(first) = sets.first().cloned() else { return Err(Error::failed("the plan names no set")) };
     setup.bus.emit(Event::RunStarted { verb: "restore".into(), job: first.job().to_string(), set: Some(first.to_string()) });
+    // Before it is noted: whoever finds the note finds the lock taken.
+    let lock = state.hold_restore(&plan.restore)?;
+    let lock = lock.ok_or_else(|| Error::new(Kind::Locked, format!("another process works on restore {}", plan.restore)))?;
     let mut note = RestoreNote {
         restore: plan.restore.clone(),
         set: first,
@@ -126,6 +129,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared, decide: &d
         in_place: plan.in_place,
         phase: Phase::Loading,
         process: Process::this(),
+        locked: lock.is_real(),
         started_at: setup.clock.now(),
         switched_at: None,
         elapsed_seconds: None,
@@ -133,6 +137,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared, decide: &d
     };
     let mut holds = hold_all(setup, log, &sets).await?;
     let result = load_and_switch(setup, log, &state, &plan, &work, &mut note, &mut holds, decide, started).await;
+    drop(lock);
     release_all(setup, log, holds).await;
     setup.bus.emit(Event::RunFinished {
         verb: "restore".into(),

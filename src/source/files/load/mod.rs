@@ -140,24 +140,25 @@ fn extract(state: &State, facts: &Facts, mut input: PlainReceiver, cancel: &Canc
     Ok(warnings)
 }
 
-/// Removes the trees of one sort, and says which were there.
+/// Removes the trees of some sorts, and says which were there. One that cannot be removed keeps no other.
 fn remove_trees(state: &State, sorts: &[Beside]) -> Result<Vec<String>> {
-    let mut out = Vec::new();
+    let (mut out, mut result) = (Vec::new(), Ok(()));
     for root in &state.roots {
         // The folder itself may be gone by now.
         let Ok(base) = root.open_base() else { continue };
         for sort in sorts {
             let name = root.tree(*sort, &state.restore);
             if crate::source::files::sys::lstat_opt(base.as_fd(), &name).ok().flatten().is_some() {
-                tree::remove(base.as_fd(), &name)?;
-                if *sort != Beside::Stage {
+                let removed = tree::remove(base.as_fd(), &name);
+                if removed.is_ok() && *sort != Beside::Stage {
                     out.push(format!("removed {}", root.tree_path(*sort, &state.restore).display()));
                 }
+                result = result.and(removed);
             }
         }
         let _ = rustix::fs::fsync(&base);
     }
-    Ok(out)
+    result.map(|()| out)
 }
 
 /// Removes the lists of the merges' steps.
@@ -170,21 +171,30 @@ fn remove_steps(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Whether `finish` would remove nothing but what a root's switch put aside. Looks only.
+/// Whether `finish` would remove nothing but what a root's switch put aside, and nothing that may be the last of its kind. Looks only.
 fn check_finish(root: &RootState, restore: &str, at: &Progress) -> Result<()> {
     let base = root.open_base()?;
-    let kept = exchange::id(base.as_fd(), &root.tree(Beside::Old, restore))?;
-    let (Some(kept), shown) = (kept, root.tree_path(Beside::Old, restore)) else { return Ok(()) };
-    let shown = shown.display();
+    let found = |sort| exchange::id(base.as_fd(), &root.tree(sort, restore));
+    let shown = |sort| root.tree_path(sort, restore).display().to_string();
+    let gone = !root.name.is_empty() && exchange::id(base.as_fd(), root.name.as_bytes())?.is_none();
+    let last = |sort, way: String| {
+        let what = format!("nothing is at {}, and {} would be removed: it may be the last copy", root.live().display(), shown(sort));
+        Err(Error::new(Kind::Preflight, what).hint(way))
+    };
+    // What was not there before the restore is rightly not there after its undo.
+    let was_there = !matches!(at.switch, Switch::Exchange { old: None, .. });
+    if at.undone && gone && was_there && found(Beside::Undone)?.is_some() {
+        return last(Beside::Undone, format!("move it to {}, or away", root.live().display()));
+    }
+    let Some(kept) = found(Beside::Old)? else { return Ok(()) };
     match at.switch {
         Switch::Merge if at.undone => merge::nothing_left(root, restore),
         Switch::Exchange { old, .. } if at.undone || !exchange::is(Some(kept), old) => {
             let why = if at.undone { "should have been put back by the undo" } else { "is not what this restore put aside" };
-            Err(Error::failed(format!("{shown} {why}; it is left alone")).hint("look at it, and move it away"))
+            Err(Error::failed(format!("{} {why}; it is left alone", shown(Beside::Old))).hint("look at it, and move it away"))
         }
-        Switch::Exchange { .. } if exchange::id(base.as_fd(), root.name.as_bytes())?.is_none() => {
-            Err(Error::failed(format!("nothing is at {}, and {shown} would be removed", root.live().display()))
-                .hint("drctl restore --undo, or move it away"))
+        Switch::Exchange { .. } | Switch::Merge if gone => {
+            last(Beside::Old, format!("put it back: drctl restore --undo {restore}; or move it away"))
         }
         _ => Ok(()),
     }
@@ -466,5 +476,24 @@ impl Loader for FilesLoader {
             Ok(out)
         })
         .await
+    }
+
+    fn traces(&self, journal: &dyn Journal) -> Vec<String> {
+        let state = match State::read(journal) {
+            Ok(Some(state)) => state,
+            Ok(None) => return Vec::new(),
+            Err(error) => return vec![format!("unknown: {error}")],
+        };
+        let there = |path: &Path| path.symlink_metadata().is_ok();
+        if let Some(target) = state.target.as_ref().filter(|target| journal.get(DELIVERED).is_none() && there(target)) {
+            return vec![format!("{}: what was extracted so far", target.display())];
+        }
+        let sorts = [
+            (Beside::Stage, "what was extracted, or in the midst of a switch what was live before"),
+            (Beside::Old, "what was live before"),
+            (Beside::Undone, "what was live from the restore to its undo"),
+        ];
+        let trees = state.roots.iter().flat_map(|root| sorts.map(|(sort, what)| (root.tree_path(sort, &state.restore), what)));
+        trees.filter(|(path, _)| there(path)).map(|(path, what)| format!("{}: {what}", path.display())).collect()
     }
 }

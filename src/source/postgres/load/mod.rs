@@ -435,6 +435,20 @@ impl Loader for PostgresLoader {
             None => Ok(Vec::new()),
         }
     }
+
+    async fn elsewhere(&self, journal: &dyn Journal, context: &RunContext) -> Result<Option<String>> {
+        let Some(state) = State::read(journal)?.filter(|state| state.system_identifier.is_some()) else { return Ok(None) };
+        let settings = self.place(state.target.as_deref())?.settings;
+        let connection = server::administer(&settings, &application(context), &[]).await?;
+        Ok(state.elsewhere(&catalog::server(&connection).await?, &settings.address()))
+    }
+
+    fn traces(&self, journal: &dyn Journal) -> Vec<String> {
+        match State::read(journal) {
+            Ok(state) => state.map(|state| state.traces(&self.settings.address())).unwrap_or_default(),
+            Err(error) => vec![format!("unknown: {error}")],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ pub(super) async fn administer(settings: &PostgresSettings, application: &str, b
     for candidate in candidates.iter().filter(|candidate| !busy.contains(candidate)) {
         match connect(settings, candidate, application).await {
             Ok(connection) => return Ok(connection),
+            // Nobody answers there, whatever the database.
+            Err(error) if error.kind() == Kind::Unreachable => return Err(error),
             Err(error) => last = last.or(Some(error)),
         }
     }

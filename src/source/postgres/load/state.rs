@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::server::open_sql;
 use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
 use crate::source::load::Journal;
@@ -118,14 +119,56 @@ impl State {
     /// Ties the restore to the server that answers; fails when it is another than the restore began with.
     pub(super) fn tie_to(&mut self, server: &Server, address: &str) -> Result<()> {
         match (&self.system_identifier, &server.system_identifier) {
-            (None, is) => self.system_identifier.clone_from(is),
-            (Some(was), Some(is)) if was != is => {
-                return Err(Error::new(Kind::Preflight, format!("the restore went to server {was}, {address} is server {is}"))
-                    .hint("give the address of the server that was restored to"));
+            (None, is) => {
+                self.system_identifier.clone_from(is);
+                Ok(())
             }
-            _ => {}
+            _ => match self.elsewhere(server, address) {
+                Some(why) => Err(Error::new(Kind::Preflight, why).hint(format!(
+                    "give the address of the server that was restored to; if that one is gone for good: drctl restore --forget {}",
+                    self.restore
+                ))),
+                None => Ok(()),
+            },
         }
-        Ok(())
+    }
+
+    /// A sentence when the server that answers is proven to be another than the restore began with.
+    pub(super) fn elsewhere(&self, server: &Server, address: &str) -> Option<String> {
+        let (was, is) = self.system_identifier.as_ref().zip(server.system_identifier.as_ref())?;
+        (was != is).then(|| format!("the restore went to server {was}, {address} is server {is}"))
+    }
+
+    /// What may be left of it, a line each, where nobody looks at the server. Databases that are live now are none of it.
+    pub(super) fn traces(&self, address: &str) -> Vec<String> {
+        let number = self.system_identifier.as_ref().map(|number| format!(" (server {number})")).unwrap_or_default();
+        let at = format!("at {}{number}", self.target.as_deref().unwrap_or(address));
+        let mut lines = Vec::new();
+        for entry in &self.entries {
+            let Entry { live, new, old, undone, .. } = entry;
+            match entry.phase {
+                Phase::Loading | Phase::Loaded => lines.push(format!("database {new} {at}: what was loaded and never went live")),
+                Phase::Switching => lines.extend([
+                    format!("databases {new} and {old} {at}, whichever are there: what was loaded, and what was live before"),
+                    format!("database {live} {at} may be closed; to open it: {}", open_sql(live, true)),
+                ]),
+                Phase::Undoing => {
+                    lines.push(format!("databases {old} and {undone} {at}, whichever are there: what was live before, and since"));
+                    lines.push(format!("database {live} {at} may be closed; to open it: {}", open_sql(live, true)));
+                }
+                Phase::Switched if entry.old_oid.is_some() => {
+                    lines.push(format!("database {old} {at}: what was live before the restore"));
+                }
+                Phase::Undone => lines.push(format!("database {undone} {at}: what was live from the restore to its undo")),
+                Phase::Switched | Phase::Finished | Phase::Discarded => {}
+            }
+        }
+        let never_live = |phase| matches!(phase, Phase::Loading | Phase::Loaded | Phase::Switching);
+        if !self.roles.is_empty() && self.entries.iter().all(|entry| never_live(entry.phase)) {
+            let roles: Vec<&str> = self.roles.iter().map(String::as_str).collect();
+            lines.push(format!("roles {} {at}: made for it", roles.join(", ")));
+        }
+        lines
     }
 
     pub(super) fn of_source(&self, name: &str) -> Option<usize> {

@@ -6,7 +6,7 @@ use super::properties::{Target, create_sql, differences, property_sql};
 use super::server::{self, Databases, administer, atomically, open_sql, rename_sql, run, set_open};
 use super::state::{Entry, Phase, State};
 use super::timescale;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::process::human_bytes;
 use crate::source::RunContext;
 use crate::source::load::Journal;
@@ -262,8 +262,8 @@ impl<'a> Steps<'a> {
     pub(super) async fn discard_one(&mut self, at: usize) -> Result<()> {
         let entry = self.state.entries[at].clone();
         self.reopen(&[at]).await?;
+        let databases = Databases::ask(&self.connection).await?;
         if entry.in_place {
-            let databases = Databases::ask(&self.connection).await?;
             let last = databases.oid_of(&entry.live).is_none() && databases.name_of(entry.new_oid) == Some(&entry.new);
             if last {
                 self.context.bus.warn(format!(
@@ -276,21 +276,31 @@ impl<'a> Steps<'a> {
                 return Ok(());
             }
         }
-        self.drop_database(&entry.new, entry.new_oid).await?;
+        match databases.name_of(entry.new_oid) {
+            Some(name) if name != entry.new => {
+                self.context.bus.warn(format!("Database {}, which a restore was loading, is called {name} by now: it stays.", entry.new));
+            }
+            // Dropped by someone else; what has its name by now is another's.
+            None if entry.new_oid.is_some() => {}
+            _ => drop(self.drop_database(&entry.new, entry.new_oid).await?),
+        }
         self.enter(at, Phase::Discarded).await
     }
 
-    /// Drops what was never switched in, roles that only it needed included.
+    /// Drops what was never switched in, roles that only it needed included. One database that cannot be dropped keeps no other.
     pub(super) async fn discard(&mut self) -> Result<()> {
+        let mut result = Ok(());
         for at in self.in_phase(&[Phase::Loading, Phase::Loaded, Phase::Switching]) {
             let databases = Databases::ask(&self.connection).await?;
             if Self::is_live(&self.state.entries[at], &databases) {
                 let phase = if self.state.entries[at].in_place { Phase::Finished } else { Phase::Switched };
                 self.enter(at, phase).await?;
             } else {
-                self.discard_one(at).await?;
+                let discarded = self.discard_one(at).await;
+                result = result.and(discarded);
             }
         }
+        result?;
         if self.state.entries.iter().all(|entry| entry.phase == Phase::Discarded) {
             let roles = self.state.roles.clone();
             for role in roles {
@@ -316,11 +326,10 @@ impl<'a> Steps<'a> {
         let databases = Databases::ask(&self.connection).await?;
         let waiting = self.in_phase(&[Phase::Switching, Phase::Switched, Phase::Undoing]);
         // All are looked at before one is touched.
-        for &at in &waiting {
-            self.can_be_undone(&self.state.entries[at], &databases)?;
-        }
+        let ways = waiting.iter().map(|&at| way_back(&self.state.entries[at], &databases).map(|way| (at, way)));
+        let ways = ways.collect::<Result<Vec<_>>>()?;
         let mut closed = Vec::new();
-        let lines = match self.put_back(&waiting, &databases, &mut closed).await {
+        let lines = match self.put_back(&ways, &mut closed).await {
             Ok(lines) => lines,
             Err(error) => {
                 // The service must not stay down for an undo that did not happen.
@@ -336,52 +345,47 @@ impl<'a> Steps<'a> {
         Ok(lines)
     }
 
-    /// An undo that would do nothing or the wrong thing is refused; its entry stays as it is.
-    fn can_be_undone(&self, entry: &Entry, databases: &Databases) -> Result<()> {
-        let live = &entry.live;
-        match databases.name_of(entry.new_oid) {
-            Some(name) if name == live => {
-                if entry.old_oid.is_some() && databases.name_of(entry.old_oid) != Some(&entry.old) {
-                    return Err(Error::failed(format!("database {} is not there any more: nothing to put back", entry.old)));
-                }
-                Ok(())
-            }
-            Some(name) if name == entry.undone || (name == entry.new && entry.phase == Phase::Switching) => Ok(()),
-            Some(name) => Err(Error::failed(format!("what this restore made of database {live} is now called {name}"))
-                .hint("a later restore replaced it: undo that one first")),
-            None => Err(Error::failed(format!("what this restore made of database {live} is not on this server any more"))
-                .hint("nothing was changed; what it kept aside is still there: look at the server's databases")),
-        }
-    }
-
-    async fn put_back(&mut self, waiting: &[usize], databases: &Databases, closed: &mut Vec<usize>) -> Result<Vec<String>> {
+    async fn put_back(&mut self, ways: &[(usize, WayBack)], closed: &mut Vec<usize>) -> Result<Vec<String>> {
         let (mut statements, mut emptied, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-        for &at in waiting {
+        for &(at, way) in ways {
             let entry = self.state.entries[at].clone();
-            if !Self::is_live(&entry, databases) {
-                // Never switched in, or already put back.
-                let back = databases.name_of(entry.new_oid) == Some(&entry.undone);
-                if back {
-                    self.enter(at, Phase::Undone).await?;
-                    lines.push(undone_line(&entry));
-                } else {
+            match way {
+                WayBack::NeverSwitched => {
                     self.reopen(&[at]).await?;
                     self.enter(at, Phase::Loaded).await?;
+                    continue;
                 }
-                continue;
+                WayBack::Done { kept } => {
+                    self.enter(at, Phase::Undone).await?;
+                    lines.push(match kept {
+                        true => undone_line(&entry),
+                        false => format!("database {} is what it was before the restore already", entry.live),
+                    });
+                    continue;
+                }
+                WayBack::Exchange => {
+                    self.enter(at, Phase::Undoing).await?;
+                    self.context.bus.step(format!("closing database {}", entry.live));
+                    closed.push(at);
+                    set_open(&self.connection, &entry.live, false).await?;
+                    self.empty(&entry.live).await?;
+                    emptied.push(entry.live.clone());
+                    statements.push(rename_sql(&entry.live, &entry.undone));
+                }
+                WayBack::OldAlone => {
+                    self.enter(at, Phase::Undoing).await?;
+                    self.empty(&entry.old).await?;
+                    emptied.push(entry.old.clone());
+                }
             }
-            self.enter(at, Phase::Undoing).await?;
-            self.context.bus.step(format!("closing database {}", entry.live));
-            closed.push(at);
-            set_open(&self.connection, &entry.live, false).await?;
-            self.empty(&entry.live).await?;
-            emptied.push(entry.live.clone());
-            statements.push(rename_sql(&entry.live, &entry.undone));
             if entry.old_oid.is_some() {
                 statements.push(rename_sql(&entry.old, &entry.live));
                 statements.push(open_sql(&entry.live, entry.old_open));
             }
-            lines.push(undone_line(&entry));
+            lines.push(match way {
+                WayBack::OldAlone => format!("database {} is again what it was before the restore; nothing had its name", entry.live),
+                _ => undone_line(&entry),
+            });
         }
         atomically(&self.connection, "put the old databases back", &statements, &emptied).await?;
         Ok(lines)
@@ -420,17 +424,64 @@ impl<'a> Steps<'a> {
             return Err(Error::failed(format!("the switch of database {} is not done", self.state.entries[*at].live))
                 .hint("repeat the switch or undo it first"));
         }
-        for at in self.in_phase(&[Phase::Switched, Phase::Undone]) {
-            let entry = self.state.entries[at].clone();
-            if let Some((name, oid)) = Self::aside(&entry) {
-                let size = server::size(&self.connection, name).await.map_or(String::new(), |bytes| format!(", {}", human_bytes(bytes)));
-                if self.drop_database(name, Some(oid)).await? {
-                    lines.push(format!("dropped database {name}{size}"));
-                }
-            }
-            self.enter(at, Phase::Finished).await?;
+        let ending = self.in_phase(&[Phase::Switched, Phase::Undone]);
+        let databases = Databases::ask(&self.connection).await?;
+        // All are looked at before one is dropped.
+        for &at in &ending {
+            self.check_finish(&self.state.entries[at], &databases)?;
         }
-        Ok(lines)
+        let mut result = Ok(());
+        for at in ending {
+            // One that cannot be dropped keeps no other.
+            let dropped = self.finish_one(at, &databases).await;
+            result = result.and(dropped.map(|line| lines.extend(line)));
+        }
+        match result {
+            Ok(()) => Ok(lines),
+            Err(error) => {
+                lines.into_iter().for_each(|line| self.context.bus.step(line));
+                Err(error)
+            }
+        }
+    }
+
+    /// Refused where nothing else is left of a database: what is kept aside may be its last copy.
+    fn check_finish(&self, entry: &Entry, databases: &Databases) -> Result<()> {
+        let Some((name, oid)) = Self::aside(entry) else { return Ok(()) };
+        // What did not exist before the restore is rightly not there after its undo.
+        let needs_none = entry.phase == Phase::Undone && entry.old_oid.is_none();
+        if needs_none || databases.name_of(Some(oid)) != Some(name) || databases.oid_of(&entry.live).is_some() {
+            return Ok(());
+        }
+        let by_hand = rename_sql(name, &entry.live);
+        let ways = match entry.phase {
+            Phase::Switched => format!("put it back: drctl restore --undo {}; or by hand: {by_hand}", self.state.restore),
+            _ => format!("give it the name by hand: {by_hand}; {}", open_sql(&entry.live, true)),
+        };
+        Err(Error::new(
+            Kind::Preflight,
+            format!("no database is called {} now, and {name} would be dropped: it may be the last copy", entry.live),
+        )
+        .hint(ways))
+    }
+
+    async fn finish_one(&mut self, at: usize, databases: &Databases) -> Result<Option<String>> {
+        let entry = self.state.entries[at].clone();
+        let mut line = None;
+        if let Some((name, oid)) = Self::aside(&entry) {
+            match databases.name_of(Some(oid)) {
+                Some(now) if now == name => {
+                    let size = server::size(&self.connection, name).await.map_or(String::new(), |b| format!(", {}", human_bytes(b)));
+                    if self.drop_database(name, Some(oid)).await? {
+                        line = Some(format!("dropped database {name}{size}"));
+                    }
+                }
+                Some(now) => line = Some(format!("database {name} is called {now} by now: it stays")),
+                None => {}
+            }
+        }
+        self.enter(at, Phase::Finished).await?;
+        Ok(line)
     }
 
     /// What is kept aside, with its size.
@@ -441,10 +492,63 @@ impl<'a> Steps<'a> {
             let Some((name, oid)) = Self::aside(entry) else { continue };
             if databases.name_of(Some(oid)) == Some(name) {
                 let size = server::size(&self.connection, name).await.map_or("size unknown".to_owned(), human_bytes);
-                lines.push(format!("database {name}: {size}"));
+                let odd = match databases.oid_of(&entry.live) {
+                    None if entry.phase == Phase::Switched || entry.old_oid.is_some() => format!("; NOTHING is called {} now", entry.live),
+                    Some(live) if entry.phase == Phase::Switched && Some(live) != entry.new_oid => {
+                        format!("; what is called {} now is not what this restore made", entry.live)
+                    }
+                    _ => String::new(),
+                };
+                lines.push(format!("database {name}: {size}{odd}"));
             }
         }
         Ok(lines)
+    }
+}
+
+/// What an undo has to do for one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WayBack {
+    /// What was restored makes place for the old one.
+    Exchange,
+    /// Nothing has the live name: the old one takes it again.
+    OldAlone,
+    /// The old one is live; whether what was restored has the name of what is kept.
+    Done { kept: bool },
+    /// The new one never was.
+    NeverSwitched,
+}
+
+/// What is called what decides. An undo that would do nothing or the wrong thing is refused; its entry stays as it is.
+fn way_back(entry: &Entry, databases: &Databases) -> Result<WayBack> {
+    let (live, old) = (&entry.live, &entry.old);
+    let kept = entry.old_oid.is_some() && databases.name_of(entry.old_oid) == Some(old);
+    let made = format!("what this restore made of database {live}");
+    match databases.name_of(entry.new_oid) {
+        Some(name) if name == live && (kept || entry.old_oid.is_none()) => Ok(WayBack::Exchange),
+        Some(name) if name == live => Err(Error::failed(format!("database {old} is not there any more: nothing to put back"))),
+        Some(name) if name == entry.new && entry.phase == Phase::Switching => Ok(WayBack::NeverSwitched),
+        Some(name) if name == entry.undone => Ok(WayBack::Done { kept: true }),
+        _ if entry.old_oid.is_some() && databases.name_of(entry.old_oid) == Some(live) => match entry.phase {
+            Phase::Switching => Ok(WayBack::NeverSwitched),
+            _ => Ok(WayBack::Done { kept: false }),
+        },
+        Some(name) if ["_drctl_old_", "_drctl_undone_"].iter().any(|kept| name.contains(kept)) => {
+            Err(Error::failed(format!("{made} is now called {name}")).hint("a later restore replaced it: undo that one first"))
+        }
+        // Someone dropped or renamed it.
+        _ if kept && databases.oid_of(live).is_none() => Ok(WayBack::OldAlone),
+        now => {
+            let what = match now {
+                Some(name) => format!("{made} is now called {name}"),
+                None => format!("{made} is not on this server any more"),
+            };
+            Err(Error::failed(what).hint(match (kept, entry.old_oid) {
+                (true, _) => format!("rename away what is called {live} now, and repeat: then {old} takes the name again"),
+                (false, Some(_)) => format!("nothing was changed; {old}, which was kept, is not there either"),
+                (false, None) => "nothing was changed, and nothing was there before the restore that could be put back".to_owned(),
+            }))
+        }
     }
 }
 
