@@ -202,7 +202,7 @@ async fn load_into(base: &Path, artifact: LoadArtifact, stream: PlainReceiver) -
     });
     let request = request("files", vec![artifact], details);
     let loader = FilesLoader::new(FilesSettings::all_of([tree]));
-    loader.load(&request, &request.artifacts[0], stream, &MemoryJournal::default(), &context()).await
+    loader.load(&request, &request.artifacts[0], stream, &MemoryJournal::default(), &context()).await.map(drop)
 }
 
 /// Facts that allow a lot, so that limits are not what refuses.

@@ -81,6 +81,7 @@ impl Set {
             details,
             as_of: jiff::Timestamp::now(),
             in_place: false,
+            exchange_first: false,
             target: None,
         };
         Set { dumped, request }

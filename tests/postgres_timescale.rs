@@ -85,8 +85,16 @@ async fn request(settings: PostgresSettings) -> (Vec<Dumped>, LoadRequest) {
     let (dumped, details) = dump_all(settings, &context("backup")).await.unwrap();
     let artifacts: Vec<LoadArtifact> = dumped.iter().map(load::artifact).collect();
     let as_of = jiff::Timestamp::now();
-    let request =
-        LoadRequest { restore: "7k3q".into(), source: "postgres".into(), artifacts, details, as_of, in_place: false, target: None };
+    let request = LoadRequest {
+        restore: "7k3q".into(),
+        source: "postgres".into(),
+        artifacts,
+        details,
+        as_of,
+        in_place: false,
+        exchange_first: false,
+        target: None,
+    };
     (dumped, request)
 }
 

@@ -353,6 +353,10 @@ pub struct RestoreArgs {
     /// With --in-place: make no safety set first
     #[arg(long, requires = "in_place")]
     pub no_safety_set: bool,
+    /// Load databases under their live names, what is live put aside first: for what is bound to its database's name (pg_cron). They are out
+    /// of use while the restore loads, and come back by themselves if it fails
+    #[arg(long, conflicts_with = "in_place")]
+    pub exchange_first: bool,
     /// Switch although up to N objects could not be loaded, without asking; every row must be there all the same (exit 3)
     #[arg(long, value_name = "N")]
     pub accept_load_errors: Option<usize>,

@@ -51,6 +51,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
         sources: args.source.clone(),
         target: args.target.clone(),
         in_place: args.in_place,
+        exchange_first: args.exchange_first,
         zone_name: zone.iana_name().unwrap_or("UTC").to_owned(),
         zone: zone.clone(),
     };
@@ -227,6 +228,9 @@ fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
     if args.in_place {
         line.push_str(" --in-place");
     }
+    if args.exchange_first {
+        line.push_str(" --exchange-first");
+    }
     line + " --yes"
 }
 
@@ -288,6 +292,11 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
         }
         (false, Some(_)) => writeln!(out, "Nothing live is touched but what is named above."),
         (false, None) if plan.sources.iter().all(|s| !DATA_KINDS.contains(&s.kind.as_str())) => writeln!(out, "Nothing live is touched."),
+        (false, None) if plan.exchange_first => writeln!(
+            out,
+            "Live databases are OUT OF USE from the start of the load on; they come back by themselves if it fails, and are kept if it does not.\nBack again: drctl restore --undo {}",
+            plan.restore
+        ),
         (false, None) => writeln!(
             out,
             "The live data stays in use until all is loaded and counted; then it is exchanged and kept.\nBack again: drctl restore --undo {}",
@@ -457,6 +466,7 @@ mod tests {
             left_out: vec!["environment: --source environment".into()],
             warnings: vec![],
             in_place: false,
+            exchange_first: false,
             target: None,
             took_before: Some((370.0, at("2024-12-30T10:00:00Z"))),
         }
@@ -570,6 +580,7 @@ mod tests {
             target: Some("postgres://drill:geheim@db2/scratch".into()),
             in_place: false,
             accept_load_errors: None,
+            exchange_first: false,
             no_safety_set: false,
             dry_run: false,
             yes: false,

@@ -81,6 +81,8 @@ pub struct LoadRequest {
     pub as_of: Timestamp,
     /// Load over the live data instead of beside it.
     pub in_place: bool,
+    /// Load under the live name, with the live data out of use meanwhile, whatever needs that or not.
+    pub exchange_first: bool,
     /// Load into another place (a URL for databases, a folder for files) instead of where it came from.
     pub target: Option<String>,
 }

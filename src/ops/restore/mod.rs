@@ -38,6 +38,8 @@ pub struct RestoreOptions {
     pub target: Option<String>,
     /// Over the live data.
     pub in_place: bool,
+    /// Databases under their live names, what is live put aside first.
+    pub exchange_first: bool,
     /// The zone of civil days.
     pub zone: jiff::tz::TimeZone,
     /// Words for the zone in messages.

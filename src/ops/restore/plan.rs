@@ -38,6 +38,8 @@ pub struct RestorePlan {
     pub warnings: Vec<String>,
     /// Over the live data.
     pub in_place: bool,
+    /// Databases under their live names, what is live put aside first.
+    pub exchange_first: bool,
     /// Into another place, without its password.
     pub target: Option<String>,
     /// Seconds the last restore of this job took on this host, and when that was.
@@ -141,6 +143,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         sources,
         left_out: picked.left_out,
         in_place: options.in_place,
+        exchange_first: options.exchange_first,
         target: options.target.as_deref().map(super::shown_target),
         warnings,
         took_before: super::run::took_before(setup, log.job()),
@@ -213,6 +216,7 @@ fn request(
         details: all,
         as_of: source.as_of,
         in_place: options.in_place,
+        exchange_first: options.exchange_first,
         target: options.target.clone(),
     })
 }

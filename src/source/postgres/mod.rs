@@ -24,7 +24,7 @@ use catalog::{Database, Server};
 use client::{Client, Private};
 use connect::{Connection, connect};
 use dump::PostgresSession;
-use load::{Beside, beside};
+use load::{Beside, beside, is_lent};
 
 pub use client::sweep_private_files;
 pub use load::PostgresLoader;
@@ -64,6 +64,7 @@ impl Refused {
 
     fn of(database: &Database) -> Option<Refused> {
         match beside(&database.name) {
+            _ if is_lent(database.comment.as_deref()) => Some(Refused::Beside(Beside::Loading)),
             Some((Beside::Loading, _)) => Some(Refused::Beside(Beside::Loading)),
             Some((Beside::Kept, _)) if !database.allow_connections => Some(Refused::Beside(Beside::Kept)),
             _ if database.template => Some(Refused::Template),

@@ -9,6 +9,7 @@
 //! The journal is written before each step and databases are known by oid, so every step can be repeated after a crash at any point:
 //! what was really done is asked of the server.
 
+mod bound;
 mod count;
 mod fill;
 mod globals;
@@ -38,7 +39,7 @@ use globals::Globals;
 use state::{Entry, Phase, State, name_beside};
 use steps::Steps;
 
-pub(super) use state::{Beside, beside};
+pub(super) use state::{Beside, beside, is_lent};
 
 /// Largest globals artifact; a role takes some 300 bytes.
 const GLOBALS_LIMIT: usize = 64 * 1024 * 1024;
@@ -248,9 +249,21 @@ impl PostgresLoader {
         let mut steps = Steps::open(settings.clone(), prepared.state.clone(), journal, context).await?;
         let target = steps.target().await?;
         steps.make(*at, database, &target).await?;
-        let into = steps.state.entries[*at].new.clone();
+        let under_live_name = request.exchange_first || bound::by(database).is_some();
+        let (into, named) = match under_live_name {
+            true => (steps.state.entries[*at].live.clone(), steps.lend_name(*at, request.exchange_first).await),
+            false => (steps.state.entries[*at].new.clone(), Ok(())),
+        };
         let filling = prepared.filling(request, artifact, &into, context);
-        match prepared.within_timescale(&into, context, filling.fill(input, &artifact.rereads)).await {
+        let filled = match named {
+            Ok(()) => prepared.within_timescale(&into, context, filling.fill(input, &artifact.rereads)).await,
+            Err(error) => Err(error),
+        };
+        let filled = match filled {
+            Ok(problems) if under_live_name => steps.give_name_back(*at).await.map(|()| problems),
+            filled => filled,
+        };
+        match filled {
             Ok(problems) => {
                 steps.loaded(*at, database, &target, problems.is_empty()).await?;
                 Ok(problems)

@@ -14,7 +14,7 @@ use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client;
 use crate::source::postgres::connect::{Connection, pg_error};
 use crate::source::postgres::load::properties::DEFAULT_TABLESPACE;
-use crate::source::postgres::load::{Place, Recorded, state, timescale};
+use crate::source::postgres::load::{Place, Recorded, bound, state, timescale};
 use crate::source::postgres::settings::Databases;
 
 /// Rooms for what grows while it is loaded: sorting for indexes, WAL.
@@ -213,11 +213,14 @@ impl Planner<'_> {
         let query = "select name::text, default_version from pg_available_extensions";
         let rows = self.connection.query(query, &[]).await.map_err(|e| pg_error("list the available extensions", &e))?;
         let available: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        for (source, _) in databases {
+        for (source, live) in databases {
             let Some(database) = self.recorded.database(source).cloned() else { continue };
             if let Some(extension) = timescale::of(&database)
                 && let Some(why) = timescale::cannot_take(self.connection, source, extension).await?
             {
+                self.refuse(why);
+            }
+            if let Some(why) = bound::cannot_take(self.connection, source, live, &database).await? {
                 self.refuse(why);
             }
             for extension in database.extensions {
@@ -302,6 +305,25 @@ impl Planner<'_> {
                 0 => String::new(),
                 n => format!(", {n} connections will be ended"),
             };
+            if let Some((extension, _)) = bound::by(&recorded) {
+                let line = format!("Jobs of {extension} in {source} may run as soon as they are loaded, before the restore is done.");
+                self.plan.warnings.push(line);
+            }
+            let bound = bound::by(&recorded).map(|(extension, _)| format!("its extension {extension} is bound to that name"));
+            match (&bound, self.request.exchange_first, self.request.in_place) {
+                (Some(why), false, false) => self.refuse(format!(
+                    "database {live} can only be loaded under its own name, which is taken: {why}; add --exchange-first, and what is live is put aside \
+                     first: it is out of use while the restore loads"
+                )),
+                (Some(why), _, true) => self.refuse(format!(
+                    "database {live} can only be loaded under its own name ({why}), so that nothing of it could be tried out before it is dropped: restore \
+                     with --exchange-first instead of --in-place"
+                )),
+                (_, true, _) => self.plan.warnings.push(format!(
+                    "Database {live} is OUT OF USE from the start of the load on: it is put aside first, and comes back by itself if the load fails."
+                )),
+                (None, false, _) => {}
+            }
             self.plan.touches.push(match self.request.in_place {
                 true => format!("database {live}: {size} live, dropped before the load{connections}"),
                 false => {

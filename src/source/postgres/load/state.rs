@@ -36,6 +36,18 @@ pub(in crate::source::postgres) enum Beside {
     Kept,
 }
 
+const LENT_MARK: &str = "drctl: being loaded by restore ";
+
+/// The comment of a database that is loaded under a live name.
+pub(super) fn lent_mark(restore: &str) -> String {
+    format!("{LENT_MARK}{restore}")
+}
+
+/// Whether a database's comment says that it has its name only while it is loaded.
+pub(in crate::source::postgres) fn is_lent(comment: Option<&str>) -> bool {
+    comment.is_some_and(|comment| comment.starts_with(LENT_MARK))
+}
+
 /// What a database is by its name, and the restore that gave it that name, if one did.
 pub(in crate::source::postgres) fn beside(name: &str) -> Option<(Beside, &str)> {
     // As restores are named: eight of Crockford's letters and digits.
@@ -52,6 +64,8 @@ pub(in crate::source::postgres) fn beside(name: &str) -> Option<(Beside, &str)> 
 pub(super) enum Phase {
     /// The new database is being made and filled.
     Loading,
+    /// It is being filled under the live name; the live one, if there is one, is put aside meanwhile.
+    Lent,
     /// The new database is whole.
     Loaded,
     /// The live one is being closed and replaced.
@@ -148,7 +162,7 @@ impl State {
             let Entry { live, new, old, undone, .. } = entry;
             match entry.phase {
                 Phase::Loading | Phase::Loaded => lines.push(format!("database {new} {at}: what was loaded and never went live")),
-                Phase::Switching => lines.extend([
+                Phase::Lent | Phase::Switching => lines.extend([
                     format!("databases {new} and {old} {at}, whichever are there: what was loaded, and what was live before"),
                     format!("database {live} {at} may be closed; to open it: {}", open_sql(live, true)),
                 ]),
@@ -163,7 +177,7 @@ impl State {
                 Phase::Switched | Phase::Finished | Phase::Discarded => {}
             }
         }
-        let never_live = |phase| matches!(phase, Phase::Loading | Phase::Loaded | Phase::Switching);
+        let never_live = |phase| matches!(phase, Phase::Loading | Phase::Lent | Phase::Loaded | Phase::Switching);
         if !self.roles.is_empty() && self.entries.iter().all(|entry| never_live(entry.phase)) {
             let roles: Vec<&str> = self.roles.iter().map(String::as_str).collect();
             lines.push(format!("roles {} {at}: made for it", roles.join(", ")));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::properties::{Target, create_sql, differences, property_sql};
 use super::server::{self, Databases, administer, atomically, open_sql, rename_sql, run, set_open};
-use super::state::{Entry, Phase, State};
+use super::state::{Entry, Phase, State, lent_mark};
 use super::timescale;
 use crate::error::{Error, Kind, Result};
 use crate::process::human_bytes;
@@ -12,7 +12,7 @@ use crate::source::RunContext;
 use crate::source::load::Journal;
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database};
-use crate::source::postgres::connect::{Connection, ident, pg_error};
+use crate::source::postgres::connect::{Connection, ident, literal, pg_error};
 use crate::source::postgres::settings::PostgresSettings;
 
 /// A restore at work on its target.
@@ -87,6 +87,9 @@ impl<'a> Steps<'a> {
 
     /// Makes the empty database beside. What an earlier try of this restore left goes.
     pub(super) async fn create(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
+        if self.state.entries[at].phase == Phase::Lent {
+            self.give_name_back(at).await?;
+        }
         let entry = self.state.entries[at].clone();
         if matches!(entry.phase, Phase::Switching | Phase::Switched | Phase::Undoing | Phase::Undone | Phase::Finished) {
             return Err(Error::failed(format!("database {} was loaded and switched by this restore already", entry.live)));
@@ -114,6 +117,70 @@ impl<'a> Steps<'a> {
         self.run(&format!("create database {}", entry.new), &sql).await?;
         self.state.entries[at].new_oid = Databases::ask(&self.connection).await?.oid_of(&entry.new);
         self.state.write(self.journal).await
+    }
+
+    /// Gives the new, empty database the live name for as long as it is loaded; what is live is put aside meanwhile, which must have been agreed to.
+    pub(super) async fn lend_name(&mut self, at: usize, agreed: bool) -> Result<()> {
+        let databases = Databases::ask(&self.connection).await?;
+        let (new, live, aside) = {
+            let entry = &mut self.state.entries[at];
+            let old = databases.oid_of(&entry.live);
+            if old.is_some() && !agreed {
+                return Err(Error::new(
+                    Kind::Preflight,
+                    format!("database {} can only be loaded under its own name, which is taken", entry.live),
+                )
+                .hint("add --exchange-first: what is live is put aside first, and is out of use while the restore loads"));
+            }
+            entry.old_oid = old;
+            entry.old_open = old.is_some_and(|oid| databases.is_open(oid));
+            entry.phase = Phase::Lent;
+            (entry.new.clone(), entry.live.clone(), entry.old.clone())
+        };
+        self.state.write(self.journal).await?;
+        let mut statements = Vec::new();
+        let mut emptied = vec![new.clone()];
+        if databases.oid_of(&live).is_some() {
+            self.context.bus.step(format!("putting database {live} aside: it is out of use until the new one is loaded"));
+            set_open(&self.connection, &live, false).await?;
+            self.empty(&live).await?;
+            statements.push(rename_sql(&live, &aside));
+            emptied.push(live.clone());
+        }
+        statements.push(rename_sql(&new, &live));
+        // Whoever waits for the database to come back must not write into one that is half there; superusers get in all the same.
+        if server::is_superuser(&self.connection).await? {
+            statements.push(format!("ALTER DATABASE {} CONNECTION LIMIT 0", ident(&live)));
+        }
+        // Nor may a backup take it for what it is named after. The recorded comment comes back with the other properties.
+        statements.push(format!("COMMENT ON DATABASE {} IS {}", ident(&live), literal(&lent_mark(&self.state.restore))));
+        fail::fail_point!("postgres::lending");
+        atomically(&self.connection, &format!("give the new database the name {live}"), &statements, &emptied).await?;
+        fail::fail_point!("postgres::lent");
+        Ok(())
+    }
+
+    /// Takes the live name from the new database again and gives it back to what had it. May be repeated.
+    pub(super) async fn give_name_back(&mut self, at: usize) -> Result<()> {
+        let entry = self.state.entries[at].clone();
+        let databases = Databases::ask(&self.connection).await?;
+        let (mut statements, mut emptied) = (Vec::new(), Vec::new());
+        if Self::is_live(&entry, &databases) {
+            set_open(&self.connection, &entry.live, false).await?;
+            self.empty(&entry.live).await?;
+            emptied.push(entry.live.clone());
+            statements.push(rename_sql(&entry.live, &entry.new));
+            statements.push(open_sql(&entry.new, true));
+        }
+        if let Some(old) = entry.old_oid {
+            if databases.name_of(Some(old)) == Some(&entry.old) {
+                statements.push(rename_sql(&entry.old, &entry.live));
+            }
+            statements.push(open_sql(&entry.live, entry.old_open));
+        }
+        atomically(&self.connection, &format!("give the name {} back", entry.live), &statements, &emptied).await?;
+        self.state.entries[at].old_oid = None;
+        self.enter(at, Phase::Loading).await
     }
 
     /// The load ended well. In place a database that is whole takes its name here; one that lacks something waits for a person's word.
@@ -260,6 +327,9 @@ impl<'a> Steps<'a> {
     }
 
     pub(super) async fn discard_one(&mut self, at: usize) -> Result<()> {
+        if self.state.entries[at].phase == Phase::Lent {
+            self.give_name_back(at).await?;
+        }
         let entry = self.state.entries[at].clone();
         self.reopen(&[at]).await?;
         let databases = Databases::ask(&self.connection).await?;
@@ -290,9 +360,10 @@ impl<'a> Steps<'a> {
     /// Drops what was never switched in, roles that only it needed included. One database that cannot be dropped keeps no other.
     pub(super) async fn discard(&mut self) -> Result<()> {
         let mut result = Ok(());
-        for at in self.in_phase(&[Phase::Loading, Phase::Loaded, Phase::Switching]) {
+        for at in self.in_phase(&[Phase::Loading, Phase::Lent, Phase::Loaded, Phase::Switching]) {
             let databases = Databases::ask(&self.connection).await?;
-            if Self::is_live(&self.state.entries[at], &databases) {
+            let lent = self.state.entries[at].phase == Phase::Lent;
+            if !lent && Self::is_live(&self.state.entries[at], &databases) {
                 let phase = if self.state.entries[at].in_place { Phase::Finished } else { Phase::Switched };
                 self.enter(at, phase).await?;
             } else {
