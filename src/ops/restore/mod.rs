@@ -8,6 +8,7 @@ pub mod journal;
 pub mod pick;
 pub mod plan;
 pub mod run;
+pub mod without;
 
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct RestoreOptions {
     pub wanted: Wanted,
     /// Only these sources; databases and files when empty.
     pub sources: Vec<String>,
+    /// Artifacts that are left out, each by `source.name` or its file's name.
+    pub without: Vec<String>,
     /// Into another place.
     pub target: Option<String>,
     /// Over the live data.

@@ -17,6 +17,8 @@ mod properties;
 mod server;
 mod state;
 mod steps;
+mod tablespaces;
+mod through_root;
 mod timescale;
 
 use std::collections::BTreeMap;
@@ -32,11 +34,13 @@ use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequ
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client::{self, Private, major_of};
-use crate::source::postgres::connect::connect;
+use crate::source::postgres::connect::{Connection, connect};
+use crate::source::postgres::session;
 use crate::source::postgres::settings::PostgresSettings;
 use globals::Globals;
 use state::{Entry, Phase, State, name_beside};
 use steps::Steps;
+use tablespaces::Tablespaces;
 
 pub(super) use state::{Beside, beside};
 
@@ -73,6 +77,8 @@ impl Place {
 struct Recorded {
     server: Server,
     databases: Vec<Database>,
+    /// What else the server had: its tablespaces, roles, replication slots.
+    surroundings: serde_json::Value,
 }
 
 impl Recorded {
@@ -83,7 +89,7 @@ impl Recorded {
         };
         let server = serde_json::from_value(part("server")).map_err(bad)?;
         let databases = serde_json::from_value(part("databases")).map_err(bad)?;
-        Ok(Recorded { server, databases })
+        Ok(Recorded { server, databases, surroundings: part("surroundings") })
     }
 
     fn database(&self, name: &str) -> Option<&Database> {
@@ -208,7 +214,9 @@ impl PostgresLoader {
         });
         // A load that dies leaves it behind; it goes with what else the restore made.
         state.roles.insert(fill::stand_in(&request.restore));
-        Ok(Preparation { settings: place.settings, database, pg_restore, private, state, at })
+        let surroundings = recorded.surroundings;
+        let (args, options) = (Vec::new(), String::new());
+        Ok(Preparation { settings: place.settings, database, surroundings, pg_restore, private, args, options, state, at })
     }
 
     /// Loads all but the rows into a database of its own, which is dropped again.
@@ -220,9 +228,10 @@ impl PostgresLoader {
         journal: &dyn Journal,
         context: &RunContext,
     ) -> Result<Vec<LoadProblem>> {
-        let prepared = self.prepare(request, artifact, journal, context).await?;
-        let Preparation { settings, database, at, .. } = &prepared;
-        let mut steps = Steps::open(settings.clone(), prepared.state.clone(), journal, context).await?;
+        let mut prepared = self.prepare(request, artifact, journal, context).await?;
+        let mut steps = Steps::open(prepared.settings.clone(), prepared.state.clone(), journal, context).await?;
+        prepared.suit(&steps.connection).await?;
+        let Preparation { database, at, .. } = &prepared;
         let target = steps.target().await?;
         steps.create(*at, database, &target).await?;
         let into = steps.state.entries[*at].new.clone();
@@ -243,9 +252,10 @@ impl PostgresLoader {
         journal: &dyn Journal,
         context: &RunContext,
     ) -> Result<Vec<LoadProblem>> {
-        let prepared = self.prepare(request, artifact, journal, context).await?;
-        let Preparation { settings, database, at, .. } = &prepared;
-        let mut steps = Steps::open(settings.clone(), prepared.state.clone(), journal, context).await?;
+        let mut prepared = self.prepare(request, artifact, journal, context).await?;
+        let mut steps = Steps::open(prepared.settings.clone(), prepared.state.clone(), journal, context).await?;
+        prepared.suit(&steps.connection).await?;
+        let Preparation { database, at, .. } = &prepared;
         let target = steps.target().await?;
         steps.make(*at, database, &target).await?;
         let into = steps.state.entries[*at].new.clone();
@@ -270,14 +280,27 @@ impl PostgresLoader {
 struct Preparation {
     settings: PostgresSettings,
     database: Database,
+    /// What else the dumped server had.
+    surroundings: serde_json::Value,
     pg_restore: client::Client,
     private: Private,
+    /// What pg_restore is told for this target.
+    args: Vec<String>,
+    /// And what its session is.
+    options: String,
     state: State,
     /// Where the database stands in the state.
     at: usize,
 }
 
 impl Preparation {
+    /// Suits the load to what the target has, and to what it makes of a session of this role.
+    async fn suit(&mut self, connection: &Connection) -> Result<()> {
+        self.args.extend(Tablespaces::look(connection, &self.database, &self.surroundings).await?.argument());
+        self.options = session::load_options(connection).await?;
+        Ok(())
+    }
+
     fn filling<'a>(
         &'a self,
         request: &'a LoadRequest,
@@ -294,7 +317,8 @@ impl Preparation {
             source: &artifact.name,
             database: &self.database,
             into,
-            args: Vec::new(),
+            args: self.args.clone(),
+            options: self.options.clone(),
         }
     }
 
@@ -351,8 +375,15 @@ impl Loader for PostgresLoader {
         let recorded = Recorded::of(request)?;
         let connection = server::administer(&place.settings, &application(context), &[]).await?;
         let server = catalog::server(&connection).await?;
-        let planner =
-            plan::Planner { request, place: &place, recorded: &recorded, connection: &connection, server, plan: LoadPlan::default() };
+        let planner = plan::Planner {
+            request,
+            place: &place,
+            recorded: &recorded,
+            connection: &connection,
+            server,
+            plan: LoadPlan::default(),
+            about: None,
+        };
         planner.run(context).await
     }
 
