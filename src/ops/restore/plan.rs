@@ -104,7 +104,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
     let now = setup.clock.now();
     let picked = pick(log, options, loaders.groups(log.job()).as_deref(), now)?;
     let (mut work, mut sources, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut without, mut requests) = (Without::new(&options.without), Vec::new());
+    let (mut without, mut requests, mut loads) = (Without::new(&options.without), Vec::new(), Vec::new());
     for pick in &picked.picks {
         let manifest = &pick.entry.manifest;
         // What the job knew of and the set does not hold.
@@ -127,9 +127,12 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
             }
             loaded.extend(wanted);
         }
-        warnings.extend(refuse_failed(setup, pick.entry, &loaded, Some(&details))?);
+        loads.push((pick.entry, loaded, details));
     }
     without.check(&picked.picks.iter().map(|pick| pick.entry.id()).collect::<Vec<_>>())?;
+    for (entry, loaded, details) in &loads {
+        warnings.extend(refuse_failed(setup, entry, loaded, Some(details))?);
+    }
     for (manifest, source, mut request) in requests {
         let loader = loaders.loader(log.job(), &source.name, &source.kind, options.target.is_some())?;
         let load = loader.plan(&request, &setup.context(restore)).await?;

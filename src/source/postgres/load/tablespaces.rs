@@ -67,7 +67,7 @@ impl Tablespaces {
         if !self.missing.is_empty() {
             why.push(format!("the target lacks ({})", list(&self.missing)));
             for name in &self.missing {
-                let folder = locations.get(name).filter(|folder| !folder.is_empty());
+                let folder = locations.get(name).filter(|folder| folder.starts_with('/'));
                 let folder = folder.map_or_else(|| format!("/FOLDER/{name}"), Clone::clone);
                 let word = shell_word(&folder);
                 mend.push(format!(
