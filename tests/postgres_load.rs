@@ -1027,11 +1027,8 @@ async fn f104_no_setting_of_the_role_reaches_a_dump_or_a_load() {
     }
     // Through a pooler of whole sessions nothing can be said at their start.
     let pooler = Pooler::start(&server, "session", "* = SERVER");
-    let through = PostgresSettings { port: pooler.port, ..server.named(&["f104"]) };
-    server.sql("postgres", "alter database postgres set default_transaction_read_only = on");
-    let plan = PostgresLoader::new(through).plan(&set.request, &context("restore")).await;
-    server.sql("postgres", "set default_transaction_read_only = off; alter database postgres reset default_transaction_read_only");
-    let refused = plan.unwrap().refusals.join("\n");
+    let through = PostgresSettings { maintenance_database: "f104".into(), ..pooler.before(server.named(&["f104"])) };
+    let refused = PostgresLoader::new(through).plan(&set.request, &context("restore")).await.unwrap().refusals.join("\n");
     assert!(refused.contains("a connection pooler stands between") && refused.contains("default_transaction_read_only"), "{refused}");
 }
 
