@@ -8,6 +8,7 @@ NEEDS=(
   "cc:build-essential:building the bundled SQLite and zstd"
   "/usr/lib/postgresql/*/bin/postgres:postgresql:the database that is backed up in tests"
   "pg_dump:postgresql-client:the dump tool"
+  "/usr/*bin/pgbouncer:pgbouncer:a pooler before the database in tests"
   "age:age:opening sets without drctl"
   "zstd:zstd:opening sets without drctl"
   "minisign:minisign:checking records without drctl"

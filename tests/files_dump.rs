@@ -102,6 +102,32 @@ async fn f68_specials_are_listed_and_unreadable_is_a_problem() {
     assert!(words.contains("tree/closed"), "the folder itself is stored: {words}");
 }
 
+/// What no archive can hold is told, once for all of it; whoever leaves it out, or asks for other files, hears nothing of it.
+#[tokio::test]
+async fn f107_sockets_and_fifos_are_told_and_make_no_set_partial() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("tree");
+    std::fs::create_dir_all(root.join("run")).unwrap();
+    std::fs::write(root.join("ok.sql"), b"ok").unwrap();
+    run(Command::new("mkfifo").args((0..7).map(|i| root.join(format!("run/fifo{i}")))));
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("run/app.sock")).unwrap();
+    let dumped = dump(at(&root)).await.unwrap();
+    assert_eq!(dumped.problems, Vec::<String>::new());
+    let [line] = dumped.warnings.as_slice() else { panic!("{:?}", dumped.warnings) };
+    let shown = root.display();
+    let begin =
+        format!("what is neither file, folder nor link is not in the set (8): {shown}/run/app.sock (socket), {shown}/run/fifo0 (fifo), ");
+    assert!(line.starts_with(&begin) && line.ends_with("fifo3 (fifo), …"), "{line}");
+    for settings in [
+        FilesSettings { exclude: vec!["run".into()], ..at(&root) },
+        FilesSettings { include: vec!["*.sql".into()], ..at(&root) },
+        FilesSettings { exclude: vec!["fifo*".into(), "*.sock".into()], ..at(&root) },
+    ] {
+        let dumped = dump(settings).await.unwrap();
+        assert_eq!((dumped.problems.len(), dumped.warnings.len()), (0, 0), "{:?}", dumped.warnings);
+    }
+}
+
 #[tokio::test]
 #[ignore = "the part of another test that runs as another user"]
 async fn as_another_user() {

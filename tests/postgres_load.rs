@@ -9,16 +9,20 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use drctl::error::{Error, Kind, Result};
 use drctl::model::ArtifactFormat;
+use drctl::ops::restore::run::compare;
 use drctl::pipeline::plain::channel;
-use drctl::source::RunContext;
 use drctl::source::load::{Journal, LoadProblem, LoadRequest, Loader};
-use drctl::source::postgres::{PostgresLoader, PostgresSettings};
+use drctl::source::postgres::{PostgresLoader, PostgresSettings, PostgresSource};
+use drctl::source::{RunContext, Source};
 use serde_json::Value;
 
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/pgbouncer.rs"]
+mod pgbouncer;
 #[path = "support/postgres.rs"]
 mod support;
+use pgbouncer::Pooler;
 use support::{Dumped, PASSWORD, Server, bin, context, dump_all, fake_tools, listening, shared};
 
 /// A journal in memory. From its `fails_at`th note on it fails *before* noting: as if the process had died there.
@@ -920,4 +924,212 @@ async fn cancel_in_mid_load_ends_pg_restore_and_leaves_nothing() {
         assert!(since.elapsed() < Duration::from_secs(60), "a connection stays open");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Hash partitions by an enum hold other rows after a restore, whose enum has new oids: pg_dump loads them through their root, at whatever depth
+/// and in whatever schema. Their sum must be right; every other partition is counted for itself.
+#[tokio::test]
+async fn f93_partitions_that_are_loaded_through_their_root_are_counted_together() {
+    let server = shared();
+    let set = small(
+        &server,
+        "f93",
+        "create schema other; create type mood as enum ('a','b','c','d','e','f','g','h','i','j');
+         create table h (k mood, v int) partition by hash (k);
+         create table h0 partition of h for values with (modulus 3, remainder 0);
+         create table other.h1 partition of h for values with (modulus 3, remainder 1);
+         create table h2 partition of h for values with (modulus 3, remainder 2);
+         insert into h select (enum_range(null::mood))[1 + i % 10], i from generate_series(1, 1000) i;
+         create table deep (d int, k mood) partition by range (d);
+         create table deep1 partition of deep for values from (0) to (10) partition by hash (k);
+         create table deep1a partition of deep1 for values with (modulus 2, remainder 0);
+         create table other.deep1b partition of deep1 for values with (modulus 2, remainder 1);
+         create table deep2 partition of deep for values from (10) to (100);
+         insert into deep select i % 20, (enum_range(null::mood))[1 + (i / 20) % 10] from generate_series(1, 777) i;
+         create table whole (i int) partition by hash (i);
+         create table whole0 partition of whole for values with (modulus 2, remainder 0);
+         create table whole1 partition of whole for values with (modulus 2, remainder 1);
+         insert into whole select generate_series(1, 100)",
+    )
+    .await;
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    set.load(&loader, &journal, &context).await.unwrap();
+    let dumped = &set.request.artifacts[0].facts;
+    let count = || loader.count(&set.request, &set.request.artifacts[0], &journal, &context);
+    let found = count().await.unwrap();
+    compare(dumped, &found).unwrap();
+    assert_eq!((found.totals["rows"], found.totals["tables"]), (1878, 9), "{found:?}");
+    let counted: Vec<&str> = found.per_name.keys().map(String::as_str).collect();
+    assert_eq!(counted, ["public.deep2", "public.t", "public.whole0", "public.whole1"], "those that were loaded by their own name");
+    assert_eq!(server.sql("f93_drctl_7k3q", "select count(*) from h"), "1000");
+
+    // A row too few in one partition, whichever that is, and one in the wrong one of those that are exact.
+    server.sql("f93_drctl_7k3q", "delete from deep where d < 10 and ctid = (select min(ctid) from deep where d < 10)");
+    let error = count().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Verify);
+    assert!(error.to_string().contains("the partitions of \"public\".\"deep\" have 38"), "{error}");
+    server.sql("f93_drctl_7k3q", "truncate deep1; insert into deep1 select i % 10, 'a' from generate_series(1, 389) i");
+    compare(dumped, &count().await.unwrap()).unwrap();
+    server.sql("f93_drctl_7k3q", "delete from whole where i = 1; insert into whole select i from whole1 limit 1");
+    let error = compare(dumped, &count().await.unwrap()).unwrap_err();
+    assert!(error.to_string().contains("public.whole"), "{error}");
+    loader.discard(&journal, &context).await.unwrap();
+}
+
+/// A tablespace of single tables and indexes that the target lacks: in the plan, with what makes it there; the load does without.
+#[tokio::test]
+async fn f102_tables_of_a_tablespace_that_the_target_lacks_are_loaded_without_it() {
+    let (server, other) = (shared(), Server::start());
+    server.sql("postgres", "alter role postgres set allow_in_place_tablespaces = on");
+    server.sql("postgres", "create tablespace f102 location ''");
+    let mut set = small(
+        &server,
+        "f102",
+        "create table a (i int primary key) tablespace f102; insert into a select generate_series(1, 50);
+         create index on t (a) tablespace f102; create materialized view mv tablespace f102 as select count(*) from a",
+    )
+    .await;
+    let context = context("restore");
+    let lies = |server: &Server, database: &str| {
+        server.sql(database, "select count(*) from pg_class c join pg_tablespace s on s.oid = c.reltablespace where spcname = 'f102'")
+    };
+    // Where it is there everything lies in it again.
+    let (here, journal) = (PostgresLoader::new(server.settings()), TestJournal::default());
+    assert!(!here.plan(&set.request, &context).await.unwrap().warnings.join(" ").contains("tablespace"));
+    set.load(&here, &journal, &context).await.unwrap();
+    assert_eq!(lies(&server, "f102_drctl_7k3q"), lies(&server, "f102"));
+    here.discard(&journal, &context).await.unwrap();
+    // A set of this version, one of an older that says only which tablespaces the server had, and one that says nothing of them.
+    for (what, warned) in [("recorded", " lie in "), ("older", " may lie in ")] {
+        if what == "older" {
+            set.request.details["databases"][0].as_object_mut().unwrap().remove("object_tablespaces").unwrap();
+            set.request.details["surroundings"]["tablespaces"][0]["location"] = "/srv/fast".into();
+        }
+        let (there, journal) = (PostgresLoader::new(other.settings()), TestJournal::default());
+        let plan = there.plan(&set.request, &context).await.unwrap();
+        assert_eq!(plan.refusals, Vec::<String>::new(), "{what}");
+        let warnings = plan.warnings.join("\n");
+        for part in [warned, "the target lacks (f102)", "CREATE TABLESPACE \"f102\" LOCATION"] {
+            assert!(warnings.contains(part), "{what}, {part}: {warnings}");
+        }
+        set.load_and_switch(&there, &journal).await;
+        set.counts_are_equal(&there, &journal).await;
+        assert_eq!(other.sql("f102", "select count(*) || ' ' || (select count from mv) from a"), "50 50", "{what}");
+        assert_eq!(lies(&other, "f102"), "0");
+        there.finish(&journal, &context).await.unwrap();
+        other.sql("postgres", "drop database f102");
+    }
+    // A role that may make nothing in it does without it too.
+    server.sql("postgres", "create role f102 login createdb password 'f102'");
+    server.sql("f102", "alter table t owner to f102; alter table a owner to f102; alter materialized view mv owner to f102");
+    server.sql("postgres", "alter database f102 owner to f102");
+    let set = without_globals(Set::of(server.named(&["f102"])).await);
+    let settings = PostgresSettings { user: "f102".into(), password: Some(drctl::model::Secret::new("f102")), ..server.settings() };
+    let (loader, journal) = (PostgresLoader::new(settings), TestJournal::default());
+    let warnings = loader.plan(&set.request, &context).await.unwrap().warnings.join("\n");
+    assert!(warnings.contains("GRANT CREATE ON TABLESPACE \"f102\" TO \"f102\""), "{warnings}");
+    set.load_and_switch(&loader, &journal).await;
+    assert_eq!(lies(&server, "f102"), "0");
+    loader.finish(&journal, &context).await.unwrap();
+}
+
+/// A pooler that shares sessions is found before anything is set in one, and the way round is said; one that keeps them whole will do.
+#[tokio::test]
+async fn f103_a_pooler_that_shares_sessions_is_refused_and_one_that_keeps_them_is_gone_through() {
+    let server = shared();
+    let set = small(&server, "f103", "create table big as select generate_series(1, 500) i").await;
+    for mode in ["transaction", "statement"] {
+        let pooler = Pooler::start(&server, mode, "* = SERVER");
+        let settings = pooler.before(server.named(&["f103"]));
+        let errors = [
+            PostgresSource::new("postgres", settings.clone()).preflight(&context("doctor")).await.map(drop).unwrap_err(),
+            dump_all(settings.clone(), &context("backup")).await.map(drop).unwrap_err(),
+            PostgresLoader::new(settings.clone()).plan(&set.request, &context("restore")).await.map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), Kind::Preflight, "{error}");
+            assert!(error.to_string().contains("a connection pooler answers (PgBouncer or its kind)"), "{error}");
+            let hint = error.hint_text().unwrap().to_owned();
+            assert!(hint.contains(&format!("port {}", server.port)) && hint.contains("pool_mode=session"), "{hint}");
+        }
+        // What the application finds in the session that was looked at.
+        let seen = server.sql_by(pooler.port, "f103", "select current_setting('search_path') || ' ' || current_setting('row_security')");
+        assert_eq!(seen, "\"$user\", public on", "{mode}");
+    }
+    let pooler = Pooler::start(&server, "session", "* = SERVER");
+    let settings = pooler.before(server.named(&["f103"]));
+    let set = without_globals(Set::of(settings.clone()).await);
+    let (loader, journal) = (PostgresLoader::new(settings), TestJournal::default());
+    assert_eq!(loader.plan(&set.request, &context("restore")).await.unwrap().refusals, Vec::<String>::new());
+    set.load_and_switch(&loader, &journal).await;
+    set.counts_are_equal(&loader, &journal).await;
+    loader.finish(&journal, &context("restore")).await.unwrap();
+    assert_eq!(named(&server, "f103"), ["f103"]);
+    // A database that the pooler does not know.
+    let pooler = Pooler::start(&server, "session", "postgres = SERVER");
+    let error = dump_all(pooler.before(server.named(&["f103"])), &context("backup")).await.map(drop).unwrap_err();
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("PgBouncer stands between")), "{error:?}");
+}
+
+/// Whatever a role, its database or the server set for every session: ours and those of our programs are as they must be.
+#[tokio::test]
+async fn f104_no_setting_of_the_role_reaches_a_dump_or_a_load() {
+    let server = shared();
+    server.sql("postgres", "create role f104 login superuser password 'f104'");
+    let set = small(
+        &server,
+        "f104",
+        "create schema evil; create function evil.count(bigint) returns bigint language sql as 'select 0::bigint';
+         create function evil.pg_backend_pid() returns int language sql as 'select 1';
+         create table words (i int, w text[], v interval, b bytea);
+         insert into words values (1, array['a', null, 'NULL'], '-1 day 2 hours', '\\x00ff'); create view never as select 1 as i where null = null;
+         create table parent (i int primary key); create table child (i int references parent)",
+    )
+    .await;
+    for setting in [
+        "default_transaction_read_only = on",
+        "default_transaction_isolation = serializable",
+        "statement_timeout = '9s'",
+        "lock_timeout = '9s'",
+        "idle_in_transaction_session_timeout = '9s'",
+        "idle_session_timeout = '9s'",
+        "search_path = evil, pg_catalog, public",
+        "session_replication_role = replica",
+        "exit_on_error = on",
+        "array_nulls = off",
+        "transform_null_equals = on",
+        "default_tablespace = f104_is_not_there",
+        "client_min_messages = error",
+        "row_security = on",
+        "bytea_output = escape",
+        "\"DateStyle\" = 'SQL, DMY'",
+        "\"IntervalStyle\" = sql_standard",
+    ] {
+        server.sql("postgres", &format!("alter role f104 set {setting}"));
+    }
+    server.sql("postgres", "alter database f104 set default_transaction_read_only = on");
+    let settings = PostgresSettings { user: "f104".into(), password: Some(drctl::model::Secret::new("f104")), ..server.named(&["f104"]) };
+    let own = without_globals(Set::of(settings.clone()).await);
+    assert_eq!(own.request.artifacts[0].facts.per_name, set.request.artifacts[0].facts.per_name);
+    let content = "select i || w::text || v::text || b::text || (select count(*) from never) from words";
+    let before = server.sql("f104", content);
+    for in_place in [false, true] {
+        let own = Set { request: LoadRequest { in_place, ..own.request.clone() }, dumped: own.dumped.iter().map(copy_of).collect() };
+        let (loader, journal, context) = (PostgresLoader::new(settings.clone()), TestJournal::default(), context("restore"));
+        assert_eq!(loader.plan(&own.request, &context).await.unwrap().refusals, Vec::<String>::new());
+        own.load_and_switch(&loader, &journal).await;
+        own.counts_are_equal(&loader, &journal).await;
+        assert_eq!(server.sql("f104", content), before);
+        loader.finish(&journal, &context).await.unwrap();
+    }
+    // Through a pooler of whole sessions nothing can be said at their start.
+    let pooler = Pooler::start(&server, "session", "* = SERVER");
+    let through = PostgresSettings { maintenance_database: "f104".into(), ..pooler.before(server.named(&["f104"])) };
+    let refused = PostgresLoader::new(through).plan(&set.request, &context("restore")).await.unwrap().refusals.join("\n");
+    assert!(refused.contains("a connection pooler stands between") && refused.contains("default_transaction_read_only"), "{refused}");
+}
+
+fn copy_of(dumped: &Dumped) -> Dumped {
+    let facts = Ok(dumped.facts.as_ref().unwrap().clone());
+    Dumped { plan: dumped.plan.clone(), bytes: dumped.bytes.clone(), end: dumped.end.clone(), facts }
 }

@@ -374,3 +374,70 @@ fn f101_the_last_copy_is_not_dropped() {
 fn percent(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02X}")).collect()
 }
+
+/// Whatever of a set cannot be used must not keep anyone from the rest: every refusal names the artifact, and the option that goes past it.
+#[test]
+fn f108_the_rest_of_a_set_comes_back_without_what_cannot_be_used() {
+    let shop = Shop::new();
+    let owner = format!("owner_of_{}", shop.database);
+    shop.server.sql("postgres", &format!("CREATE ROLE {owner}"));
+    shop.sql(&format!("ALTER TABLE customers OWNER TO {owner}"));
+    let set = shop.backup();
+    let good = shop.picture();
+    shop.damage();
+    let (lost, database) = (shop.picture(), format!("postgres.{}", shop.database));
+    let path = dump_of(&shop, &set);
+    let mut bad = std::fs::read(&path).unwrap();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(&path, bad).unwrap();
+    let past = format!("--without {database}");
+    // While it is loaded, once the log knows it, and in place.
+    for (what, more) in [("load", &[][..]), ("log", &[]), ("in place", &["--in-place", "--no-safety-set"])] {
+        if what == "log" {
+            assert_eq!(shop.run(&["verify", &set]).code, 5);
+        }
+        let ran = shop.run(&[&["restore", &set, "--yes"], more].concat());
+        assert_ne!(ran.code, 0, "{what}: {}", ran.all());
+        assert!(ran.err.contains(&past), "{what}: {}", ran.err);
+        assert_eq!((shop.picture(), shop.databases().len()), (lost.clone(), 1), "{what}");
+    }
+    // By its true name, and by that of its file.
+    let file = path.file_name().unwrap().to_str().unwrap();
+    for name in [database.as_str(), file] {
+        let ran = shop.home.ok(&["restore", &set, "--without", name, "--yes"]);
+        assert!(ran.err.contains(&format!("Left out: environment (to get it: --source environment)")), "{}", ran.err);
+        assert!(ran.err.contains(&format!("{database} (--without)")), "{}", ran.err);
+        assert_eq!((shop.file("uploads/a.txt"), shop.databases().len()), ("alpha".to_owned(), 1));
+        shop.home.ok(&["restore", "--undo"]);
+        shop.home.ok(&["restore", "--finish", "--yes"]);
+        assert_eq!(shop.picture(), lost);
+    }
+    // A word that names nothing is refused with the list; so is leaving out everything.
+    let ran = shop.run(&["restore", &set, "--without", "postgres.shopp", "--yes"]);
+    assert_eq!(ran.code, 6, "{}", ran.all());
+    for name in ["postgres.globals", &database, "uploads.tree"] {
+        assert!(ran.err.contains(name), "{name}: {}", ran.err);
+    }
+    let ran = shop.run(&["restore", &set, "--source", "uploads", "--without", "uploads.tree", "--yes"]);
+    assert_eq!(ran.code, 2, "{}", ran.all());
+    // Without the globals too every owner must be there, and the line for scripts says again what was left out.
+    let set = {
+        shop.server.sql(&shop.database, "DROP TABLE customers");
+        std::fs::write(
+            &path,
+            std::fs::read(&path).unwrap().iter().enumerate().map(|(i, b)| if i == middle { b ^ 1 } else { *b }).collect::<Vec<u8>>(),
+        )
+        .unwrap();
+        shop.home.ok(&["verify", &set]);
+        set
+    };
+    let ran = shop.run(&["restore", &set, "--without", "postgres.globals"]);
+    assert!(ran.code == 4 && ran.err.contains(&format!("hint: drctl restore {set} --without postgres.globals --yes")), "{}", ran.all());
+    shop.server.sql("postgres", &format!("DROP ROLE {owner}"));
+    let ran = shop.run(&["restore", &set, "--without", "postgres.globals", "--yes"]);
+    assert!(ran.code == 4 && ran.err.contains(&format!("roles {owner} are missing")), "{}", ran.all());
+    shop.home.ok(&["restore", &set, "--yes"]);
+    assert_eq!(shop.picture(), good);
+    shop.home.ok(&["restore", "--finish", "--yes"]);
+}

@@ -344,6 +344,9 @@ pub struct RestoreArgs {
     /// Only this source; may be repeated [default: databases and files]
     #[arg(long, value_name = "SOURCE")]
     pub source: Vec<String>,
+    /// Leave out this artifact, as drctl show names it (postgres.globals, or its file); may be repeated
+    #[arg(long, value_name = "ARTIFACT", conflicts_with_all = ["undo", "finish"])]
+    pub without: Vec<String>,
     /// Into another place: postgres://user@host/database for a database, a new folder for files
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,

@@ -22,6 +22,7 @@ use crate::ops::restore::journal::Phase;
 use crate::ops::restore::plan::{Prepared, RestorePlan, plan};
 use crate::ops::restore::run::{RestoreReport, run as carry_out};
 use crate::ops::restore::{DATA_KINDS, RestoreOptions, new_restore_id, sweep};
+use crate::process::shell_word;
 use crate::state::Act;
 
 /// Plans and, when agreed to, restores. Without a terminal and without `--yes`: prints plan and command line, exit 4.
@@ -49,6 +50,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
     let options = RestoreOptions {
         wanted,
         sources: args.source.clone(),
+        without: args.without.clone(),
         target: args.target.clone(),
         in_place: args.in_place,
         exchange_first: args.exchange_first,
@@ -87,6 +89,7 @@ fn act(args: &RestoreArgs, plan: &RestorePlan, job: &JobName) -> Act {
         "in_place": args.in_place,
         "no_safety_set": args.no_safety_set,
         "accept_load_errors": args.accept_load_errors,
+        "without": plan.without,
         "store": args.from_store.store,
     }))
 }
@@ -219,6 +222,9 @@ fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
     for source in &args.source {
         let _ = write!(line, " --source {source}");
     }
+    for artifact in &args.without {
+        let _ = write!(line, " --without {}", shell_word(artifact));
+    }
     if let Some(target) = &args.target {
         let _ = write!(line, " --target '{}'", crate::ops::restore::shown_target(target));
     }
@@ -272,8 +278,9 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
         }
     }
     out.push('\n');
-    if !plan.left_out.is_empty() {
-        let left_out: Vec<String> = plan.left_out.iter().map(|source| left_out(source)).collect();
+    if !plan.left_out.is_empty() || !plan.without.is_empty() {
+        let without = plan.without.iter().map(|artifact| format!("{artifact} (--without)"));
+        let left_out: Vec<String> = plan.left_out.iter().map(|source| left_out(source)).chain(without).collect();
         let _ = writeln!(out, "Left out: {}", left_out.join("; "));
     }
     let _ = match plan.took_before {
@@ -464,6 +471,7 @@ mod tests {
                 },
             ],
             left_out: vec!["environment: --source environment".into()],
+            without: vec![],
             warnings: vec![],
             in_place: false,
             exchange_first: false,
@@ -577,6 +585,7 @@ mod tests {
             date: Some("20250102".into()),
             job: None,
             source: vec!["postgres".into()],
+            without: vec![],
             target: Some("postgres://drill:geheim@db2/scratch".into()),
             in_place: false,
             accept_load_errors: None,

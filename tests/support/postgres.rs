@@ -197,6 +197,12 @@ impl Server {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Runs SQL by way of whatever listens on another port before it.
+    pub fn sql_by(&self, port: u16, database: &str, sql: &str) -> String {
+        let output = run(self.psql(database).arg("-p").arg(port.to_string()).arg("-c").arg(sql));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     /// Runs SQL in the background on a connection of its own.
     pub fn sql_in_background(&self, database: &str, sql: &str) -> std::process::Child {
         self.psql(database).arg("-c").arg(sql).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()

@@ -9,6 +9,7 @@ pub mod pick;
 pub mod plan;
 pub mod run;
 pub mod sweep;
+pub mod without;
 
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct RestoreOptions {
     pub wanted: Wanted,
     /// Only these sources; databases and files when empty.
     pub sources: Vec<String>,
+    /// Artifacts that are left out, each by `source.name` or its file's name.
+    pub without: Vec<String>,
     /// Into another place.
     pub target: Option<String>,
     /// Over the live data.

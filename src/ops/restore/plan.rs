@@ -8,11 +8,12 @@ use serde::Serialize;
 use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
-use crate::model::{Manifest, SetId};
+use crate::model::{Artifact, Manifest, SetId};
 use crate::ops::backup::OWN_SOURCE;
 use crate::ops::copies::check_is_here;
 use crate::ops::details::Details;
 use crate::ops::restore::pick::pick;
+use crate::ops::restore::without::{Without, concerns_others, shown, way_past};
 use crate::ops::restore::{Loaders, RestoreOptions};
 use crate::ops::{Setup, choose};
 use crate::source::load::{LoadArtifact, LoadPlan, LoadRequest, Loader, Rereads};
@@ -34,6 +35,8 @@ pub struct RestorePlan {
     pub spread_seconds: i64,
     /// Sources of the set that are left out, with what brings them in.
     pub left_out: Vec<String>,
+    /// Artifacts that `--without` leaves out.
+    pub without: Vec<String>,
     /// Worth knowing before saying yes.
     pub warnings: Vec<String>,
     /// Over the live data.
@@ -103,32 +106,50 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
     let now = setup.clock.now();
     let picked = pick(log, options, loaders.groups(log.job()).as_deref(), now)?;
     let (mut work, mut sources, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut without, mut requests, mut loads) = (Without::new(&options.without), Vec::new(), Vec::new());
     for pick in &picked.picks {
         let manifest = &pick.entry.manifest;
-        warnings.extend(refuse_failed(setup, pick.entry)?);
         // What the job knew of and the set does not hold.
         let missing = manifest.source(OWN_SOURCE).map(|own| own.warnings.clone()).unwrap_or_default();
         warnings.extend(missing.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
         check_is_here(setup, manifest).await?;
         setup.bus.step(format!("reading the details of {}", manifest.set));
-        let details = Details::read(setup, &setup.reading().store, manifest).await?;
+        let details = match Details::read(setup, &setup.reading().store, manifest).await {
+            Ok(details) => details,
+            Err(error) => {
+                refuse_failed(setup, pick.entry, &manifest.artifacts.iter().collect::<Vec<_>>(), None)?;
+                return Err(error);
+            }
+        };
+        let mut loaded = Vec::new();
         for source in pick.sources.iter().filter_map(|name| manifest.source(name)) {
-            let loader = loaders.loader(log.job(), &source.name, &source.kind, options.target.is_some())?;
-            let mut request = request(manifest, &details, source, options, restore)?;
-            let load = loader.plan(&request, &setup.context(restore)).await?;
-            request.artifacts.retain(|artifact| !load.leaves.contains(&artifact.name));
-            sources.push(SourcePlan {
-                name: source.name.clone(),
-                kind: source.kind.clone(),
-                set: manifest.set.clone(),
-                as_of: source.as_of,
-                lost_seconds: (now.as_second() - source.as_of.as_second()).max(0),
-                artifacts: request.artifacts.iter().map(|a| a.name.clone()).collect(),
-                plain_bytes: request.artifacts.iter().map(|a| a.artifact.plain_bytes).sum(),
-                load,
-            });
-            work.push(Work { kind: source.kind.clone(), set: manifest.set.clone(), request, loader });
+            let wanted = without.of(manifest, &details, source);
+            if !wanted.is_empty() {
+                requests.push((manifest, source, request(manifest, &details, source, &wanted, options, restore)?));
+            }
+            loaded.extend(wanted);
         }
+        loads.push((pick.entry, loaded, details));
+    }
+    without.check(&picked.picks.iter().map(|pick| pick.entry.id()).collect::<Vec<_>>())?;
+    for (entry, loaded, details) in &loads {
+        warnings.extend(refuse_failed(setup, entry, loaded, Some(details))?);
+    }
+    for (manifest, source, mut request) in requests {
+        let loader = loaders.loader(log.job(), &source.name, &source.kind, options.target.is_some())?;
+        let load = loader.plan(&request, &setup.context(restore)).await?;
+        request.artifacts.retain(|artifact| !load.leaves.contains(&artifact.name));
+        sources.push(SourcePlan {
+            name: source.name.clone(),
+            kind: source.kind.clone(),
+            set: manifest.set.clone(),
+            as_of: source.as_of,
+            lost_seconds: (now.as_second() - source.as_of.as_second()).max(0),
+            artifacts: request.artifacts.iter().map(|a| a.name.clone()).collect(),
+            plain_bytes: request.artifacts.iter().map(|a| a.artifact.plain_bytes).sum(),
+            load,
+        });
+        work.push(Work { kind: source.kind.clone(), set: manifest.set.clone(), request, loader });
     }
     if setup.read_from > 0 {
         warnings.push(format!("read from the copy in store '{}'", setup.reading().name));
@@ -142,6 +163,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         spread_seconds: spread(&sources),
         sources,
         left_out: picked.left_out,
+        without: without.left_out,
         in_place: options.in_place,
         exchange_first: options.exchange_first,
         target: options.target.as_deref().map(super::shown_target),
@@ -159,15 +181,28 @@ fn planned_set(entry: &SetEntry) -> PlannedSet {
 
 /// A set that failed its last verification in the store that is read is not loaded. Where nobody knows which of its stores this is (`--repo`)
 /// that is a warning only: every byte is checked on the way.
-fn refuse_failed(setup: &Setup, entry: &SetEntry) -> Result<Option<String>> {
+/// What was found wrong with what is not loaded at all is a warning too.
+fn refuse_failed(setup: &Setup, entry: &SetEntry, loaded: &[&Artifact], details: Option<&Details>) -> Result<Option<String>> {
     let store = &setup.reading().name;
     let Some(failure) = entry.failure_in(store) else { return Ok(None) };
     let stores = &entry.manifest.stores;
     if stores.len() > 1 && !stores.contains(store) {
         return Ok(Some(format!("{} failed its last verification in store '{}'; here it may be whole", entry.id(), failure.proof.store)));
     }
-    Err(Error::new(Kind::Verify, format!("{} failed its last verification: {}", entry.id(), failure.proof.findings.join("; ")))
-        .hint(format!("choose another set (drctl list), or see what of this one is whole: drctl show {} --rescue", entry.id())))
+    let findings = &failure.proof.findings;
+    let said = format!("{} failed its last verification: {}", entry.id(), findings.join("; "));
+    if !findings.is_empty() && findings.iter().all(|finding| concerns_others(finding, &entry.manifest, loaded)) {
+        return Ok(Some(format!("{said}; what is restored here is not concerned")));
+    }
+    let mut hint = format!("choose another set (drctl list), or see what of this one is whole: drctl show {} --rescue", entry.id());
+    let (damaged, whole): (Vec<&Artifact>, Vec<_>) =
+        loaded.iter().partition(|a| findings.iter().any(|f| !concerns_others(f, &entry.manifest, &[a])));
+    if !damaged.is_empty() && !whole.is_empty() {
+        let name =
+            |a: &&Artifact| details.and_then(|d| d.artifact(&a.file)).map_or_else(|| a.file.clone(), |known| shown(&a.source, &known.name));
+        hint = format!("{hint}; {}", way_past(&damaged.iter().map(name).collect::<Vec<_>>()));
+    }
+    Err(Error::new(Kind::Verify, said).hint(hint))
 }
 
 /// Seconds between the earliest and the latest instant that the sources stand for.
@@ -188,17 +223,18 @@ fn request(
     manifest: &Manifest,
     details: &Details,
     source: &crate::model::manifest::SourceEntry,
+    wanted: &[&Artifact],
     options: &RestoreOptions,
     restore: &str,
 ) -> Result<LoadRequest> {
     let known = details.source(&source.name);
     let mut artifacts = Vec::new();
-    for artifact in manifest.artifacts.iter().filter(|a| a.source == source.name) {
+    for artifact in wanted {
         let detail = details
             .artifact(&artifact.file)
             .ok_or_else(|| Error::corrupt(format!("the details of {} say nothing of {}", manifest.set, artifact.file)))?;
         artifacts.push(LoadArtifact {
-            artifact: artifact.clone(),
+            artifact: (*artifact).clone(),
             name: detail.name.clone(),
             facts: detail.facts.clone(),
             rereads: Rereads::default(),

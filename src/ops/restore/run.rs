@@ -16,6 +16,7 @@ use crate::ops::Setup;
 use crate::ops::dump::interrupted;
 use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal};
 use crate::ops::restore::plan::{Prepared, RestorePlan, Work};
+use crate::ops::restore::without;
 use crate::ops::verify::{hold_all, release_all, while_holding};
 use crate::pipeline::plain;
 use crate::pipeline::read::StoredArtifact;
@@ -212,8 +213,9 @@ async fn load_and_switch(
     note.switched_at = Some(setup.clock.now());
     note.elapsed_seconds = Some(started.elapsed().as_secs_f64());
     let noted = match note.save(state) {
-        Ok(()) => settle_in_place(setup, state, note, work).await,
-        Err(error) => Err(error),
+        // What was left out may be the very thing that the earlier one left half loaded.
+        Ok(()) if plan.without.is_empty() => settle_in_place(setup, state, note, work).await,
+        noted => noted,
     };
     noted.map_err(|e| e.context("the restore is done, but could not be noted"))?;
 
@@ -276,6 +278,13 @@ fn half_in_place(error: Error) -> Error {
 
 type Counts = BTreeMap<String, BTreeMap<String, u64>>;
 
+/// An error of one artifact of several: the others can be had without it.
+fn past(error: Error, work: &[Work], item: &Work, artifact: &LoadArtifact) -> Error {
+    let several = work.iter().map(|item| item.request.artifacts.len()).sum::<usize>() > 1;
+    let error = damaged(error, &item.set);
+    if several { without::explained(error, &item.request.source, &artifact.name) } else { error }
+}
+
 /// Reads and checks everything once, and tries out what can be tried, before the first byte is loaded over live data.
 async fn check_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Result<Vec<LoadProblem>> {
     let mut problems = Vec::new();
@@ -289,7 +298,8 @@ async fn check_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Resu
             let reading = read(setup, item, artifact, Some(sender), failed.clone());
             let trying = until(&failed, item.loader.rehearse(&item.request, artifact, receiver, &journal, &context));
             let (read, tried) = tokio::join!(reading, trying);
-            problems.extend(both(read, tried).context(|| format!("try out {}", artifact.artifact.file))?);
+            let tried = both(read, tried).context(|| format!("try out {}", artifact.artifact.file));
+            problems.extend(tried.map_err(|error| past(error, work, item, artifact))?);
         }
     }
     Ok(problems)
@@ -302,7 +312,8 @@ async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Resul
         let journal = SourceJournal::open(state.clone(), &item.request.restore, &item.request.source)?;
         let mut counts = Counts::new();
         for artifact in &item.request.artifacts {
-            problems.extend(load_one(setup, item, artifact, &journal).await.context(|| format!("load {}", artifact.artifact.file))?);
+            let loaded = load_one(setup, item, artifact, &journal).await.context(|| format!("load {}", artifact.artifact.file));
+            problems.extend(loaded.map_err(|error| past(error, work, item, artifact))?);
             fail::fail_point!("restore::loaded");
         }
         for artifact in &item.request.artifacts {
@@ -314,8 +325,9 @@ async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Resul
                 found = item.loader.count(&item.request, artifact, &journal, &context) => found,
             };
             let counted = found.and_then(|found| compare(&artifact.facts, &found).map(|()| found));
-            let found =
-                counted.map_err(|e| with_problems(e, &problems)).context(|| format!("count {}.{}", item.request.source, artifact.name))?;
+            let counted =
+                counted.map_err(|e| with_problems(e, &problems)).context(|| format!("count {}.{}", item.request.source, artifact.name));
+            let found = counted.map_err(|error| past(error, work, item, artifact))?;
             counts.insert(artifact.name.clone(), found.totals);
         }
         all.push(counts);

@@ -266,7 +266,14 @@ impl Walk<'_> {
             NodeKind::File => self.file(dir, name, node),
             NodeKind::Symlink => self.symlink(dir, name, node),
             other => {
-                self.note(|report, path| report.skipped.add(path, other.name()));
+                // Told only where a file in its place would have been taken.
+                let wanted = self.filter.includes(&self.path[self.root_length..], node.mtime.0);
+                self.note(|report, path| {
+                    report.skipped.add(path, other.name());
+                    if wanted {
+                        report.special.add(path, other.name());
+                    }
+                });
                 Ok(())
             }
         }

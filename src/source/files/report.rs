@@ -53,6 +53,8 @@ impl Listed {
 pub(crate) struct Report {
     /// Sockets, fifos, devices, leftovers of restores: left out on purpose.
     pub skipped: Listed,
+    /// Those of them that are no leftovers and that no pattern leaves out.
+    pub special: Listed,
     /// Other file systems below a root that were not entered.
     pub mounts: Listed,
     /// Could not be read, or not to the end: the set is not whole.
@@ -89,6 +91,7 @@ impl Report {
         if self.links_cut > 0 {
             out.push(format!("{} further names of files with several names are stored as files of their own", self.links_cut));
         }
+        out.extend(self.special());
         out.extend(
             self.skipped
                 .entries
@@ -99,7 +102,18 @@ impl Report {
         );
         out
     }
+
+    /// One line for all that is no file, folder or link: only the program that made it can make it again.
+    fn special(&self) -> Option<String> {
+        let named: Vec<String> = self.special.entries.iter().take(MAX_NAMED).map(|(path, what)| format!("{path} ({what})")).collect();
+        let (count, names) = (self.special.len(), named.join(", "));
+        let more = if count > named.len() as u64 { ", …" } else { "" };
+        (count > 0).then(|| format!("what is neither file, folder nor link is not in the set ({count}): {names}{more}"))
+    }
 }
+
+/// Most sockets, fifos and devices that are named.
+const MAX_NAMED: usize = 5;
 
 /// What is said of trees that a restore laid beside live data.
 pub(crate) const LEFTOVER: &str = "kept by an earlier restore; drctl restore --finish removes it";

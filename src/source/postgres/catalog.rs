@@ -98,6 +98,10 @@ pub(super) struct Database {
     /// A restore needs these roles for ownership.
     #[serde(default)]
     pub(super) owners: BTreeSet<String>,
+    /// Tablespaces that tables, indexes or materialized views lie in, by their own word and not the database's; absent in sets of older
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) object_tablespaces: Option<BTreeSet<String>>,
 }
 
 impl Database {
@@ -150,6 +154,8 @@ select jsonb_build_object(
   'owners', (select coalesce(jsonb_agg(distinct pg_get_userbyid(o.refobjid)), '[]') from pg_shdepend o
       where o.dbid = (select oid from pg_database where datname = current_database())
         and o.refclassid = 'pg_authid'::regclass and o.deptype in ('o', 'a')),
+  'object_tablespaces', (select coalesce(jsonb_agg(distinct t.spcname), '[]') from pg_class c
+      join pg_tablespace t on t.oid = c.reltablespace where not c.relisshared and c.relpersistence <> 't'),
   'large_objects', (select count(*) from pg_largeobject_metadata),
   'objects', (select count(*) from (
       select oid from pg_class union all select oid from pg_proc union all select oid from pg_type union all select oid from pg_operator
@@ -173,6 +179,7 @@ pub(super) struct Inside {
     publications: Vec<String>,
     subscriptions: Vec<String>,
     owners: BTreeSet<String>,
+    object_tablespaces: BTreeSet<String>,
     pub(super) large_objects: u64,
     /// What initdb makes has lower oids than 16384 (FirstNormalObjectId).
     objects: u64,
@@ -228,6 +235,7 @@ pub(super) async fn look_inside(connection: &Connection, database: &mut Database
     database.publications = inside.publications.clone();
     database.subscriptions = inside.subscriptions.clone();
     database.owners = inside.owners.clone();
+    database.object_tablespaces = Some(inside.object_tablespaces.clone());
     Ok(inside)
 }
 

@@ -178,8 +178,8 @@ pub(super) struct Call {
     pub(super) what: String,
     /// Its own arguments; those for the connection come in front.
     pub(super) args: Vec<String>,
-    /// `PGOPTIONS`.
-    pub(super) options: Option<&'static str>,
+    /// `PGOPTIONS`; empty for none.
+    pub(super) options: String,
     /// It reads its standard input.
     pub(super) reads: bool,
 }
@@ -247,7 +247,9 @@ impl Private {
             // Messages are read by us and by people who search for them.
             ("LC_ALL", "C".to_owned()),
         ];
-        env.extend(call.options.map(|options| ("PGOPTIONS", options.to_owned())));
+        if !call.options.is_empty() {
+            env.push(("PGOPTIONS", call.options));
+        }
         if let Some(reach) = reach.filter(|_| client.there) {
             let program = there::Program {
                 what: call.what,

@@ -11,12 +11,16 @@ use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::model::Secret;
 use crate::reach::{Link, Reach};
+use crate::source::postgres::pooler::{self, Between};
+use crate::source::postgres::session;
 use crate::source::postgres::settings::{ChannelBinding, PostgresSettings, SslMode};
 use crate::source::postgres::tls::{self, TlsFiles};
 
 /// A connection; dropped, it is closed.
 pub(super) struct Connection {
     client: Client,
+    /// A pooler that keeps sessions whole stands between: it takes no settings at the start of a session.
+    pub(super) pooled: bool,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -39,16 +43,28 @@ impl Drop for Connection {
     }
 }
 
-/// Nothing outside `pg_catalog` is found by an unqualified name (CVE-2018-1058), rows hidden by policies are an error, and a lock is
-/// not waited for without end.
-const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false); SET row_security = off; SET statement_timeout = 0; \
-                     SET lock_timeout = '30s'; SET client_min_messages = warning; SET standard_conforming_strings = on";
-
 /// What a reach may take before the server is even asked: an ssh login over a jump host, say.
 const IN_BETWEEN: Duration = Duration::from_secs(20);
 
-/// Connects to a database of the server.
+fn doing(settings: &PostgresSettings, database: &str) -> String {
+    format!("connect to PostgreSQL at {} as {}, database {}", settings.address(), settings.user, database.escape_debug())
+}
+
+/// Connects to a database of the server. The session has the settings of [`session`], whatever its role, its database and the server say.
 pub(super) async fn connect(settings: &PostgresSettings, database: &str, application: &str) -> Result<Connection> {
+    let what = doing(settings, database);
+    let mut connection = log_in(settings, database, application).await?;
+    // Before anything is set: a session that is shared keeps it for the next one.
+    let between = pooler::look(&connection, log_in(settings, database, application)).await.map_err(|e| pg_error(&what, &e))?;
+    if between == Between::Transactions {
+        return Err(pooler::refusal(&connection, &what).await);
+    }
+    connection.pooled = between == Between::Sessions;
+    connection.batch_execute(&session::setup()).await.map_err(|e| pg_error(what, &e))?;
+    Ok(connection)
+}
+
+async fn log_in(settings: &PostgresSettings, database: &str, application: &str) -> Result<Connection> {
     let mut config = tokio_postgres::Config::new();
     config
         .host(&settings.host)
@@ -69,10 +85,10 @@ pub(super) async fn connect(settings: &PostgresSettings, database: &str, applica
     if let Some(password) = password(settings) {
         config.password(password.expose());
     }
-    let what = format!("connect to PostgreSQL at {} as {}, database {}", settings.address(), settings.user, database.escape_debug());
+    let what = doing(settings, database);
     let in_between = if settings.reach.is_some() { IN_BETWEEN } else { Duration::ZERO };
     let limit = settings.connect_timeout + in_between + Duration::from_secs(1);
-    let connection = if tls::wanted(settings) {
+    if tls::wanted(settings) {
         let files = TlsFiles::of(settings, &Environment::system()).map_err(|e| e.context(&what))?;
         let connector = files.connector(settings.sslmode).map_err(|e| e.context(&what))?;
         let prefer = settings.sslmode == SslMode::Prefer;
@@ -82,16 +98,14 @@ pub(super) async fn connect(settings: &PostgresSettings, database: &str, applica
                 tracing::debug!(error = %first, "trying PostgreSQL without TLS, as sslmode prefer has it");
                 config.ssl_mode(config::SslMode::Disable);
                 let second = open(settings, &config, NoTls, limit).await;
-                second.map_err(|second| both(&what, &first, second.named(&what, limit)))?
+                second.map_err(|second| both(&what, &first, second.named(&what, limit)))
             }
-            other => other.map_err(|e| e.named(&what, limit))?,
+            other => other.map_err(|e| e.named(&what, limit)),
         }
     } else {
         config.ssl_mode(config::SslMode::Disable);
-        open(settings, &config, NoTls, limit).await.map_err(|e| e.named(&what, limit))?
-    };
-    connection.batch_execute(SETUP).await.map_err(|e| pg_error(what, &e))?;
-    Ok(connection)
+        open(settings, &config, NoTls, limit).await.map_err(|e| e.named(&what, limit))
+    }
 }
 
 /// Why there is no connection.
@@ -128,7 +142,7 @@ where
         Err(_) => return Err(Failed::Silent),
         Ok(result) => result.map_err(Failed::Said)?,
     };
-    Ok(Connection { client, driver: drive(connection) })
+    Ok(Connection { client, pooled: false, driver: drive(connection) })
 }
 
 /// The same over a connection of the reach's making.
@@ -150,7 +164,7 @@ where
     let link = reach.connect(&settings.host, settings.port).await.map_err(Failed::Way)?;
     let trouble = link.trouble();
     match tokio::time::timeout(limit, config.connect_raw(link, connector)).await {
-        Ok(Ok((client, connection))) => Ok(Connection { client, driver: drive(connection) }),
+        Ok(Ok((client, connection))) => Ok(Connection { client, pooled: false, driver: drive(connection) }),
         // The server itself answered.
         Ok(Err(error)) if error.as_db_error().is_some() => Err(Failed::Said(error)),
         Ok(Err(error)) if tls::is_tls(&error) => Err(Failed::Said(error)),
@@ -214,6 +228,9 @@ pub(super) fn pg_error(what: impl Into<String>, error: &tokio_postgres::Error) -
         words = format!("{words} ({detail})");
     }
     let made = Error::new(kind_of(db.code()), format!("{what}: {words}"));
+    if let Some(hint) = pooler::hint(db.message()) {
+        return made.hint(hint);
+    }
     match (kind_of(db.code()), db.hint()) {
         (Kind::Preflight, _) if db.code().code().starts_with("28") => made.hint(refusal_hint(db.message())),
         (_, Some(hint)) => made.hint(hint.to_owned()),

@@ -18,6 +18,7 @@ use crate::source::postgres::blocker::{self, Blocker};
 use crate::source::postgres::catalog::{self, Database, SYSTEM_IDENTIFIER, Server};
 use crate::source::postgres::client::{self, Call, Client, Private, database_argument};
 use crate::source::postgres::connect::{Connection, connect};
+use crate::source::postgres::session;
 use crate::source::postgres::settings::PostgresSettings;
 use crate::source::{ArtifactPlan, DumpEnd, RunContext, Session};
 
@@ -184,7 +185,8 @@ impl PostgresSession {
         if !self.role_passwords {
             args.push("--no-role-passwords".to_owned());
         }
-        let call = Call { what: what.clone(), args, ..Call::default() };
+        let options = session::options(self.connected().await?).await?;
+        let call = Call { what: what.clone(), args, options, ..Call::default() };
         let command = self.private.command(&self.settings, &self.pg_dumpall, &self.application, call).await?;
         let tail: Arc<Mutex<Tail>> = Arc::default();
         let kept = tail.clone();
@@ -205,17 +207,21 @@ impl PostgresSession {
 
     async fn dump_database(&mut self, name: &str, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
         let what = format!("pg_dump of {}", name.escape_debug());
-        let before = self.table_oids(name).await?;
+        let (before, options) = {
+            let connection = connect(&self.settings, name, &self.application).await?;
+            (table_oids(&connection).await?, session::options(&connection).await?)
+        };
         let wait = self.settings.lock_wait_timeout.as_millis().max(1);
         let mut args = vec!["--format=custom".to_owned(), "--compress=0".to_owned(), format!("--lock-wait-timeout={wait}")];
         args.push(database_argument(name));
         args.extend(self.settings.exclude_table_data.iter().map(|pattern| format!("--exclude-table-data={pattern}")));
-        let call = Call { what: what.clone(), args, ..Call::default() };
+        let call = Call { what: what.clone(), args, options, ..Call::default() };
         let command = self.private.command(&self.settings, &self.pg_dump, &self.application, call).await?;
         let finished = self.send(command, out, context, |_| {}).await?;
         self.heed(&what, &finished.stderr);
         // A table that was there before the dump began and still is must be in it; one that was dropped meanwhile need not.
-        let after = self.table_oids(name).await.unwrap_or_else(|_| before.clone());
+        let after = async { table_oids(&connect(&self.settings, name, &self.application).await?).await };
+        let after = after.await.unwrap_or_else(|_: Error| before.clone());
         let mut expected_totals = BTreeMap::new();
         if self.settings.exclude_table_data.is_empty() {
             expected_totals.insert("tables".to_owned(), before.intersection(&after).count() as u64);
@@ -234,11 +240,10 @@ impl PostgresSession {
             }
         }
     }
+}
 
-    async fn table_oids(&self, database: &str) -> Result<BTreeSet<u32>> {
-        let connection = connect(&self.settings, database, &self.application).await?;
-        Ok(catalog::tables(&connection).await?.into_iter().map(|(oid, ..)| oid).collect())
-    }
+async fn table_oids(connection: &Connection) -> Result<BTreeSet<u32>> {
+    Ok(catalog::tables(connection).await?.into_iter().map(|(oid, ..)| oid).collect())
 }
 
 /// The warnings in what a tool said, each with whether something is missing for it. Details and hints follow their warning.

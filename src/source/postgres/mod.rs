@@ -10,6 +10,8 @@ mod dump;
 pub mod grants;
 mod load;
 mod packages;
+mod pooler;
+mod session;
 mod settings;
 mod tls;
 

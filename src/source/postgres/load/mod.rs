@@ -18,6 +18,8 @@ mod properties;
 mod server;
 mod state;
 mod steps;
+mod tablespaces;
+mod through_root;
 mod timescale;
 
 use std::collections::BTreeMap;
@@ -33,11 +35,13 @@ use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequ
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client::{self, Private, major_of};
-use crate::source::postgres::connect::connect;
+use crate::source::postgres::connect::{Connection, connect};
+use crate::source::postgres::session;
 use crate::source::postgres::settings::PostgresSettings;
 use globals::Globals;
 use state::{Entry, Phase, State, name_beside};
 use steps::Steps;
+use tablespaces::Tablespaces;
 
 pub(super) use state::{Beside, beside, is_lent};
 
@@ -74,6 +78,8 @@ impl Place {
 struct Recorded {
     server: Server,
     databases: Vec<Database>,
+    /// What else the server had: its tablespaces, roles, replication slots.
+    surroundings: serde_json::Value,
 }
 
 impl Recorded {
@@ -84,7 +90,7 @@ impl Recorded {
         };
         let server = serde_json::from_value(part("server")).map_err(bad)?;
         let databases = serde_json::from_value(part("databases")).map_err(bad)?;
-        Ok(Recorded { server, databases })
+        Ok(Recorded { server, databases, surroundings: part("surroundings") })
     }
 
     fn database(&self, name: &str) -> Option<&Database> {
@@ -209,7 +215,9 @@ impl PostgresLoader {
         });
         // A load that dies leaves it behind; it goes with what else the restore made.
         state.roles.insert(fill::stand_in(&request.restore));
-        Ok(Preparation { settings: place.settings, database, pg_restore, private, state, at })
+        let surroundings = recorded.surroundings;
+        let (args, options) = (Vec::new(), String::new());
+        Ok(Preparation { settings: place.settings, database, surroundings, pg_restore, private, args, options, state, at })
     }
 
     /// Loads all but the rows into a database of its own, which is dropped again.
@@ -221,9 +229,10 @@ impl PostgresLoader {
         journal: &dyn Journal,
         context: &RunContext,
     ) -> Result<Vec<LoadProblem>> {
-        let prepared = self.prepare(request, artifact, journal, context).await?;
-        let Preparation { settings, database, at, .. } = &prepared;
-        let mut steps = Steps::open(settings.clone(), prepared.state.clone(), journal, context).await?;
+        let mut prepared = self.prepare(request, artifact, journal, context).await?;
+        let mut steps = Steps::open(prepared.settings.clone(), prepared.state.clone(), journal, context).await?;
+        prepared.suit(&steps.connection).await?;
+        let Preparation { database, at, .. } = &prepared;
         let target = steps.target().await?;
         steps.create(*at, database, &target).await?;
         let into = steps.state.entries[*at].new.clone();
@@ -244,9 +253,10 @@ impl PostgresLoader {
         journal: &dyn Journal,
         context: &RunContext,
     ) -> Result<Vec<LoadProblem>> {
-        let prepared = self.prepare(request, artifact, journal, context).await?;
-        let Preparation { settings, database, at, .. } = &prepared;
-        let mut steps = Steps::open(settings.clone(), prepared.state.clone(), journal, context).await?;
+        let mut prepared = self.prepare(request, artifact, journal, context).await?;
+        let mut steps = Steps::open(prepared.settings.clone(), prepared.state.clone(), journal, context).await?;
+        prepared.suit(&steps.connection).await?;
+        let Preparation { database, at, .. } = &prepared;
         let target = steps.target().await?;
         steps.make(*at, database, &target).await?;
         let under_live_name = request.exchange_first || bound::by(database).is_some();
@@ -283,14 +293,27 @@ impl PostgresLoader {
 struct Preparation {
     settings: PostgresSettings,
     database: Database,
+    /// What else the dumped server had.
+    surroundings: serde_json::Value,
     pg_restore: client::Client,
     private: Private,
+    /// What pg_restore is told for this target.
+    args: Vec<String>,
+    /// And what its session is.
+    options: String,
     state: State,
     /// Where the database stands in the state.
     at: usize,
 }
 
 impl Preparation {
+    /// Suits the load to what the target has, and to what it makes of a session of this role.
+    async fn suit(&mut self, connection: &Connection) -> Result<()> {
+        self.args.extend(Tablespaces::look(connection, &self.database, &self.surroundings).await?.argument());
+        self.options = session::load_options(connection).await?;
+        Ok(())
+    }
+
     fn filling<'a>(
         &'a self,
         request: &'a LoadRequest,
@@ -307,7 +330,8 @@ impl Preparation {
             source: &artifact.name,
             database: &self.database,
             into,
-            args: Vec::new(),
+            args: self.args.clone(),
+            options: self.options.clone(),
         }
     }
 
@@ -364,8 +388,15 @@ impl Loader for PostgresLoader {
         let recorded = Recorded::of(request)?;
         let connection = server::administer(&place.settings, &application(context), &[]).await?;
         let server = catalog::server(&connection).await?;
-        let planner =
-            plan::Planner { request, place: &place, recorded: &recorded, connection: &connection, server, plan: LoadPlan::default() };
+        let planner = plan::Planner {
+            request,
+            place: &place,
+            recorded: &recorded,
+            connection: &connection,
+            server,
+            plan: LoadPlan::default(),
+            about: None,
+        };
         planner.run(context).await
     }
 

@@ -14,7 +14,9 @@ use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client;
 use crate::source::postgres::connect::{Connection, pg_error};
 use crate::source::postgres::load::properties::DEFAULT_TABLESPACE;
+use crate::source::postgres::load::tablespaces::Tablespaces;
 use crate::source::postgres::load::{Place, Recorded, bound, state, timescale};
+use crate::source::postgres::session;
 use crate::source::postgres::settings::Databases;
 
 /// Rooms for what grows while it is loaded: sorting for indexes, WAL.
@@ -39,6 +41,8 @@ pub(super) struct Planner<'a> {
     pub(super) connection: &'a Connection,
     pub(super) server: Server,
     pub(super) plan: LoadPlan,
+    /// The database that is looked at: a refusal meanwhile is for it alone, and the others can be had without it.
+    pub(super) about: Option<String>,
 }
 
 struct Live {
@@ -64,8 +68,10 @@ impl Planner<'_> {
         let mut needed = 0;
         for (source, live) in &databases {
             needed += self.recorded.database(source).and_then(|d| d.size_bytes).unwrap_or(0);
+            self.about = Some(source.clone());
             self.database(source, live, &existing).await?;
         }
+        self.about = None;
         self.room(needed).await;
         self.statistics(&databases);
         if self.request.artifacts.iter().any(|a| a.artifact.format == ArtifactFormat::Sql) {
@@ -75,7 +81,11 @@ impl Planner<'_> {
     }
 
     fn refuse(&mut self, why: impl Into<String>) {
-        self.plan.refusals.push(why.into());
+        let mut why = why.into();
+        if let Some(database) = self.about.as_ref().filter(|_| self.request.artifacts.len() > 1) {
+            why.push_str(&format!("; or leave it out: --without {}", shell_word(&format!("{}.{database}", self.request.source))));
+        }
+        self.plan.refusals.push(why);
     }
 
     /// Databases to load, each with the name it is to have. `None` when several would have one name, which is refused.
@@ -146,6 +156,8 @@ impl Planner<'_> {
     }
 
     async fn rights(&mut self) -> Result<()> {
+        self.plan.refusals.extend(session::read_only(self.connection).await?);
+        self.plan.refusals.extend(session::inherited(self.connection).await?);
         let row = self
             .connection
             .query_one("select rolsuper, rolcreatedb, rolname::text from pg_roles where rolname = current_user", &[])
@@ -215,6 +227,7 @@ impl Planner<'_> {
         let available: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         for (source, live) in databases {
             let Some(database) = self.recorded.database(source).cloned() else { continue };
+            self.about = Some(source.clone());
             if let Some(extension) = timescale::of(&database)
                 && let Some(why) = timescale::cannot_take(self.connection, source, extension).await?
             {
@@ -237,6 +250,7 @@ impl Planner<'_> {
                 }
             }
         }
+        self.about = None;
         Ok(())
     }
 
@@ -298,6 +312,9 @@ impl Planner<'_> {
             }
         }
         self.tablespace(&recorded.tablespace, live).await?;
+        let surroundings = &self.recorded.surroundings;
+        let tablespaces = Tablespaces::look(self.connection, &recorded, surroundings).await?;
+        self.plan.warnings.extend(tablespaces.warning(source, live, &self.place.settings.user, surroundings));
         if let Some(old) = existing.iter().find(|e| e.name == live) {
             let found = self.live(live).await?;
             let size = found.size_bytes.or(old.size_bytes).map_or("size unknown".to_owned(), human_bytes);

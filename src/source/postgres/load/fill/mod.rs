@@ -59,6 +59,8 @@ pub(super) struct Filling<'a> {
     pub(super) into: &'a str,
     /// Further arguments for pg_restore.
     pub(super) args: Vec<String>,
+    /// Its `PGOPTIONS`.
+    pub(super) options: String,
 }
 
 /// What pg_restore is given to read.
@@ -114,13 +116,7 @@ impl Filling<'_> {
         let mut args = vec!["--verbose".to_owned(), format!("--section={section}"), "--no-privileges".to_owned()];
         args.extend(self.args.iter().cloned());
         args.push(database_argument(into));
-        let call = Call {
-            what: format!("pg_restore ({section}) into {into}"),
-            args,
-            // Thousands of small statements need not each wait for the disk: the switch commits synchronously, and with it all before.
-            options: Some("-c synchronous_commit=off"),
-            reads: true,
-        };
+        let call = Call { what: format!("pg_restore ({section}) into {into}"), args, options: self.options.clone(), reads: true };
         let stop = self.context.cancel.child_token();
         let listener = Listener::new(stop.clone());
         let hears = listener.clone();
@@ -226,10 +222,11 @@ impl<'a> Work<'a> {
 
     /// Entries of the archive, as text; those whose bytes are in another encoding are left out.
     fn entries(&self, wanted: impl Fn(&TocEntry) -> bool) -> Result<Vec<Entry>> {
+        let anywhere = self.filling.args.iter().any(|arg| arg == super::tablespaces::WITHOUT);
         let mut entries = Vec::new();
         self.head.each(|entry| {
             if wanted(&entry) {
-                entries.extend(Entry::of(&entry));
+                entries.extend(Entry::of(&entry).map(|entry| if anywhere { Entry { tablespace: String::new(), ..entry } } else { entry }));
             }
         })?;
         Ok(entries)
