@@ -996,7 +996,7 @@ async fn f102_tables_of_a_tablespace_that_the_target_lacks_are_loaded_without_it
     // Where it is there everything lies in it again.
     let (here, journal) = (PostgresLoader::new(server.settings()), TestJournal::default());
     assert!(!here.plan(&set.request, &context).await.unwrap().warnings.join(" ").contains("tablespace"));
-    set.load(&here, &journal, &context).await.unwrap();
+    load_whole(&set, &here, &journal).await;
     assert_eq!(lies(&server, "f102_drctl_7k3q"), lies(&server, "f102"));
     here.discard(&journal, &context).await.unwrap();
     // A set of this version, one of an older that says only which tablespaces the server had, and one that says nothing of them.
@@ -1012,7 +1012,8 @@ async fn f102_tables_of_a_tablespace_that_the_target_lacks_are_loaded_without_it
         for part in [warned, "the target lacks (f102)", "CREATE TABLESPACE \"f102\" LOCATION"] {
             assert!(warnings.contains(part), "{what}, {part}: {warnings}");
         }
-        set.load_and_switch(&there, &journal).await;
+        load_whole(&set, &there, &journal).await;
+        there.switch(&set.request, &journal, &context).await.unwrap();
         set.counts_are_equal(&there, &journal).await;
         assert_eq!(other.sql("f102", "select count(*) || ' ' || (select count from mv) from a"), "50 50", "{what}");
         assert_eq!(lies(&other, "f102"), "0");
@@ -1028,7 +1029,8 @@ async fn f102_tables_of_a_tablespace_that_the_target_lacks_are_loaded_without_it
     let (loader, journal) = (PostgresLoader::new(settings), TestJournal::default());
     let warnings = loader.plan(&set.request, &context).await.unwrap().warnings.join("\n");
     assert!(warnings.contains("GRANT CREATE ON TABLESPACE \"f102\" TO \"f102\""), "{warnings}");
-    set.load_and_switch(&loader, &journal).await;
+    load_whole(&set, &loader, &journal).await;
+    loader.switch(&set.request, &journal, &context).await.unwrap();
     assert_eq!(lies(&server, "f102"), "0");
     loader.finish(&journal, &context).await.unwrap();
 }
@@ -1061,7 +1063,8 @@ async fn f103_a_pooler_that_shares_sessions_is_refused_and_one_that_keeps_them_i
     let set = without_globals(Set::of(settings.clone()).await);
     let (loader, journal) = (PostgresLoader::new(settings), TestJournal::default());
     assert_eq!(loader.plan(&set.request, &context("restore")).await.unwrap().refusals, Vec::<String>::new());
-    set.load_and_switch(&loader, &journal).await;
+    load_whole(&set, &loader, &journal).await;
+    loader.switch(&set.request, &journal, &context("restore")).await.unwrap();
     set.counts_are_equal(&loader, &journal).await;
     loader.finish(&journal, &context("restore")).await.unwrap();
     assert_eq!(named(&server, "f103"), ["f103"]);
@@ -1117,7 +1120,8 @@ async fn f104_no_setting_of_the_role_reaches_a_dump_or_a_load() {
         let own = Set { request: LoadRequest { in_place, ..own.request.clone() }, dumped: own.dumped.iter().map(copy_of).collect() };
         let (loader, journal, context) = (PostgresLoader::new(settings.clone()), TestJournal::default(), context("restore"));
         assert_eq!(loader.plan(&own.request, &context).await.unwrap().refusals, Vec::<String>::new());
-        own.load_and_switch(&loader, &journal).await;
+        load_whole(&own, &loader, &journal).await;
+        loader.switch(&own.request, &journal, &context).await.unwrap();
         own.counts_are_equal(&loader, &journal).await;
         assert_eq!(server.sql("f104", content), before);
         loader.finish(&journal, &context).await.unwrap();
@@ -1132,4 +1136,12 @@ async fn f104_no_setting_of_the_role_reaches_a_dump_or_a_load() {
 fn copy_of(dumped: &Dumped) -> Dumped {
     let facts = Ok(dumped.facts.as_ref().unwrap().clone());
     Dumped { plan: dumped.plan.clone(), bytes: dumped.bytes.clone(), end: dumped.end.clone(), facts }
+}
+
+/// Loads all of it, with nothing left that could not be loaded.
+async fn load_whole(set: &Set, loader: &PostgresLoader, journal: &TestJournal) {
+    for (dumped, artifact) in set.dumped.iter().zip(&set.request.artifacts) {
+        let problems = loader.load(&set.request, artifact, load::plain(&dumped.bytes), journal, &context("restore")).await.unwrap();
+        assert_eq!(problems, [], "{}", artifact.name);
+    }
 }
