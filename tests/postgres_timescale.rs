@@ -1,5 +1,7 @@
-//! A database with TimescaleDB, dumped and loaded. The extension is a stand-in with the same name, the same two calls and a catalogue that
-//! takes rows only between them: it proves the calls and their order, not chunks or compression.
+//! Databases with extensions that a load must know of, dumped and loaded. The extensions are stand-ins.
+//!
+//! TimescaleDB's has the same two calls and a catalogue that takes rows only between them: it proves the calls and their order, not chunks or
+//! compression. pg_cron's can be made in the one database that the server's setting names, as the real one, and schedules nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
@@ -46,8 +48,21 @@ fn extensions(versions: &[&str]) -> tempfile::TempDir {
     for version in versions {
         write(&format!("timescaledb--{version}.sql"), STAND_IN);
     }
+    write("pg_cron.control", "default_version = '99.1'\nrelocatable = false\n");
+    write("pg_cron--99.1.sql", CRON);
     folder
 }
+
+const CRON: &str = r"
+DO $$ BEGIN
+  IF current_database() <> current_setting('cron.database_name') THEN
+    RAISE EXCEPTION 'can only create extension in database %', current_setting('cron.database_name');
+  END IF;
+END $$;
+CREATE SCHEMA cron;
+CREATE TABLE cron.job (jobid int, command text);
+SELECT pg_catalog.pg_extension_config_dump('cron.job', '');
+";
 
 const STAND_IN: &str = r"
 CREATE SCHEMA _timescaledb_catalog;
@@ -184,4 +199,94 @@ async fn f46_another_version_of_timescale_is_refused_with_both_versions() {
     let (_, apart) = self::request(from.named(&["apart"])).await;
     let plan = PostgresLoader::new(from.settings()).plan(&apart, &context("restore")).await.unwrap();
     assert!(plan.refusals.len() == 1 && plan.refusals[0].contains("in schema ts"), "{plan:?}");
+}
+
+fn names(server: &Server) -> String {
+    server.sql("postgres", "SELECT string_agg(datname || case when datallowconn then '' else ' closed' end, ', ' ORDER BY 1) FROM pg_database WHERE datname ~ 'jobs'")
+}
+
+#[tokio::test]
+async fn f94_what_is_bound_to_its_databases_name_is_loaded_under_it() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED a stand-in for pg_cron needs root: a mount for one server");
+        return;
+    }
+    let own = extensions(&["2.11.0"]);
+    let server = Server::start_seeing("cron.database_name = 'jobs'", Some(own.path().to_owned()));
+    server.sql("postgres", "CREATE DATABASE jobs CONNECTION LIMIT 7; COMMENT ON DATABASE jobs IS 'ours'");
+    server.sql(
+        "jobs",
+        "CREATE EXTENSION pg_cron; INSERT INTO cron.job VALUES (1, 'select 1'); CREATE TABLE t AS SELECT generate_series(1, 100) i",
+    );
+    let (dumped, request) = request(server.named(&["jobs"])).await;
+    server.sql("jobs", "DELETE FROM t");
+    let (loader, context) = (PostgresLoader::new(server.settings()), context("restore"));
+    let plan = async |request: &LoadRequest| loader.plan(request, &context).await.unwrap();
+
+    // The name is taken: said before anything is done, and refused by the load too.
+    let refused = plan(&request).await.refusals;
+    assert!(refused.len() == 1 && refused[0].contains("extension pg_cron") && refused[0].contains("--exchange-first"), "{refused:?}");
+    let error = load_all(&dumped, &request, &loader, &Notes::default()).await.unwrap_err();
+    assert!(error.kind() == Kind::Preflight && error.hint_text().unwrap().contains("--exchange-first"), "{error}");
+    let in_place = plan(&LoadRequest { in_place: true, ..request.clone() }).await.refusals;
+    assert!(in_place.len() == 1 && in_place[0].contains("instead of --in-place"), "{in_place:?}");
+    let other = LoadRequest { target: Some(format!("postgres://postgres@127.0.0.1:{}/jobs2", server.port)), ..request.clone() };
+    let refused = plan(&other).await.refusals;
+    assert!(refused.iter().any(|r| r.contains("in database jobs only") && r.contains("cron.database_name = 'jobs2'")), "{refused:?}");
+    assert_eq!((names(&server).as_str(), server.sql("jobs", "SELECT count(*) FROM t").as_str()), ("jobs", "0"));
+
+    // Put aside first, and back as soon as the load is done: the switch is a step of its own.
+    let request = LoadRequest { exchange_first: true, ..request };
+    assert!(plan(&request).await.warnings.iter().any(|w| w.contains("Database jobs is OUT OF USE")));
+    let journal = Notes::default();
+    load_all(&dumped, &request, &loader, &journal).await.unwrap();
+    assert_eq!((names(&server).as_str(), server.sql("jobs", "SELECT count(*) FROM t").as_str()), ("jobs, jobs_drctl_7k3q", "0"));
+    loader.switch(&request, &journal, &context).await.unwrap();
+    let live = "SELECT (SELECT count(*) FROM t), (SELECT command FROM cron.job), datconnlimit, shobj_description(oid, 'pg_database')
+        FROM pg_database WHERE datname = current_database()";
+    assert_eq!(server.sql("jobs", live), "100|select 1|7|ours");
+    loader.undo(&journal, &context).await.unwrap();
+    assert_eq!(server.sql("jobs", "SELECT count(*) FROM t"), "0");
+    loader.finish(&journal, &context).await.unwrap();
+    assert_eq!(names(&server), "jobs");
+
+    // A load that fails gives the name back, and so does whoever cleans up after one that died.
+    let mut broken = dumped.iter().find(|d| d.plan.name == "jobs").unwrap().bytes.clone();
+    broken.truncate(broken.len() - 20);
+    let artifact = request.artifacts.iter().find(|a| a.name == "jobs").unwrap();
+    let (sender, receiver) = drctl::pipeline::plain::channel();
+    sender.data(broken.clone().into()).await.unwrap();
+    drop(sender);
+    loader.load(&request, artifact, receiver, &Notes::default(), &context).await.unwrap_err();
+    assert_eq!((names(&server).as_str(), server.sql("jobs", "SELECT count(*) FROM t").as_str()), ("jobs", "0"));
+    let (sender, receiver) = drctl::pipeline::plain::channel();
+    sender.data(broken.into()).await.unwrap();
+    let journal = Notes::default();
+    {
+        let mut load = std::pin::pin!(loader.load(&request, artifact, receiver, &journal, &context));
+        let lent = async {
+            while server
+                .sql("postgres", "SELECT count(*) FROM pg_database WHERE shobj_description(oid, 'pg_database') ~ '^drctl: being loaded'")
+                != "1"
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            ended = &mut load => panic!("it ended: {ended:?}"),
+            () = lent => {}
+        }
+    }
+    assert_eq!(names(&server), "jobs, jobs_drctl_old_7k3q closed");
+    loader.discard(&journal, &context).await.unwrap();
+    assert_eq!((names(&server).as_str(), server.sql("jobs", "SELECT count(*) FROM t").as_str()), ("jobs", "0"));
+
+    // Where the name is free nothing needs to be said.
+    server.sql("postgres", "DROP DATABASE jobs");
+    let free = LoadRequest { exchange_first: false, ..request };
+    assert_eq!(plan(&free).await.refusals, Vec::<String>::new());
+    let journal = Notes::default();
+    load_all(&dumped, &free, &loader, &journal).await.unwrap();
+    loader.switch(&free, &journal, &context).await.unwrap();
+    assert_eq!(server.sql("jobs", live), "100|select 1|7|ours");
 }
