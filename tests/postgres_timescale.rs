@@ -213,7 +213,8 @@ async fn f94_what_is_bound_to_its_databases_name_is_loaded_under_it() {
     }
     let own = extensions(&["2.11.0"]);
     let server = Server::start_seeing("cron.database_name = 'jobs'", Some(own.path().to_owned()));
-    server.sql("postgres", "CREATE DATABASE jobs CONNECTION LIMIT 7; COMMENT ON DATABASE jobs IS 'ours'");
+    server.sql("postgres", "CREATE DATABASE jobs CONNECTION LIMIT 7");
+    server.sql("postgres", "COMMENT ON DATABASE jobs IS 'ours'");
     server.sql(
         "jobs",
         "CREATE EXTENSION pg_cron; INSERT INTO cron.job VALUES (1, 'select 1'); CREATE TABLE t AS SELECT generate_series(1, 100) i",
