@@ -323,13 +323,11 @@ fn f100_a_restore_in_another_container_is_seen_and_left_alone() {
     let root: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["-r"] };
     let apart = |args: &[&str]| {
         let inner = shop.home.command(args);
-        let mut command = shop.home.command(&[]);
         let mut outer = Command::new("unshare");
         outer.args(root).args(["--pid", "--fork", "--mount-proc"]).arg(inner.get_program()).args(args);
         outer.current_dir(shop.home.path("")).env_clear().stdin(Stdio::null());
-        command.get_envs().for_each(|(name, value)| drop(value.map(|value| outer.env(name, value))));
-        command = outer;
-        command
+        outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        outer
     };
     let can = Command::new("unshare").args(root).args(["--pid", "--fork", "--mount-proc", "true"]).output();
     if !can.is_ok_and(|output| output.status.success()) {
