@@ -484,6 +484,7 @@ async fn in_place_replaces_the_database_without_keeping_it() {
     assert_eq!(databases(&server), ["shop_drctl_7k3q"]);
     assert!(loader.kept(&again, &context).await.unwrap()[0].starts_with("database shop_drctl_7k3q: "));
     assert_eq!(set.load(&loader, &again, &context).await.unwrap(), []);
+    set.load_and_switch(&loader, &again).await;
     assert_eq!(databases(&server), ["shop"]);
 }
 

@@ -323,13 +323,11 @@ fn f100_a_restore_in_another_container_is_seen_and_left_alone() {
     let root: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["-r"] };
     let apart = |args: &[&str]| {
         let inner = shop.home.command(args);
-        let mut command = shop.home.command(&[]);
         let mut outer = Command::new("unshare");
         outer.args(root).args(["--pid", "--fork", "--mount-proc"]).arg(inner.get_program()).args(args);
         outer.current_dir(shop.home.path("")).env_clear().stdin(Stdio::null());
-        command.get_envs().for_each(|(name, value)| drop(value.map(|value| outer.env(name, value))));
-        command = outer;
-        command
+        outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        outer
     };
     let can = Command::new("unshare").args(root).args(["--pid", "--fork", "--mount-proc", "true"]).output();
     if !can.is_ok_and(|output| output.status.success()) {
@@ -371,6 +369,33 @@ fn f101_the_last_copy_is_not_dropped() {
     assert_eq!(shop.sql("SELECT count(*) FROM orders"), "1000");
 }
 
+/// In place the live database is gone while the new one loads: what was loaded until a crash is all there is.
+#[test]
+fn f101_what_a_killed_load_in_place_came_to_is_not_dropped_and_stays_noted() {
+    let shop = Shop::on(Arc::new(Server::start()));
+    shop.sql(ENDLESS);
+    let set = shop.backup();
+    let args = ["restore", &set, "--source", "postgres", "--in-place", "--no-safety-set", "--yes"];
+    let (id, left) = killed_in_mid_load(&shop, &shop.server, &args);
+    assert!(!has(&shop.server, &shop.database), "it was killed too early to tell anything");
+    for _ in 0..2 {
+        let ran = shop.run(&["restore", "--finish", &id, "--yes"]);
+        assert_eq!(ran.code, 4, "{}", ran.all());
+        assert!(ran.err.contains("nothing else is left") && ran.err.contains("--in-place --no-safety-set"), "{}", ran.err);
+        assert!(has(&shop.server, &left) && shop.home.ok(&["status"]).out.contains(&id));
+    }
+    // A person took it by hand.
+    let rename = format!("ALTER DATABASE {left} RENAME TO {}", shop.database);
+    let begun = Instant::now();
+    while shop.server.sql("postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{left}'")) != "0" {
+        shop.server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{left}'"));
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+    shop.server.sql("postgres", &rename);
+    shop.home.ok(&["restore", "--finish", &id, "--yes"]);
+    assert!(has(&shop.server, &shop.database) && !shop.home.ok(&["status"]).out.contains(&id));
+}
+
 fn percent(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02X}")).collect()
 }
@@ -378,7 +403,8 @@ fn percent(text: &str) -> String {
 /// Whatever of a set cannot be used must not keep anyone from the rest: every refusal names the artifact, and the option that goes past it.
 #[test]
 fn f108_the_rest_of_a_set_comes_back_without_what_cannot_be_used() {
-    let shop = Shop::new();
+    // Of its own: restores of other tests beside this one would make the role again that is dropped here.
+    let shop = Shop::on(Arc::new(Server::start()));
     let owner = format!("owner_of_{}", shop.database);
     shop.server.sql("postgres", &format!("CREATE ROLE {owner}"));
     shop.sql(&format!("ALTER TABLE customers OWNER TO {owner}"));

@@ -360,6 +360,12 @@ async fn finish_one(
         loader.discard(&journal, &context).await?;
     }
     done.extend(loader.finish(&journal, &context).await?);
+    if note.phase == Phase::InPlace
+        && let Some(line) = loader.kept(&journal, &context).await?.first()
+    {
+        let what = format!("nothing else is left of what was live, so what was loaded of it stays: {line}");
+        return Err(Error::new(Kind::Preflight, what).hint(format!("restore it: {}", ways_on(note))));
+    }
     Ok(())
 }
 

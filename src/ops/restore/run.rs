@@ -14,7 +14,7 @@ use crate::model::{Facts, JobName, SetId};
 use crate::observe::Event;
 use crate::ops::Setup;
 use crate::ops::dump::interrupted;
-use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal};
+use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal, claim};
 use crate::ops::restore::plan::{Prepared, RestorePlan, Work};
 use crate::ops::restore::without;
 use crate::ops::verify::{hold_all, release_all, while_holding};
@@ -77,17 +77,22 @@ fn exchanged(plan: &RestorePlan) -> bool {
 
 /// What an earlier restore left half loaded in place is whole again: what it kept for want of anything else goes.
 async fn settle_in_place(setup: &Setup, state: &Arc<StateFile>, done: &RestoreNote, work: &[Work]) -> Result<()> {
-    for mut earlier in RestoreNote::all(state)? {
-        if earlier.phase != Phase::InPlace || earlier.is_running(state) || !done.covers(&earlier) || done.target != earlier.target {
+    for earlier in RestoreNote::all(state)? {
+        if earlier.phase != Phase::InPlace || !done.covers(&earlier) || done.target != earlier.target {
             continue;
         }
+        let Some(mut claimed) = claim(state, &earlier)? else { continue };
+        let earlier = &mut claimed.note;
+        let mut clean = true;
         for item in work {
             let journal = SourceJournal::open(state.clone(), &earlier.restore, &item.request.source)?;
             if let Err(error) = item.loader.discard(&journal, &setup.context(&earlier.restore)).await {
+                clean = false;
                 setup.bus.warn(format!("{}: what restore {} left could not be removed: {error}", item.request.source, earlier.restore));
             }
         }
-        earlier.phase = Phase::Finished;
+        // What is left is cleaned up like that of any load that was interrupted: what is live is whole.
+        earlier.phase = if clean { Phase::Finished } else { Phase::Loading };
         earlier.save(state)?;
     }
     Ok(())
