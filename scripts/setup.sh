@@ -80,3 +80,5 @@ have=$(rustc --version | cut -d' ' -f2)
 
 # Without it the tests against S3 say that they are skipped.
 "$ROOT/scripts/versitygw.sh" || [ $? = 77 ]
+# So do the tests of clients and servers of several versions.
+"$ROOT/scripts/postgres-wheels.sh" || [ $? = 77 ]

@@ -10,7 +10,7 @@ mod shop;
 mod support;
 
 use shop::Shop;
-use support::fake_tools;
+use support::{bin, fake_tools};
 
 fn jobs(source: &str) -> String {
     format!("jobs:\n  - job: shop\n    timezone: UTC\n    sources:\n      - {source}\n")
@@ -85,4 +85,34 @@ fn a_client_that_is_too_old_is_named_with_the_major_that_is_needed() {
         assert!(ran.all().contains(&format!("{tool} 12.3 (")) && ran.all().contains("is older than"), "{}", ran.all());
         assert!(ran.all().contains(&line), "{line}: {}", ran.all());
     }
+}
+
+/// Clients that dump and cannot load: told while the data is still there, by everything that looks ahead.
+#[test]
+fn f89_what_is_dumped_and_cannot_be_loaded_here_is_told_before_it_is_needed() {
+    let shop = Shop::new();
+    let real = |tool: &str| format!("exec {} \"$@\"", bin().join(tool).display());
+    let dumps = [("pg_dump", real("pg_dump")), ("pg_dumpall", real("pg_dumpall"))];
+    let old = ("pg_restore", "echo 'pg_restore (PostgreSQL) 12.3'".to_owned());
+    let line = format!("postgresql-client-{}", shop.server.sql("postgres", "SHOW server_version").split('.').next().unwrap());
+    for more in [None, Some(&old)] {
+        let tools: Vec<(&str, &str)> = dumps.iter().chain(more).map(|(name, script)| (*name, script.as_str())).collect();
+        let clients = fake_tools(&tools);
+        shop.set_jobs(&jobs(&shop.postgres(&format!(", client_folders: [{}]", clients.path().display()))));
+        let why = match more {
+            None => format!("there is no pg_restore in {}", clients.path().display()),
+            Some(_) => "is older than the pg_dump in use".to_owned(),
+        };
+        for args in [&["doctor"][..], &["backup", "now", "--dry-run"], &["backup", "now"]] {
+            let ran = shop.home.run(args);
+            assert!(ran.all().contains("cannot be loaded from this host: ") && ran.all().contains(&why), "{args:?}: {}", ran.all());
+            assert!(ran.all().contains(&line), "{args:?}: {}", ran.all());
+        }
+        let refused = shop.home.run(&["restore", &shop.home.newest(), "--source", "postgres", "--dry-run"]);
+        assert_eq!(refused.code, 4, "{}", refused.all());
+        assert!(refused.all().contains(&line), "{}", refused.all());
+    }
+    // With all of one version at hand nothing is said.
+    shop.set_jobs(&jobs(&shop.postgres("")));
+    assert!(!shop.home.ok(&["backup", "now"]).all().contains("cannot be loaded"));
 }

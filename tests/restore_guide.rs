@@ -5,6 +5,8 @@
 
 #[path = "support/cli.rs"]
 mod cli;
+#[path = "support/guide.rs"]
+mod guide;
 #[path = "support/shop.rs"]
 mod shop;
 #[path = "support/postgres.rs"]
@@ -14,41 +16,8 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
+use guide::{blocks, type_lines};
 use shop::{ENV_CANARY, Shop};
-use support::{PASSWORD, bin};
-
-/// The ```sh blocks of a guide, those that call drctl itself left out.
-fn blocks(guide: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut open: Option<String> = None;
-    for line in guide.lines() {
-        match (&mut open, line) {
-            (None, "```sh") => open = Some(String::new()),
-            (Some(_), "```") => found.extend(open.take().filter(|block| !block.contains("drctl restore"))),
-            (Some(block), line) => {
-                block.push_str(line);
-                block.push('\n');
-            }
-            (None, _) => {}
-        }
-    }
-    assert!(open.is_none(), "a block without an end");
-    found
-}
-
-/// Runs the lines as a person would type them, one shell for all; every block must end well.
-fn type_lines(shop: &Shop, folder: &Path, blocks: &[String]) -> String {
-    let script: String = blocks.iter().map(|block| format!("{block}[ $? = 0 ] || {{ echo \"FAILED here\"; exit 1; }}\n")).collect();
-    let mut bash = Command::new("bash");
-    bash.arg("-c").arg(&script).current_dir(folder).env_clear();
-    // No drctl is on this path, and nothing of its configuration in this environment.
-    bash.env("PATH", format!("{}:/usr/bin:/bin", bin().display())).env("HOME", "/nonexistent").env("LC_ALL", "C.UTF-8");
-    bash.env("PGHOST", "127.0.0.1").env("PGPORT", shop.server.port.to_string()).env("PGUSER", "postgres").env("PGPASSWORD", PASSWORD);
-    let output = bash.stdin(std::process::Stdio::null()).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}\n--- the lines:\n{script}");
-    said
-}
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
@@ -90,9 +59,7 @@ fn opens_by_its_own_lines(codec: &str, encrypted: bool, large: bool) {
     let folder = repository.join(id.prefix());
     let guide = std::fs::read_to_string(folder.join("RESTORE.md")).unwrap();
     if encrypted {
-        let identity = shop.file("drctl-keys/identity.txt");
-        let key = identity.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).unwrap();
-        std::fs::write(folder.join("key.txt"), format!("{key}\n")).unwrap();
+        guide::put_key(&shop.home, &folder);
         let printed = Command::new("age-keygen").arg("-y").arg(folder.join("key.txt")).output().unwrap();
         let recipient = String::from_utf8(printed.stdout).unwrap();
         assert!(guide.contains(&format!("must print {}", recipient.trim())), "{guide}");
@@ -111,7 +78,7 @@ fn opens_by_its_own_lines(codec: &str, encrypted: bool, large: bool) {
     let globals = blocks.iter().position(|b| b.contains("globals")).unwrap_or_else(|| panic!("no globals: {guide}"));
     let dump = blocks.iter().position(|b| b.contains("pg_restore")).unwrap();
     assert!(globals < dump, "roles come before what they own: {guide}");
-    let said = type_lines(&shop, &folder, &blocks);
+    let said = type_lines(&shop.server, &shop.server.bin, &folder, &blocks);
 
     assert!(said.contains("Signature and comment signature verified"), "{said}");
     assert!(!said.contains("NOT in the record"), "{said}");
@@ -162,6 +129,60 @@ fn a_set_that_is_not_compressed_opens_by_its_own_lines() {
 #[test]
 fn a_plain_set_opens_by_its_own_lines_and_is_not_harmed_by_them() {
     opens_by_its_own_lines("none", false, true);
+}
+
+/// What calls by a bare name cannot be loaded by pg_restore, which empties the search_path: the guide says how it is loaded after all.
+#[test]
+fn f89_what_pg_restore_leaves_out_comes_back_by_the_words_of_the_guide() {
+    let shop = Shop::new();
+    shop.sql(
+        "CREATE FUNCTION plain(t text) RETURNS text LANGUAGE sql IMMUTABLE AS 'select lower(t)';
+         CREATE FUNCTION slug(t text) RETURNS text LANGUAGE sql IMMUTABLE AS 'select plain(t)';
+         CREATE TABLE posts (id int PRIMARY KEY, title text, slug text GENERATED ALWAYS AS (slug(title)) STORED);
+         INSERT INTO posts SELECT i, 'Title ' || i FROM generate_series(1, 50) i;
+         CREATE TABLE tags (tag text CHECK (slug(tag) <> ''));
+         INSERT INTO tags SELECT 'Tag ' || i FROM generate_series(1, 30) i;
+         CREATE FUNCTION dear() RETURNS SETOF int LANGUAGE sql AS 'select id from orders where price > 1000';
+         CREATE MATERIALIZED VIEW dearest AS SELECT d FROM dear() d;
+         CREATE INDEX by_slug ON orders (slug(item))",
+    );
+    let picture = "SELECT (SELECT md5(string_agg(p::text, ',' ORDER BY id)) FROM posts p) || (SELECT count(*) FROM dearest) ||
+        (SELECT count(*) FROM tags) || (SELECT count(*) FROM orders) || (SELECT string_agg(indexname, ',' ORDER BY indexname) FROM pg_indexes WHERE schemaname = 'public')";
+    let whole = shop.sql(picture);
+    let set = shop.backup();
+    let folder = shop.home.set_folder(&set);
+    guide::put_key(&shop.home, &folder);
+    let text = std::fs::read_to_string(folder.join("RESTORE.md")).unwrap();
+    let new = format!("{}_by_hand", shop.database);
+    let lines: Vec<String> = blocks(&text).iter().map(|block| block.replace("NEW_DATABASE", &new)).collect();
+    let said = type_lines(&shop.server, &shop.server.bin, &folder, &lines);
+    // One table is made and its rows fail, the other cannot even be made.
+    assert!(said.contains("pg_restore: error: COPY failed for table \"tags\""), "{said}");
+
+    // Now by the words: statements again, the rows of the table by the line that is told.
+    let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let again = words.split("`| pg_restore --data-only").nth(1).and_then(|rest| rest.split("`.").next()).unwrap();
+    let again = |table: &str| format!("| pg_restore --data-only{again}").replace("TABLE", table).replace("NEW_DATABASE", &new);
+    let load = lines.iter().find(|block| block.contains("pg_restore")).unwrap();
+    let open = load.lines().find(|line| line.contains("| LC_ALL=C pg_restore")).unwrap().split("| LC_ALL=C pg_restore").next().unwrap();
+    let errors =
+        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).find(|path| path.extension().is_some_and(|e| e == "errors"));
+    let errors = std::fs::read_to_string(errors.unwrap()).unwrap();
+    let mut repeated = Vec::new();
+    for error in errors.split("pg_restore: error: ").skip(1) {
+        if error.starts_with("COPY failed for table \"tags\"") {
+            repeated.push(format!("{open}{}\n", again("tags")));
+        } else if error.contains("Command was: COPY public.posts ") {
+            repeated.push(format!("{open}{}\n", again("posts")));
+        } else if let Some((_, statement)) = error.split_once("Command was: ") {
+            let statement = statement.split("pg_restore: ").next().unwrap();
+            repeated.push(format!("psql -v ON_ERROR_STOP=1 --dbname={new} <<'END'\n{statement}\nEND\n"));
+        }
+    }
+    assert!(repeated.len() > 5, "{errors}");
+    repeated.insert(0, "set -o pipefail\n".to_owned());
+    type_lines(&shop.server, &shop.server.bin, &folder, &repeated);
+    assert_eq!(shop.server.sql(&new, picture), whole);
 }
 
 /// What the recovery file says of life without drctl: the lines below, age, the passphrase.

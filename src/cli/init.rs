@@ -281,7 +281,10 @@ async fn try_sources(shell: &Shell, config: &Path) -> Result<Vec<(String, Option
             Err(error) => Err(error),
         };
         let (what, why) = match outcome {
-            Ok(found) => (format!("{}: {}", source.name, found.summary), None),
+            Ok(found) => {
+                found.warnings.iter().for_each(|warning| shell.bus.warn(format!("{}: {warning}", source.name)));
+                (format!("{}: {}", source.name, found.summary), None)
+            }
             Err(error) => {
                 let hint = error.hint_text().map(|h| format!("; {h}")).unwrap_or_default();
                 (source.name.clone(), Some(format!("{error}{hint}")))

@@ -5,6 +5,28 @@ use std::fmt::Write as _;
 use crate::model::{Artifact, ArtifactFormat, Codec, Encryption, IndexPlace, Manifest};
 use crate::ops::words::{count, counted};
 
+/// What goes for every dump of a database. pg_restore empties the search_path (CVE-2018-1058), so what calls by a bare name fails in it and works
+/// in psql.
+const POSTGRES: &str = "\
+PostgreSQL's programs connect to the server that `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` name. They must be as new as the server, and
+pg_restore as new as the pg_dump that made the dump.
+
+Where Details name the extension `timescaledb` for a database, make it there first, in that version: `CREATE EXTENSION timescaledb
+VERSION '…'`, then `SELECT timescaledb_pre_restore()`; after pg_restore `SELECT timescaledb_post_restore()`.
+
+pg_restore goes on past errors and counts them at its end (`errors ignored on restore: N`). The `grep` behind it shows those that matter; if it
+shows none, all is loaded. It leaves out that the server does not know `transaction_timeout`: pg_restore is newer than the server, no harm.
+Each that it shows stands in the file `….errors`. Go through them from the first to the last:
+
+- `Command was:` is followed by the statement that failed. Run it again, when the rest is loaded, in `psql --dbname=NEW_DATABASE`: there the
+  database's own search_path holds, which pg_restore empties. First `SET ROLE` to the owner of what it makes, so that no function runs as a
+  superuser. Where the server says `unrecognized … parameter`, leave that parameter out.
+- `COPY failed for table`, or a statement that begins with `COPY`: none of the rows of this table are there. Mend what the error names, then
+  put in front of the following the line of that dump up to `pg_restore`: `| pg_restore --data-only --table=TABLE --file=- | grep -avxF
+  \"SELECT pg_catalog.set_config('search_path', '', false);\" | psql --dbname=NEW_DATABASE`.
+
+";
+
 /// From a set's folder (`jobs/<job>/sets/2025/01/01/<set>`) to its job's.
 const UP_TO_JOB: &str = "../../../../..";
 
@@ -69,9 +91,7 @@ pub fn restore_guide(manifest: &Manifest, repository: &str, root_key: &str) -> S
         up = UP_TO_JOB,
     );
     if manifest.artifacts.iter().any(|a| a.format == ArtifactFormat::PgCustom) {
-        out.push_str("PostgreSQL's programs connect to the server that `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` name.\n\n\
-             Where Details name the extension `timescaledb` for a database, make it there first, in that version: `CREATE EXTENSION timescaledb\n\
-             VERSION '…'`, then `SELECT timescaledb_pre_restore()`; after pg_restore `SELECT timescaledb_post_restore()`.\n\n");
+        out.push_str(POSTGRES);
     }
     for source in &manifest.sources {
         let mut first = true;
@@ -136,7 +156,8 @@ fn artifact_lines(out: &mut String, artifact: &Artifact) {
     let lines = match artifact.format {
         ArtifactFormat::PgCustom => format!(
             "createdb --template=template0 NEW_DATABASE    # its true name and properties: see Details\n\
-             {plain} | pg_restore --exit-on-error --dbname=NEW_DATABASE\n\
+             {plain} | LC_ALL=C pg_restore --dbname=NEW_DATABASE 2> {base}.errors\n\
+             grep ' error: ' {base}.errors | grep -v transaction_timeout    # shows nothing: all is loaded\n\
              vacuumdb --analyze-in-stages --dbname=NEW_DATABASE    # statistics for the planner, which a dump does not hold"
         ),
         ArtifactFormat::Sql => format!(

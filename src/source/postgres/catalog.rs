@@ -284,3 +284,9 @@ pub(super) async fn roles(connection: &Connection) -> Result<BTreeSet<String>> {
     let rows = connection.query("select rolname::text from pg_roles", &[]).await.map_err(asked("list the roles"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
+
+/// Whether we are a superuser there.
+pub(super) async fn is_superuser(connection: &Connection) -> Result<bool> {
+    let row = connection.query_one("select rolsuper from pg_roles where rolname = current_user", &[]).await;
+    Ok(row.map_err(asked("ask for privileges"))?.get(0))
+}

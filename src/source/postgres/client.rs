@@ -48,6 +48,19 @@ pub(super) async fn find(settings: &PostgresSettings, tool: &str, at_least: u32,
     }
 }
 
+/// What is missing to load here what this pg_dump writes: no older pg_restore reads it.
+pub(super) async fn cannot_load(settings: &PostgresSettings, pg_dump: &Client, cancel: &CancellationToken) -> Result<Option<String>> {
+    match find(settings, "pg_restore", pg_dump.major, "the pg_dump in use", cancel).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == Kind::Interrupted || cancel.is_cancelled() => Err(error),
+        Err(error) => {
+            let hint = error.hint_text().map(|hint| format!(" To have one: {hint}.")).unwrap_or_default();
+            let version = pg_dump.tool.version.split(' ').next().unwrap_or_default();
+            Ok(Some(format!("What pg_dump {version} writes cannot be loaded from this host: {error}.{hint}")))
+        }
+    }
+}
+
 /// Prints `path<TAB>version text` for each there is.
 const VERSIONS: &str = r#"for t in /usr/lib/postgresql/*/bin/"$1" /usr/pgsql-*/bin/"$1" "$(command -v "$1")"; do if [ -x "$t" ]; then printf '%s\t' "$t"; LC_ALL=C "$t" --version; fi; done; :"#;
 

@@ -140,6 +140,7 @@ impl PostgresSource {
         let (databases, refused) = self.choose(catalog::databases(&connection).await?)?;
         // Every cluster has the two templates; a warning in every run would only teach people to skip warnings. Details name them.
         let (mut warnings, mut problems) = (kept_aside(&refused), Vec::new());
+        warnings.extend(client::cannot_load(settings, &pg_dump, &context.cancel).await?);
         for (name, why) in refused.iter().filter(|(name, _)| !matches!(name.as_str(), "template0" | "template1")) {
             if *why == Refused::Beside(Beside::Kept) {
                 continue;

@@ -19,10 +19,11 @@ mod server;
 mod state;
 mod steps;
 mod tablespaces;
+mod taking;
 mod through_root;
 mod timescale;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -95,6 +96,12 @@ impl Recorded {
 
     fn database(&self, name: &str) -> Option<&Database> {
         self.databases.iter().find(|d| d.name == name)
+    }
+
+    /// Roles that own a database of the request, or something in it.
+    fn owners(&self, request: &LoadRequest) -> BTreeSet<String> {
+        let databases = request.artifacts.iter().filter_map(|artifact| self.database(&artifact.name));
+        databases.flat_map(|database| database.owners.iter().chain([&database.owner])).cloned().collect()
     }
 
     /// The major version of the pg_dump that made the archives: pg_restore must not be older.
@@ -170,18 +177,8 @@ impl PostgresLoader {
         // Noted before they are made: after a crash those that exist by then are known to be ours.
         state.roles.extend(globals.roles().filter(|role| !have.contains(*role) && !role.starts_with("pg_")).map(str::to_owned));
         state.write(journal).await?;
-        for role in state.roles.iter().filter(|role| !have.contains(*role)) {
-            let sql = format!("CREATE ROLE {}", super::connect::ident(role));
-            server::run_until(&connection, &format!("create role {role}"), &sql, &context.cancel).await?;
-        }
-        for sql in globals.sql_for(&state.roles) {
-            // Only the first words are told: the statement may hold a password's hash.
-            let what = sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
-            server::run_until(&connection, &format!("load the globals ({what})"), &sql, &context.cancel).await?;
-        }
-        if !state.roles.is_empty() {
-            context.bus.step(format!("created roles {}", state.roles.iter().cloned().collect::<Vec<_>>().join(", ")));
-        }
+        let owners = Recorded::of(request)?.owners(request);
+        taking::make_roles(&connection, &globals, &state.roles, &have, &owners, context).await?;
         if !globals.passed_over.is_empty() {
             let names = globals.passed_over.iter().cloned().collect::<Vec<_>>().join(", ");
             context.bus.warn(format!("The globals hold statements that drctl does not load: {names}."));

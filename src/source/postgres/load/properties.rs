@@ -50,21 +50,59 @@ pub(super) fn create_sql(name: &str, database: &Database, target: &Target) -> St
     sql
 }
 
+/// A statement that puts a recorded property on.
+pub(super) struct Property {
+    pub(super) sql: String,
+    /// The setting that it puts on, if it is one.
+    pub(super) setting: Option<Setting>,
+}
+
+/// A recorded setting of a database, or of a role in it.
+pub(super) struct Setting {
+    role: Option<String>,
+    /// `name=value`.
+    text: String,
+}
+
+impl Setting {
+    /// Whose it is and its name; the value may be a secret.
+    pub(super) fn words(&self) -> String {
+        let name = self.text.split('=').next().unwrap_or_default();
+        self.role.as_ref().map_or_else(|| format!("setting {name}"), |role| format!("setting {name} of role {role}"))
+    }
+
+    /// Takes it out of what is recorded.
+    pub(super) fn leave_out_of(&self, recorded: &mut Database) {
+        let settings = match &self.role {
+            Some(role) => recorded.role_settings.get_mut(role),
+            None => Some(&mut recorded.settings),
+        };
+        settings.into_iter().for_each(|settings| settings.retain(|text| *text != self.text));
+    }
+}
+
 /// Statements that put the recorded properties on database `name`; they may be repeated.
-pub(super) fn property_sql(name: &str, database: &Database, target: &Target) -> Vec<String> {
+pub(super) fn property_sql(name: &str, database: &Database, target: &Target) -> Vec<Property> {
     let name = ident(name);
-    let mut sql = vec![format!("ALTER DATABASE {name} CONNECTION LIMIT {} IS_TEMPLATE {}", database.connection_limit, database.template)];
-    sql.push(format!("ALTER DATABASE {name} RESET ALL"));
-    sql.extend(database.settings.iter().filter_map(|s| Some(format!("ALTER DATABASE {name} SET {}", assignment(s)?))));
+    let plain = |sql: String| Property { sql, setting: None };
+    let setting = |whose: &str, role: Option<&String>, text: &String| {
+        let setting = Some(Setting { role: role.cloned(), text: text.clone() });
+        Some(Property { sql: format!("ALTER {whose} SET {}", assignment(text)?), setting })
+    };
+    let mut sql =
+        vec![plain(format!("ALTER DATABASE {name} CONNECTION LIMIT {} IS_TEMPLATE {}", database.connection_limit, database.template))];
+    let whose = format!("DATABASE {name}");
+    sql.push(plain(format!("ALTER {whose} RESET ALL")));
+    sql.extend(database.settings.iter().filter_map(|text| setting(&whose, None, text)));
     for (role, settings) in database.role_settings.iter().filter(|(role, _)| target.roles.contains(*role)) {
-        let role = ident(role);
-        sql.push(format!("ALTER ROLE {role} IN DATABASE {name} RESET ALL"));
-        sql.extend(settings.iter().filter_map(|s| Some(format!("ALTER ROLE {role} IN DATABASE {name} SET {}", assignment(s)?))));
+        let whose = format!("ROLE {} IN DATABASE {name}", ident(role));
+        sql.push(plain(format!("ALTER {whose} RESET ALL")));
+        sql.extend(settings.iter().filter_map(|text| setting(&whose, Some(role), text)));
     }
     let comment = database.comment.as_deref().map_or("NULL".to_owned(), literal);
-    sql.push(format!("COMMENT ON DATABASE {name} IS {comment}"));
+    sql.push(plain(format!("COMMENT ON DATABASE {name} IS {comment}")));
     if let Some(acl) = &database.acl {
-        sql.extend(acl_sql(&name, &database.owner, acl, target));
+        sql.extend(acl_sql(&name, &database.owner, acl, target).into_iter().map(plain));
     }
     sql
 }
@@ -275,7 +313,14 @@ mod tests {
             "GRANT CONNECT ON DATABASE \"n\" TO \"ro\" WITH GRANT OPTION",
             "SET SESSION AUTHORIZATION \"ro\"; GRANT CONNECT ON DATABASE \"n\" TO PUBLIC; RESET SESSION AUTHORIZATION",
         ];
-        assert_eq!(property_sql("n", &db, &target(15)), want);
+        let properties = property_sql("n", &db, &target(15));
+        assert_eq!(properties.iter().map(|property| property.sql.as_str()).collect::<Vec<_>>(), want);
+        let settings: Vec<&Setting> = properties.iter().filter_map(|property| property.setting.as_ref()).collect();
+        let words: Vec<String> = settings.iter().map(|setting| setting.words()).collect();
+        assert_eq!(words, ["setting search_path", "setting app.key", "setting temp_tablespaces", "setting work_mem of role ro"]);
+        settings[1].leave_out_of(&mut db);
+        settings[3].leave_out_of(&mut db);
+        assert_eq!((db.settings.len(), db.role_settings["ro"].len(), db.role_settings["gone"].len()), (2, 0, 1));
     }
 
     #[test]

@@ -69,10 +69,37 @@ fn cancelled(what: &str) -> Error {
 
 /// Like [`run`], but ends with the run.
 pub(super) async fn run_until(connection: &Connection, what: &str, sql: &str, cancel: &CancellationToken) -> Result<()> {
+    until(what, cancel, run(connection, what, sql)).await
+}
+
+/// Puts a setting on a database or a role. `Some`: the server does not take it, and why, without the value.
+pub(super) async fn set_until(connection: &Connection, what: &str, sql: &str, cancel: &CancellationToken) -> Result<Option<&'static str>> {
+    let setting = async {
+        let Err(error) = connection.batch_execute(sql).await else { return Ok(None) };
+        match error.code().and_then(not_taken) {
+            Some(why) => Ok(Some(why)),
+            None => Err(pg_error(what, &error)),
+        }
+    };
+    until(what, cancel, setting).await
+}
+
+/// Settings come and go with versions, and their values with what else the server has (locales …).
+fn not_taken(code: &SqlState) -> Option<&'static str> {
+    if [SqlState::UNDEFINED_OBJECT, SqlState::INVALID_NAME].contains(code) {
+        Some("does not know it")
+    } else if *code == SqlState::INVALID_PARAMETER_VALUE {
+        Some("does not take its value")
+    } else {
+        (*code == SqlState::CANT_CHANGE_RUNTIME_PARAM).then_some("has it for all databases only")
+    }
+}
+
+async fn until<T>(what: &str, cancel: &CancellationToken, running: impl Future<Output = Result<T>>) -> Result<T> {
     if cancel.is_cancelled() {
         return Err(cancelled(what));
     }
-    let mut running = std::pin::pin!(run(connection, what, sql));
+    let mut running = std::pin::pin!(running);
     tokio::select! {
         result = &mut running => result,
         () = cancel.cancelled() => {

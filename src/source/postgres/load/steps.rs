@@ -208,14 +208,23 @@ impl<'a> Steps<'a> {
     /// Puts the recorded properties on the new database and compares.
     async fn dress(&self, at: usize, database: &Database, target: &Target) -> Result<()> {
         let new = &self.state.entries[at].new;
-        for sql in property_sql(new, database, target) {
+        let mut wanted = database.clone();
+        for property in property_sql(new, database, target) {
             // Values of settings may be secrets: only the first words are told.
-            let what = sql.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-            self.run(&format!("put the recorded properties on database {new} ({what})"), &sql).await?;
+            let what = property.sql.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+            let what = format!("put the recorded properties on database {new} ({what})");
+            let Some(setting) = &property.setting else {
+                self.run(&what, &property.sql).await?;
+                continue;
+            };
+            if let Some(why) = server::set_until(&self.connection, &what, &property.sql, &self.context.cancel).await? {
+                setting.leave_out_of(&mut wanted);
+                self.context.bus.warn(format!("Database {}: its {} is left out, as the server {why}.", database.name, setting.words()));
+            }
         }
         let all = catalog::databases(&self.connection).await?;
         let found = all.iter().find(|d| d.name == *new).ok_or_else(|| Error::failed(format!("database {new} is gone")))?;
-        let differ = differences(database, found, target);
+        let differ = differences(&wanted, found, target);
         if !differ.is_empty() {
             return Err(Error::failed(format!("database {new} is not as it was recorded: {}", differ.join("; "))));
         }

@@ -352,7 +352,9 @@ impl<'a> Work<'a> {
 
     /// Access rights of the archive. Since PostgreSQL 17 one entry stands for many large objects, and its statement names the first.
     fn rights(&self, defaults: bool) -> Result<Vec<Entry>> {
-        let rights = self.entries(|entry| entry.description == if defaults { "DEFAULT ACL" } else { "ACL" })?;
+        // Rights to the database itself name the live one; the new one is given them with its other properties.
+        let wanted = if defaults { "DEFAULT ACL" } else { "ACL" };
+        let rights = self.entries(|entry| entry.description == wanted && !entry.tag.starts_with(b"DATABASE "))?;
         let many: BTreeSet<i64> =
             rights.iter().filter(|e| e.tag.starts_with("LARGE OBJECTS ")).flat_map(|e| e.dependencies.iter().copied()).collect();
         if many.is_empty() {
