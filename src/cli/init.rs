@@ -281,7 +281,12 @@ async fn try_sources(shell: &Shell, config: &Path) -> Result<Vec<(String, Option
             Err(error) => Err(error),
         };
         let (what, why) = match outcome {
-            Ok(found) => (format!("{}: {}", source.name, found.summary), None),
+            Ok(found) => {
+                let hint = |e: &crate::error::Error| e.hint_text().map(|h| format!("; {h}")).unwrap_or_default();
+                let problems: Vec<String> = found.problems.iter().map(|e| format!("{e}{}", hint(e))).collect();
+                let why = (!problems.is_empty()).then(|| problems.join("\n"));
+                (format!("{}: {}", source.name, found.summary), why)
+            }
             Err(error) => {
                 let hint = error.hint_text().map(|h| format!("; {h}")).unwrap_or_default();
                 (source.name.clone(), Some(format!("{error}{hint}")))

@@ -66,6 +66,29 @@ pub(super) enum Statement {
     },
 }
 
+impl Statement {
+    /// The roles that it names.
+    pub(super) fn roles(&self) -> impl Iterator<Item = &str> {
+        let (role, member) = match self {
+            Statement::Create { role } | Statement::Alter { role, .. } | Statement::Set { role, .. } | Statement::Comment { role, .. } => {
+                (role, None)
+            }
+            Statement::Grant { role, member, .. } => (role, Some(member)),
+        };
+        std::iter::once(role).chain(member).map(String::as_str)
+    }
+
+    /// What else of it can be in any letters, and what it is.
+    pub(super) fn text(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Statement::Comment { text, .. } => Some(("COMMENT ON", text)),
+            Statement::Set { value, .. } => Some(("ALTER ROLE SET", value)),
+            Statement::Alter { attributes, .. } => Some(("ALTER ROLE", attributes)),
+            Statement::Create { .. } | Statement::Grant { .. } => None,
+        }
+    }
+}
+
 /// What a globals dump says.
 #[derive(Default)]
 pub(super) struct Globals {
