@@ -323,7 +323,7 @@ async fn f43_a_lock_timeout_names_the_blocker() {
 #[tokio::test]
 async fn f45_a_named_database_that_is_gone_is_said() {
     let server = shared();
-    let error = PostgresSource::new("postgres", server.named(&["nowhere"])).preflight(&context("f45")).await.err().unwrap();
+    let error = PostgresSource::new("postgres", server.named(&["nowhere"])).open(&context("f45")).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Preflight);
     assert!(error.to_string().contains("no database nowhere") && error.hint_text().unwrap().contains("postgres"), "{error:?}");
 }
