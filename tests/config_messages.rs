@@ -96,6 +96,11 @@ fn values_that_are_none() {
 }
 
 #[test]
+fn f97_databases_that_are_left_out() {
+    expect("exclude", 0o600);
+}
+
+#[test]
 fn tls_of_postgres() {
     expect("tls", 0o600);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use drctl::error::{Error, Kind};
 use drctl::model::{ArtifactFormat, Secret};
 use drctl::source::postgres::{Databases, PostgresSettings, PostgresSource};
-use drctl::source::{ArtifactPlan, Source};
+use drctl::source::{ArtifactPlan, LeftOut, Source};
 
 #[path = "support/postgres.rs"]
 mod support;
@@ -72,17 +72,21 @@ async fn a_whole_server_is_dumped_and_counted() {
     let source = PostgresSource::new("postgres", server.settings());
     let preflight = source.preflight(&context).await.unwrap();
     assert!(preflight.summary.starts_with("PostgreSQL ") && preflight.summary.contains("2 databases"), "{}", preflight.summary);
-    let missing = "Database closed is not dumped: it accepts no connections.";
+    let missing =
+        "Database closed is not dumped: it accepts no connections (to have it dumped: ALTER DATABASE \"closed\" ALLOW_CONNECTIONS true).";
     let (loading, kept) = (
         "Database shop_drctl_7k3q9xyz is not dumped: a restore is loading it.",
         "Restore 7k3q9xyz keeps old data aside, which is not dumped: other_drctl_undone_7k3q9xyz, shop_drctl_old_7k3q9xyz. To drop it: \
          drctl restore --finish 7k3q9xyz",
     );
-    assert_eq!(preflight.warnings, [kept, loading, missing]);
+    assert_eq!(preflight.warnings, [kept, loading]);
+    let closed = LeftOut { artifact: "closed".into(), words: missing.into(), on_purpose: false };
+    assert_eq!((preflight.left_out.as_slice(), preflight.problems.len()), ([closed.clone()].as_slice(), 0));
 
     let before = jiff::Timestamp::now();
     let mut session = source.open(&context).await.unwrap();
-    assert_eq!((session.problems(), session.warnings()), (vec![missing.to_owned()], vec![kept.to_owned(), loading.to_owned()]));
+    assert_eq!((session.problems(), session.warnings()), (vec![], vec![kept.to_owned(), loading.to_owned()]));
+    assert_eq!(session.left_out(), [closed]);
     assert!(session.identity()["system_identifier"].parse::<u64>().is_ok());
     let plans = session.artifacts();
     let names: Vec<_> = plans.iter().map(|p| (p.name.as_str(), p.format, p.secret)).collect();
@@ -319,7 +323,7 @@ async fn f43_a_lock_timeout_names_the_blocker() {
 #[tokio::test]
 async fn f45_a_named_database_that_is_gone_is_said() {
     let server = shared();
-    let error = PostgresSource::new("postgres", server.named(&["nowhere"])).preflight(&context("f45")).await.err().unwrap();
+    let error = PostgresSource::new("postgres", server.named(&["nowhere"])).open(&context("f45")).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Preflight);
     assert!(error.to_string().contains("no database nowhere") && error.hint_text().unwrap().contains("postgres"), "{error:?}");
 }
@@ -368,8 +372,11 @@ async fn a_role_that_may_not_read_is_refused_before_the_dump() {
         databases: Databases::Named(vec!["rights".into()]),
         ..server.settings()
     };
-    let error = PostgresSource::new("postgres", settings.clone()).preflight(&context("rights")).await.err().unwrap();
+    let found = PostgresSource::new("postgres", settings.clone()).preflight(&context("rights")).await.unwrap();
+    let error = &found.problems[0];
     assert_eq!(error.kind(), Kind::Preflight);
+    let opened = PostgresSource::new("postgres", settings.clone()).open(&context("rights")).await.err().unwrap();
+    assert_eq!(opened.to_string(), error.to_string(), "where it is the only one, nothing is backed up");
     assert!(error.to_string().contains("may not read 3 tables, public.empty the first"), "{error}");
     assert!(error.hint_text().unwrap().contains("GRANT pg_read_all_data"));
     // With the right it works, but for the passwords of roles, which is said; and for row security, which is refused.
@@ -381,7 +388,7 @@ async fn a_role_that_may_not_read_is_refused_before_the_dump() {
     assert!(!String::from_utf8_lossy(&dumped[0].bytes).contains("SCRAM"));
     assert_eq!(details["role_passwords"], false);
     server.sql("rights", "alter table orders enable row level security");
-    let error = source.preflight(&context("rights")).await.err().unwrap();
+    let error = source.open(&context("rights")).await.err().unwrap();
     assert!(error.to_string().contains("row security on 1 tables"), "{error}");
 }
 

@@ -58,9 +58,13 @@ fn the_printed_grants_are_enough_for_a_whole_backup_and_each_is_needed() {
     let ran = home.run(&["backup", "now"]);
     assert_ne!(ran.code, 0, "without grants: {}", ran.all());
 
+    server.sql("postgres", "REVOKE CONNECT ON DATABASE clinic FROM PUBLIC");
     let script = home.ok(&["grants", "postgres", "--role", role, "--database", "clinic"]).out;
     psql(&server, &script);
     psql(&server, &script);
+    server.sql("postgres", "REVOKE CONNECT ON DATABASE clinic FROM \"dr \"\"ctl\"\" ä\"");
+    // Without names of databases it is granted for all that there are.
+    psql(&server, &home.ok(&["grants", "postgres", "--role", role]).out);
     let ran = home.ok(&["backup", "now", "--verify", "read-back"]);
     assert!(ran.out.contains("300 rows"), "{}", ran.out);
     assert_eq!(server.sql("postgres", "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname LIKE 'dr %'"), "f");
@@ -69,6 +73,7 @@ fn the_printed_grants_are_enough_for_a_whole_backup_and_each_is_needed() {
     let take = |sql: &str| server.sql("clinic", sql);
     for (away, again) in [
         ("REVOKE pg_read_all_data FROM \"dr \"\"ctl\"\" ä\"", "GRANT pg_read_all_data TO \"dr \"\"ctl\"\" ä\""),
+        ("REVOKE CONNECT ON DATABASE clinic FROM \"dr \"\"ctl\"\" ä\"", "GRANT CONNECT ON DATABASE clinic TO \"dr \"\"ctl\"\" ä\""),
         ("ALTER ROLE \"dr \"\"ctl\"\" ä\" NOBYPASSRLS", "ALTER ROLE \"dr \"\"ctl\"\" ä\" BYPASSRLS"),
         (
             "DO $$ DECLARE l oid; BEGIN FOR l IN SELECT oid FROM pg_largeobject_metadata LOOP EXECUTE format('REVOKE SELECT ON LARGE OBJECT %s FROM %I', l, 'dr \"ctl\" ä'); END LOOP; END $$",

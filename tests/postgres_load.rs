@@ -142,6 +142,43 @@ impl Set {
     }
 }
 
+/// Globals as older versions stored them: in the encoding of the server, which is that of its databases.
+#[tokio::test]
+async fn f95_globals_that_are_no_utf8_are_loaded() {
+    let (server, other, utf8) = (Server::start_in("LATIN1"), Server::start_in("LATIN1"), Server::start());
+    server.sql(
+        "postgres",
+        "create role \"müller\" login password 'x'; create role app; grant app to \"müller\"; comment on role app is 'für ß'",
+    );
+    let mut set = Set::of(server.named(&[])).await;
+    let text = String::from_utf8(set.dumped[0].bytes.clone()).unwrap();
+    set.dumped[0].bytes = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+    // As the details of those versions: the server's encoding is not among them.
+    set.request.details["server"].as_object_mut().unwrap().remove("encoding");
+    set.request.details["databases"] = serde_json::json!([
+        { "name": "postgres", "oid": 5, "owner": "postgres", "encoding": "LATIN1", "collate": "C", "ctype": "C", "provider": "libc", "locale": null,
+          "icu_rules": null, "collation_version": null, "connection_limit": -1, "allow_connections": true, "template": false,
+          "tablespace": "pg_default", "acl": null, "comment": null, "size_bytes": 1 }
+    ]);
+    let roles = "select string_agg(rolname || coalesce(shobj_description(oid, 'pg_authid'), ''), ', ' order by 1) from pg_roles where rolname !~ '^(pg_|post)'";
+    for target in [&other, &utf8] {
+        let loader = PostgresLoader::new(target.settings());
+        set.load(&loader, &TestJournal::default(), &context("load")).await.unwrap();
+        assert_eq!(target.sql("postgres", roles), "appfür ß, müller");
+        assert_eq!(
+            target.sql("postgres", "select pg_has_role('müller', 'app', 'member') and rolcanlogin from pg_roles where rolname = 'müller'"),
+            "t"
+        );
+    }
+    // Where nobody knows the encoding, what can be read is loaded and the rest is named.
+    let fresh = Server::start();
+    set.request.details["databases"] = serde_json::json!([]);
+    let (context, heard) = listening("load");
+    set.load(&PostgresLoader::new(fresh.settings()), &TestJournal::default(), &context).await.unwrap();
+    assert_eq!(fresh.sql("postgres", roles), "app");
+    assert!(heard.text().contains("m\\\\xfcller"), "{}", heard.text());
+}
+
 const SHOP: &str = "create extension pg_trgm; create extension hstore; create schema \"Sch.ema\";
     create table orders (id serial primary key, note text, h hstore); insert into orders (note) select 'n' || i from generate_series(1, 1000) i;
     create index on orders using gin (note gin_trgm_ops);

@@ -17,6 +17,7 @@ use crate::ops::backup::{BackupOptions, BackupReport};
 use crate::ops::conformance;
 use crate::ops::dump::interrupted;
 use crate::ops::identity::Known;
+use crate::ops::left_out;
 use crate::ops::pins;
 use crate::ops::verify::{VerifyReport, verify};
 use crate::source::{Preflight, Source};
@@ -188,6 +189,8 @@ async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>, accepted: &[S
         source: String,
         summary: String,
         warnings: Vec<String>,
+        /// What of it would be missing.
+        problems: Vec<String>,
     }
     let (mut found, mut first_error) = (Vec::new(), None);
     for job in &jobs {
@@ -196,12 +199,20 @@ async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>, accepted: &[S
         for spec in &job.sources {
             let source = spec.source.as_ref();
             match check_source(source, &known).await {
-                Ok(checked) => found.push(Found {
-                    job: job.name.to_string(),
-                    source: spec.source.name().to_owned(),
-                    summary: checked.summary,
-                    warnings: checked.warnings,
-                }),
+                Ok(checked) => {
+                    let name = spec.source.name();
+                    let left_out = left_out::judge(&opened.setup, &job.name, name, &checked.left_out, false);
+                    let problems = checked.problems.iter().map(ToString::to_string).chain(left_out.problems);
+                    found.push(Found {
+                        job: job.name.to_string(),
+                        source: name.to_owned(),
+                        summary: checked.summary,
+                        warnings: checked.warnings.into_iter().chain(left_out.warnings).collect(),
+                        problems: problems.collect(),
+                    });
+                    let first = checked.problems.into_iter().next().map(|error| error.context(format!("{}: {name}", job.name)));
+                    first_error = first_error.or(first);
+                }
                 Err(error) => {
                     let error = error.context(format!("{}: {}", job.name, spec.source.name()));
                     if first_error.is_none() {
@@ -225,12 +236,16 @@ async fn check(shell: &Shell, opened: &Opened, jobs: Vec<JobSpec>, accepted: &[S
     shell.out.result("backup", &found, |found| {
         let mut out = String::new();
         for item in found {
-            let _ = writeln!(out, "ok  {}: {}: {}", item.job, item.source, item.summary);
+            let mark = if item.problems.is_empty() { "ok " } else { "PARTIAL" };
+            let _ = writeln!(out, "{mark} {}: {}: {}", item.job, item.source, item.summary);
             for warning in &item.warnings {
                 let _ = writeln!(out, "    - {warning}");
             }
+            for problem in &item.problems {
+                let _ = writeln!(out, "    ! {problem}");
+            }
         }
-        if first_error.is_none() {
+        if first_error.is_none() && found.iter().all(|item| item.problems.is_empty()) {
             out.push_str("every source can be backed up; nothing was (--dry-run)\n");
         }
         out

@@ -283,7 +283,10 @@ async fn try_sources(shell: &Shell, config: &Path) -> Result<Vec<(String, Option
         let (what, why) = match outcome {
             Ok(found) => {
                 found.warnings.iter().for_each(|warning| shell.bus.warn(format!("{}: {warning}", source.name)));
-                (format!("{}: {}", source.name, found.summary), None)
+                let hint = |e: &crate::error::Error| e.hint_text().map(|h| format!("; {h}")).unwrap_or_default();
+                let problems: Vec<String> = found.problems.iter().map(|e| format!("{e}{}", hint(e))).collect();
+                let why = (!problems.is_empty()).then(|| problems.join("\n"));
+                (format!("{}: {}", source.name, found.summary), why)
             }
             Err(error) => {
                 let hint = error.hint_text().map(|h| format!("; {h}")).unwrap_or_default();

@@ -421,6 +421,7 @@ mod tests {
             sslkey: None,
             databases: None,
             database_ref: None,
+            exclude: vec![],
             maintenance_database: "postgres".into(),
             globals: true,
             role_passwords: true,

@@ -331,6 +331,7 @@ fn postgres_view(c: &PostgresConfig, secrets: Secrets) -> Vec<(&'static str, Vie
         ("host", c.host.as_ref().map_or(View::Nothing, text_ref)),
         ("port", c.port.map_or(View::Nothing, |p| View::Value(json!(p)))),
         ("database", databases),
+        ("exclude", texts(&c.exclude)),
         ("user", c.user.as_ref().map_or(View::Nothing, text_ref)),
         ("password", c.password.as_ref().map_or(View::Nothing, |p| secret(p, secrets))),
         ("sslmode", c.sslmode.map_or(View::Nothing, |m| text(m.name()))),

@@ -514,6 +514,8 @@ pub struct PostgresConfig {
     pub databases: Option<DatabaseChoice>,
     /// A single database whose name comes from elsewhere; wins over `databases`, which is then `None`.
     pub database_ref: Option<TextRef>,
+    /// Of those, what is left out: names or globs.
+    pub exclude: Vec<String>,
     /// The database to connect to for questions about the server.
     pub maintenance_database: String,
     /// Dump roles and tablespaces too.

@@ -123,6 +123,7 @@ fn postgres_settings(config: &PostgresConfig) -> Result<PostgresSettings> {
             DatabaseChoice::All => Databases::All,
             DatabaseChoice::Named(names) => Databases::Named(names),
         },
+        exclude: config.exclude.clone(),
         maintenance_database: connection.maintenance_database,
         lock_wait_timeout: config.lock_wait_timeout,
         sslmode: match connection.sslmode {

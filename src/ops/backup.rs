@@ -3,7 +3,7 @@
 //! The set exists when its commit record stands, and not before. Whatever fails, nothing stored earlier is touched; what this run
 //! stored is deleted again unless its commit may stand (FORMAT rules 5 and 17).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::ops::dump::{Destination, interrupted, remove};
 use crate::ops::guide::restore_guide;
 use crate::ops::identity::Known;
 use crate::ops::lease;
+use crate::ops::left_out::{self, Judged};
 use crate::ops::own_read::{self, OwnRead};
 use crate::ops::setup::SourceSpec;
 use crate::ops::suspect;
@@ -109,6 +110,7 @@ struct SourceOutcome {
     artifacts: Vec<Artifact>,
     /// The first error, with its kind and hint.
     error: Option<Error>,
+    left_out: Judged,
 }
 
 /// Runs a job once. The error's kind is the exit code; a partial set is a report, not an error.
@@ -229,7 +231,8 @@ async fn dump_and_commit(
     let mut outcomes = Vec::new();
     let mut told = setup.sinks.iter().filter(|sink| sink.given_up().is_some()).map(|sink| sink.name.clone()).collect();
     for spec in sources {
-        let outcome = back_up_source(spec, &destination, &context, &known).await;
+        let accepted = options.accept_smaller.iter().any(|name| name == spec.source.name());
+        let outcome = back_up_source(spec, &destination, &context, &known, accepted).await;
         copies::tell_given_up(setup, &mut told);
         if setup.cancel.is_cancelled() {
             return Err(interrupted());
@@ -242,10 +245,12 @@ async fn dump_and_commit(
         return Err(first.unwrap_or_else(|| Error::failed(format!("job {} has nothing to back up", job.name))));
     }
 
-    let left_out = left_out(job, sources);
-    let mut manifest = describe(setup, job, &run, started_at, outcomes, &left_out, &destination).await?;
+    let not_chosen = not_chosen(job, sources);
+    let left_out: Vec<(String, Judged)> = outcomes.iter_mut().map(|o| (o.entry.name.clone(), std::mem::take(&mut o.left_out))).collect();
+    let mut manifest = describe(setup, job, &run, started_at, outcomes, &not_chosen, &destination).await?;
     manifest.class = options.class;
-    judge(&mut manifest, log, sources, &options.accept_smaller);
+    let on_purpose = left_out.iter().flat_map(|(_, judged)| judged.on_purpose.iter().cloned()).collect();
+    judge(&mut manifest, log, sources, &options.accept_smaller, &on_purpose);
     let guide = restore_guide(&manifest, setup.repository.id(), setup.repository.root().as_str());
     manifest.guide = put_everywhere(&setup.sinks, created, &destination.prefix, "RESTORE.md", Bytes::from(guide)).await?;
     check_uploaded(setup, &manifest).await?;
@@ -274,6 +279,10 @@ async fn dump_and_commit(
     match committed? {
         Outcome::Committed { number } => {
             fail::fail_point!("backup::after-commit");
+            for (source, judged) in &left_out {
+                let kept = left_out::keep(setup, &job.name, source, &judged.accepted);
+                kept.unwrap_or_else(|e| setup.bus.warn(format!("{source}: that something is left out is not kept as known: {e}")));
+            }
             setup.bus.emit(Event::Recorded { record: "commit".into(), number });
             Ok(Committed { manifest, record: number, own_read })
         }
@@ -318,7 +327,14 @@ async fn settle_pending(setup: &Setup, log: &mut JobLog) -> Result<()> {
 }
 
 /// One source from its check to its last artifact. Never an error: what went wrong is part of the outcome.
-async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, context: &RunContext, known: &Known<'_>) -> SourceOutcome {
+/// `accepted`: a person has said that what is missing of it is known.
+async fn back_up_source(
+    spec: &SourceSpec,
+    destination: &Destination<'_>,
+    context: &RunContext,
+    known: &Known<'_>,
+    accepted: bool,
+) -> SourceOutcome {
     let (name, kind) = (spec.source.name().to_owned(), spec.source.kind());
     let mut outcome = SourceOutcome {
         entry: SourceEntry {
@@ -332,6 +348,7 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
         details: SourceDetails { name: name.clone(), details: serde_json::Value::Null, artifacts: Vec::new() },
         artifacts: Vec::new(),
         error: None,
+        left_out: Judged::default(),
     };
     let mut session = match reach(spec, context, &mut outcome).await {
         Ok(session) => session,
@@ -383,6 +400,13 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
                 outcome.artifacts.push(artifact);
             }
             Err(error) => {
+                if !context.cancel.is_cancelled()
+                    && let Some(gone) = session.gone(&plan).await
+                {
+                    context.bus.warn(format!("{name}: {gone}"));
+                    outcome.entry.warnings.push(gone);
+                    continue;
+                }
                 let error = error.hint_or(AGAIN);
                 context.bus.emit(Event::ArtifactFailed {
                     artifact: format!("{name}.{}", plan.name),
@@ -399,15 +423,18 @@ async fn back_up_source(spec: &SourceSpec, destination: &Destination<'_>, contex
     }
     outcome.entry.as_of = earliest.map_or(session.as_of(), |at| at.min(session.as_of()));
     outcome.details.details = session.details();
-    outcome.entry.problems.extend(session.problems().into_iter().map(|p| format!("{name}: {p}")));
-    for warning in session.warnings() {
+    let mut judged = left_out::judge(known.setup, known.log.job(), &name, &session.left_out(), accepted);
+    let problems: Vec<String> = session.problems().into_iter().chain(std::mem::take(&mut judged.problems)).collect();
+    outcome.entry.problems.extend(problems.iter().map(|p| format!("{name}: {p}")));
+    for warning in session.warnings().into_iter().chain(std::mem::take(&mut judged.warnings)) {
         // The check before may have said it already.
         if !outcome.entry.warnings.contains(&warning) {
             outcome.entry.warnings.push(warning);
         }
     }
+    outcome.left_out = judged;
     session.close().await;
-    for problem in session.problems() {
+    for problem in problems {
         context.bus.warn(format!("{name}: {problem}"));
     }
     outcome
@@ -478,7 +505,7 @@ async fn reach(spec: &SourceSpec, context: &RunContext, outcome: &mut SourceOutc
 const LEFT_OUT: &str = "left out on request (--source)";
 
 /// Sources of the group that were not asked for.
-fn left_out(job: &JobSpec, chosen: &[SourceSpec]) -> Vec<String> {
+fn not_chosen(job: &JobSpec, chosen: &[SourceSpec]) -> Vec<String> {
     let names = job.sources.iter().map(|s| s.source.name());
     names.filter(|name| !chosen.iter().any(|c| c.source.name() == *name)).map(str::to_owned).collect()
 }
@@ -490,7 +517,7 @@ async fn describe(
     run: &Run,
     started_at: Timestamp,
     outcomes: Vec<SourceOutcome>,
-    left_out: &[String],
+    not_chosen: &[String],
     destination: &Destination<'_>,
 ) -> Result<Manifest> {
     let set = run.set().clone();
@@ -503,7 +530,7 @@ async fn describe(
         details.sources.push(outcome.details);
     }
     // What a date means must be a whole restore point: a set of some sources only is partial, by request.
-    reasons.extend(left_out.iter().map(|name| format!("{name}: {LEFT_OUT}")));
+    reasons.extend(not_chosen.iter().map(|name| format!("{name}: {LEFT_OUT}")));
     let config = Bytes::from(job.config_text.clone());
     let (artifact, facts) = destination.small(OWN_SOURCE, "drctl.yaml", ArtifactFormat::Raw, config, false).await?;
     details.sources.push(SourceDetails {
@@ -545,14 +572,14 @@ async fn describe(
     })
 }
 
-/// A whole set that is not like those before it is suspect.
-fn judge(manifest: &mut Manifest, log: &JobLog, sources: &[SourceSpec], accepted: &[String]) {
+/// A whole set that is not like those before it is suspect. `on_purpose`: artifacts that the configuration leaves out by now.
+fn judge(manifest: &mut Manifest, log: &JobLog, sources: &[SourceSpec], accepted: &[String], on_purpose: &BTreeSet<String>) {
     if manifest.state != SetState::Complete {
         return;
     }
     let alike = |entry: &&SetEntry| entry.is_good() && entry.manifest.group == manifest.group && entry.manifest.kind() == manifest.kind();
     let before: Vec<&Manifest> = log.state().live().rev().filter(alike).take(suspect::LOOK_BACK).map(|e| e.manifest.as_ref()).collect();
-    let reasons = suspect::findings(manifest, &before, &|name| {
+    let reasons = suspect::findings(manifest, &before, on_purpose, &|name| {
         let mut allowed = sources.iter().find(|spec| spec.source.name() == name).map(|spec| spec.allowed).unwrap_or_default();
         allowed.smaller |= accepted.iter().any(|accepted| accepted == name);
         allowed

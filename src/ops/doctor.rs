@@ -244,9 +244,9 @@ pub async fn source(subject: &str, source: &dyn Source, context: &RunContext, li
         Ok(Ok(checked)) => {
             let mut found = vec![Finding::ok("source", subject, checked.summary)];
             // What a warning asks for stands in its own words.
-            found.extend(
-                checked.warnings.into_iter().map(|words| Finding { level: Level::Warning, ..Finding::ok("source", subject, words) }),
-            );
+            let words = checked.warnings.into_iter().chain(checked.left_out.into_iter().filter(|l| !l.on_purpose).map(|l| l.words));
+            found.extend(words.map(|words| Finding { level: Level::Warning, ..Finding::ok("source", subject, words) }));
+            found.extend(checked.problems.iter().map(|error| Finding::error("source", subject, error)));
             found
         }
     }

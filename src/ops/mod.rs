@@ -20,6 +20,7 @@ pub mod hooks;
 pub mod identity;
 pub mod keys;
 mod lease;
+pub mod left_out;
 pub mod limits;
 pub mod look;
 pub mod own_read;

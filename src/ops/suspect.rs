@@ -1,6 +1,8 @@
 //! Is a whole set like those before it? One that is not is suspect: kept and told, but no date means it and it frees nothing (FAULTS 66).
 //! Pure.
 
+use std::collections::BTreeSet;
+
 use crate::model::{Artifact, Manifest};
 
 /// So many good sets before are looked at; the median of them is what is usual.
@@ -23,8 +25,14 @@ const COUNTED: [(&str, u64, f64); 3] = [("tables", 4, 0.75), ("rows", 1000, 0.5)
 /// The same for the bytes of an artifact, which follow what nobody sees: a vacuum, a type.
 const BYTES: (u64, f64) = (1 << 20, 0.4);
 
-/// What is odd about `manifest`, a sentence each. `before` are the newest good sets of its group, the newest first.
-pub fn findings(manifest: &Manifest, before: &[&Manifest], allowed: &dyn Fn(&str) -> Allowed) -> Vec<String> {
+/// What is odd about `manifest`, a sentence each. `before` are the newest good sets of its group, the newest first. `on_purpose` are artifacts
+/// that the configuration leaves out, as their file names begin.
+pub fn findings(
+    manifest: &Manifest,
+    before: &[&Manifest],
+    on_purpose: &BTreeSet<String>,
+    allowed: &dyn Fn(&str) -> Allowed,
+) -> Vec<String> {
     let Some(newest) = before.first() else { return Vec::new() };
     let mut found = Vec::new();
     for artifact in &manifest.artifacts {
@@ -52,6 +60,7 @@ pub fn findings(manifest: &Manifest, before: &[&Manifest], allowed: &dyn Fn(&str
         let odd = !may.fewer && !may.smaller && !may.empty;
         if still_backed_up
             && of(manifest, &previous.file).is_none()
+            && !on_purpose.contains(stem(&previous.file))
             && odd
             && is_data(previous)
             && is_same(&previous.source, manifest, newest)
@@ -127,7 +136,7 @@ mod tests {
             manifest
         };
         let before: Vec<Manifest> = before.iter().map(|totals| make(totals)).collect();
-        findings(&make(now), &before.iter().collect::<Vec<_>>(), &|_| may)
+        findings(&make(now), &before.iter().collect::<Vec<_>>(), &BTreeSet::new(), &|_| may)
     }
 
     #[test]
@@ -156,7 +165,7 @@ mod tests {
         let mut now = before.clone();
         (before.artifacts[0].file, now.artifacts[0].file) = ("files.a.tar.zst.age".into(), "files.a.tar".into());
         now.sources.push(testing::source_entry(&now.artifacts[0].source, "postgres"));
-        assert_eq!(findings(&now, &[&before], &|_| Allowed::default()), Vec::<String>::new());
+        assert_eq!(findings(&now, &[&before], &BTreeSet::new(), &|_| Allowed::default()), Vec::<String>::new());
     }
 
     #[test]
@@ -190,7 +199,7 @@ mod tests {
             std::sync::Arc::make_mut(&mut manifest.sources[0].identity).insert("system_identifier".into(), system.into());
             manifest
         };
-        let found = |system: &str| findings(&of("2", 1000), &[&of(system, 90_000)], &|_| no).len();
+        let found = |system: &str| findings(&of("2", 1000), &[&of(system, 90_000)], &BTreeSet::new(), &|_| no).len();
         assert_eq!((found("1"), found("2")), (0, 1));
     }
 
@@ -201,26 +210,28 @@ mod tests {
         let mut now = before.clone();
         now.sources.push(testing::source_entry(&before.artifacts[0].source, "postgres"));
         now.artifacts.clear();
-        let found = |allowed: Allowed| findings(&now, &[&before], &|_| allowed);
+        let found = |allowed: Allowed| findings(&now, &[&before], &BTreeSet::new(), &|_| allowed);
         assert!(found(Allowed::default())[0].contains("is gone, "), "{:?}", found(Allowed::default()));
         assert!(found(Allowed { smaller: true, ..Allowed::default() }).is_empty());
         assert!(found(Allowed { fewer: true, ..Allowed::default() }).is_empty());
         assert!(found(Allowed { empty: true, ..Allowed::default() }).is_empty());
+        let on_purpose = |name: &str| findings(&now, &[&before], &BTreeSet::from([name.to_owned()]), &|_| Allowed::default()).len();
+        assert_eq!((on_purpose(stem(&before.artifacts[0].file)), on_purpose("postgres.other")), (0, 1), "the configuration leaves it out");
         let mut failed = now.clone();
         failed.sources[0].problems.push("cannot be reached".into());
-        assert!(findings(&failed, &[&before], &|_| Allowed::default()).is_empty(), "that it failed is said already");
+        assert!(findings(&failed, &[&before], &BTreeSet::new(), &|_| Allowed::default()).is_empty(), "that it failed is said already");
         let mut roles = before.clone();
         roles.artifacts[0].totals.clear();
-        assert!(findings(&now, &[&roles], &|_| Allowed::default()).is_empty(), "what has no count comes and goes");
+        assert!(findings(&now, &[&roles], &BTreeSet::new(), &|_| Allowed::default()).is_empty(), "what has no count comes and goes");
         // Another server that was accepted has what it has.
         let mut older = before.clone();
         older.sources.push(testing::source_entry(&older.artifacts[0].source, "postgres"));
         std::sync::Arc::make_mut(&mut older.sources[0].identity).insert("system_identifier".into(), "1".into());
         std::sync::Arc::make_mut(&mut now.sources[0].identity).insert("system_identifier".into(), "2".into());
-        assert!(findings(&now, &[&older], &|_| Allowed::default()).is_empty());
+        assert!(findings(&now, &[&older], &BTreeSet::new(), &|_| Allowed::default()).is_empty());
         std::sync::Arc::make_mut(&mut now.sources[0].identity).insert("system_identifier".into(), "1".into());
-        assert_eq!(findings(&now, &[&older], &|_| Allowed::default()).len(), 1);
+        assert_eq!(findings(&now, &[&older], &BTreeSet::new(), &|_| Allowed::default()).len(), 1);
         now.sources.clear();
-        assert!(findings(&now, &[&before], &|_| Allowed::default()).is_empty(), "its source was taken out of the job");
+        assert!(findings(&now, &[&before], &BTreeSet::new(), &|_| Allowed::default()).is_empty(), "its source was taken out of the job");
     }
 }

@@ -95,7 +95,7 @@ impl Source for CommandSource {
 
     async fn preflight(&self, _context: &RunContext) -> Result<Preflight> {
         let program = self.program()?;
-        Ok(Preflight { warnings: Vec::new(), summary: program.display().to_string() })
+        Ok(Preflight { summary: program.display().to_string(), ..Preflight::default() })
     }
 
     async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {

@@ -134,7 +134,7 @@ impl Source for ComposeSource {
     async fn preflight(&self, _context: &RunContext) -> Result<Preflight> {
         let (files, warnings) = self.read()?;
         let paths: Vec<&str> = files.iter().map(|(file, _)| file.path.as_str()).collect();
-        Ok(Preflight { warnings, summary: paths.join(", ") })
+        Ok(Preflight { warnings, summary: paths.join(", "), ..Preflight::default() })
     }
 
     async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {

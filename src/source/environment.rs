@@ -138,7 +138,7 @@ impl Source for EnvironmentSource {
     async fn preflight(&self, _context: &RunContext) -> Result<Preflight> {
         let parsed = self.settings.read()?;
         let summary = format!("{} variables of {}", parsed.variables.len(), self.settings.place());
-        Ok(Preflight { warnings: parsed.warnings, summary })
+        Ok(Preflight { warnings: parsed.warnings, summary, ..Preflight::default() })
     }
 
     async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {

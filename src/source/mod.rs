@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::ArtifactFormat;
 use crate::model::artifact::{Consistency, Tool};
 use crate::observe::Bus;
@@ -38,12 +38,27 @@ pub struct RunContext {
 }
 
 /// What a check before the run found.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Preflight {
     /// Whole sentences; nothing is missing for them.
     pub warnings: Vec<String>,
+    /// What of the source cannot be backed up, each by itself; the rest can. Whoever dumps it meets the same error.
+    pub problems: Vec<Error>,
+    /// See [`Session::left_out`].
+    pub left_out: Vec<LeftOut>,
     /// What was found, in one short line for people: `PostgreSQL 15.18 at 127.0.0.1:5432, 2 databases, 1.0 GiB`.
     pub summary: String,
+}
+
+/// What a source holds and does not give out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The name that its artifact would have.
+    pub artifact: String,
+    /// A whole sentence.
+    pub words: String,
+    /// The configuration says so. Otherwise the source is not whole without it, unless a person has said that this is known.
+    pub on_purpose: bool,
 }
 
 /// Something that can be backed up.
@@ -96,6 +111,16 @@ pub trait Session: Send {
     ///
     /// An error voids the artifact. The caller ends the stream; a session cannot end it by mistake.
     async fn dump(&mut self, artifact: &ArtifactPlan, out: PlainSender, context: &RunContext) -> Result<DumpEnd>;
+
+    /// After a dump that failed: whether what it is about is not there any more, so that there is nothing to dump. `Some` with a sentence.
+    async fn gone(&mut self, _artifact: &ArtifactPlan) -> Option<String> {
+        None
+    }
+
+    /// What the source holds and [`Session::artifacts`] does not name.
+    fn left_out(&self) -> Vec<LeftOut> {
+        Vec::new()
+    }
 
     /// What a restore will need and a reader will want, beyond the streams: database properties, skipped sockets …
     /// Asked for after the last dump; goes into `details.json`, encrypted.

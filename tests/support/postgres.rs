@@ -104,15 +104,20 @@ impl Server {
 
     /// A server that sees `extensions` where the others see the installed ones; root only, by a mount of its own.
     pub fn start_seeing(conf: &str, extensions: Option<PathBuf>) -> Server {
-        Self::start_of(bin(), conf, extensions)
+        Self::start_of(bin(), conf, extensions, &["-E", "UTF8", "--locale=C.UTF-8"])
+    }
+
+    /// A server of another encoding than UTF-8.
+    pub fn start_in(encoding: &str) -> Server {
+        Self::start_of(bin(), "", None, &["-E", encoding, "--locale=C"])
     }
 
     /// A server of one major version; `None`, said aloud, where there is none.
     pub fn start_version(major: u32) -> Option<Server> {
-        Some(Self::start_of(bin_of(major)?, "", None))
+        Some(Self::start_of(bin_of(major)?, "", None, &["-E", "UTF8", "--locale=C.UTF-8"]))
     }
 
-    fn start_of(bin: PathBuf, conf: &str, extensions: Option<PathBuf>) -> Server {
+    fn start_of(bin: PathBuf, conf: &str, extensions: Option<PathBuf>, encoding: &[&str]) -> Server {
         let folder = tempfile::Builder::new().prefix("drctl-test-pg-").tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let home = folder.path().join("pg");
@@ -124,8 +129,8 @@ impl Server {
         }
         let data = home.join("data");
         let mut initdb = as_server(&bin.join("initdb"));
-        initdb.current_dir(&home).arg("-D").arg(&data).args(["-U", "postgres", "-A", "scram-sha-256", "--no-sync", "-E", "UTF8"]);
-        run(initdb.args(["--locale=C.UTF-8"]).arg(format!("--pwfile={}", password.display())));
+        initdb.current_dir(&home).arg("-D").arg(&data).args(["-U", "postgres", "-A", "scram-sha-256", "--no-sync"]);
+        run(initdb.args(encoding).arg(format!("--pwfile={}", password.display())));
         let server = Server { folder, port: free_port(), bin, extensions };
         let settings = format!(
             "listen_addresses='127.0.0.1'\nport={}\nunix_socket_directories='{}'\nfsync=off\nwal_level=logical\nlog_statement=all\n{conf}\n",
@@ -226,6 +231,7 @@ impl Server {
         let database = database.replace('\\', "\\\\").replace('\'', "\\'");
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"]);
         command.arg("-p").arg(self.port.to_string()).arg("-d").arg(format!("dbname='{database}'")).env("PGPASSWORD", PASSWORD);
+        command.env("PGCLIENTENCODING", "UTF8");
         command
     }
 
@@ -239,6 +245,12 @@ impl Server {
     pub fn sql_by(&self, port: u16, database: &str, sql: &str) -> String {
         let output = run(self.psql(database).arg("-p").arg(port.to_string()).arg("-c").arg(sql));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Runs SQL that is no UTF-8.
+    pub fn sql_bytes(&self, database: &str, sql: &[u8]) {
+        use std::os::unix::ffi::OsStrExt;
+        run(self.psql(database).env("PGCLIENTENCODING", "SQL_ASCII").arg("-c").arg(std::ffi::OsStr::from_bytes(sql)));
     }
 
     /// Runs SQL in the background on a connection of its own.

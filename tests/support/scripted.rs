@@ -92,7 +92,7 @@ impl Source for Shared {
             self.0.unreachable.store(left - 1, Ordering::SeqCst);
             return Err(Error::new(Kind::Unreachable, "nobody answers").hint("start it"));
         }
-        Ok(Preflight { summary: "scripted".into(), warnings: Vec::new() })
+        Ok(Preflight { summary: "scripted".into(), ..Preflight::default() })
     }
     async fn open(&self, _: &RunContext) -> Result<Box<dyn Session>> {
         self.0.opened.fetch_add(1, Ordering::SeqCst);

@@ -188,6 +188,7 @@ fn postgres(scope: &Scope<'_>, name: &str, raw: &RawPostgres) -> Option<Postgres
         sslrootcert: sslrootcert.ok()?,
         sslcert: sslcert.ok()?,
         sslkey: sslkey.ok()?,
+        exclude: excluded(&scope.key("exclude"), raw, databases.as_ref()),
         databases,
         database_ref,
         maintenance_database,
@@ -352,6 +353,39 @@ fn databases(scope: &Scope<'_>, raw: Option<&RawDatabases>) -> (Option<DatabaseC
             (Some(DatabaseChoice::Named(names)), None)
         }
     }
+}
+
+/// Databases that are left out. A pattern that can mean none of those that are named is a mistake: what it was to keep out is backed up.
+fn excluded(scope: &Scope<'_>, raw: &RawPostgres, databases: Option<&DatabaseChoice>) -> Vec<String> {
+    let named = match databases {
+        Some(DatabaseChoice::Named(names)) => Some(names),
+        _ => None,
+    };
+    let mut patterns = Vec::new();
+    for (i, pattern) in items(&raw.exclude) {
+        let place = scope.index(i);
+        let glob = match GlobBuilder::new(pattern).build() {
+            Ok(glob) => glob.compile_matcher(),
+            Err(e) => {
+                place.error(format!("'{}' is not a pattern: {}", shorten(pattern), e.kind()));
+                continue;
+            }
+        };
+        let fits = |name: &String| name == pattern || glob.is_match(name);
+        if pattern.is_empty() {
+            place.error("must not be empty");
+        } else if let Some(names) = named.filter(|names| !names.iter().any(fits)) {
+            place.error(format!("'{}' means none of the databases that are named: {}", shorten(pattern), shorten(&names.join(", "))));
+        }
+        patterns.push((pattern.clone(), glob));
+    }
+    if let Some(names) = named.filter(|_| !patterns.is_empty()) {
+        let out = |name: &String| patterns.iter().any(|(pattern, glob)| name == pattern || glob.is_match(name));
+        if names.iter().all(out) {
+            scope.error("leaves nothing of the databases that are named; take them out of 'database' instead");
+        }
+    }
+    patterns.into_iter().map(|(pattern, _)| pattern).collect()
 }
 
 fn check_database(scope: &Scope<'_>, name: &str) {

@@ -68,6 +68,9 @@ pub struct RawPostgres {
     pub port: Option<u16>,
     /// `all` (every database, asked anew at each run), a name, a list of names, or one of env, file, cmd, cred.
     pub database: Option<RawDatabases>,
+    /// Databases that `database` means and that are not backed up: names, or patterns with `*`, `?`, `[…]` and `{…}`.
+    #[schemars(length(min = 1))]
+    pub exclude: Option<Vec<Option<String>>>,
     /// User. Text, or one of env, file, cmd, cred.
     pub user: Option<RawText>,
     /// Password, best as one of env, file, cmd, cred.

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use tokio_postgres::error::SqlState;
+
 use crate::error::{Error, Result};
+use crate::format::pgdump::table_key;
 use crate::source::postgres::client::major_of;
 use crate::source::postgres::connect::{Connection, pg_error};
+use crate::source::postgres::names::{Text, is_raw, shown};
 
 /// A server, as recorded in the details.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +24,13 @@ pub(super) struct Server {
     /// How far a replica had come when it was asked: the last position of the primary's log that it had replayed, as `0/3000148`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replay_lsn: Option<String>,
+    /// Encoding of the database that was asked, in which it takes the names of roles and databases to be; absent in sets of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) encoding: Option<String>,
 }
+
+/// The encoding of a server that knows none: it takes any bytes and converts nothing.
+pub(super) const ANY_BYTES: &str = "SQL_ASCII";
 
 /// Key of a server's identity in the manifest.
 pub(super) const SYSTEM_IDENTIFIER: &str = "system_identifier";
@@ -33,6 +43,11 @@ impl Server {
 
     pub(super) fn major(&self) -> u32 {
         major_of(&self.version).unwrap_or(0)
+    }
+
+    /// Whether names come from it converted: then a name that is no ASCII is there in other bytes than those that a connection sends.
+    pub(super) fn converts_names(&self) -> bool {
+        !matches!(self.encoding.as_deref(), Some("UTF8" | ANY_BYTES) | None)
     }
 }
 
@@ -83,6 +98,9 @@ pub(super) struct Database {
     #[serde(default)]
     pub(super) role_settings: BTreeMap<String, Vec<String>>,
     pub(super) size_bytes: Option<u64>,
+    /// Whether this role has been granted to; not recorded.
+    #[serde(default, skip_serializing)]
+    pub(super) may_connect: Option<bool>,
     /// What stands below is known only where drctl connected to the database itself.
     #[serde(default)]
     pub(super) tables: Option<u64>,
@@ -107,13 +125,26 @@ pub(super) struct Database {
 impl Database {
     /// Nothing is in it and nothing is set on it: exchanging it for another such one would do no good.
     pub(super) fn is_bare(&self) -> bool {
-        self.objects == Some(0)
+        self.has_no_objects()
             && self.settings.is_empty()
             && self.role_settings.is_empty()
             && self.acl.is_none()
             && self.subscriptions.is_empty()
     }
+
+    /// What initdb made is all that is in it.
+    pub(super) fn has_no_objects(&self) -> bool {
+        self.objects == Some(0)
+    }
+
+    /// `DROP DATABASE` was interrupted: nobody can connect to it any more.
+    pub(super) fn is_half_dropped(&self) -> bool {
+        self.connection_limit == HALF_DROPPED
+    }
 }
+
+/// The connection limit by which PostgreSQL marks what an interrupted `DROP DATABASE` left (`DATCONNLIMIT_INVALID_DB`).
+const HALF_DROPPED: i32 = -2;
 
 const DATABASES: &str = "
 select jsonb_build_object(
@@ -133,6 +164,7 @@ select jsonb_build_object(
   'settings', coalesce((select to_jsonb(s.setconfig) from pg_db_role_setting s where s.setdatabase = d.oid and s.setrole = 0), '[]'),
   'role_settings', coalesce((select jsonb_object_agg(pg_get_userbyid(s.setrole), s.setconfig)
       from pg_db_role_setting s where s.setdatabase = d.oid and s.setrole <> 0), '{}'),
+  'may_connect', has_database_privilege(d.oid, 'CONNECT'),
   'size_bytes', case when has_database_privilege(d.oid, 'CONNECT') or pg_has_role('pg_read_all_stats', 'USAGE') then pg_database_size(d.oid) end
 )::text
 from pg_database d join pg_tablespace t on t.oid = d.dattablespace order by d.datname";
@@ -169,7 +201,19 @@ select jsonb_build_object(
       union all select oid from pg_transform union all select oid from pg_policy union all select oid from pg_statistic_ext) as made
       where oid::bigint >= 16384),
   'unlogged', (select coalesce(jsonb_agg(format('%I.%I', n.nspname, c.relname) order by 1), '[]') from pg_class c
-      join pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r' and c.relpersistence = 'u' and pg_is_in_recovery())
+      join pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r' and c.relpersistence = 'u' and pg_is_in_recovery()),
+  'members', (select coalesce(jsonb_agg(jsonb_build_object('table', format('%I.%I', n.nspname, c.relname), 'extension', e.extname,
+        'readable', has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT'),
+        'added', exists (select from pg_depend o where o.deptype = 'e' and o.refclassid = d.refclassid and o.refobjid = e.oid
+              and o.classid not in (d.classid, 'pg_type'::regclass) group by o.xmin::text having count(*) > 1)
+          and case when current_setting('server_version_num')::int < 170000 then not exists (select from pg_depend t where t.deptype = 'e'
+              and t.classid = 'pg_type'::regclass and t.objid = c.reltype)
+            else not exists (select from pg_depend o where o.deptype = 'e' and o.refclassid = d.refclassid and o.refobjid = e.oid
+              and o.classid not in (d.classid, 'pg_type'::regclass) and o.xmin = d.xmin) end) order by 1), '[]')
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      join pg_depend d on d.deptype = 'e' and d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refclassid = 'pg_extension'::regclass
+      join pg_extension e on e.oid = d.refobjid
+      where c.relkind = 'r' and c.relpersistence <> 't' and not c.oid = any (coalesce(e.extconfig, '{}')) and pg_relation_size(c.oid) > 0)
 )::text";
 
 /// What only a connection to the database itself can tell.
@@ -185,10 +229,31 @@ pub(super) struct Inside {
     objects: u64,
     /// Unlogged tables of a replica, whose rows it does not have.
     pub(super) unlogged: Vec<String>,
+    members: Vec<Member>,
 }
 
-/// A table: oid, schema, name.
-pub(super) type Table = (u32, String, String);
+/// A table of an extension that is not empty and of which pg_dump writes neither definition nor rows: its extension brings it back, as it
+/// was made by `CREATE EXTENSION`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Member {
+    /// As SQL takes it, schema included.
+    pub(super) table: String,
+    pub(super) extension: String,
+    readable: bool,
+    /// Someone gave it to the extension (`ALTER EXTENSION … ADD TABLE`), as far as that can be told: before PostgreSQL 17 it came without its
+    /// row type, which `CREATE TABLE` in a script brings with it; later in a transaction that gave the extension nothing but tables. Never
+    /// where no transaction gave the extension several members, as a script does: pg_upgrade makes each anew.
+    pub(super) added: bool,
+}
+
+/// A table.
+pub(super) struct Table {
+    pub(super) oid: u32,
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// Its name in the facts of a dump, which is in the database's own encoding.
+    pub(super) key: String,
+}
 
 fn asked(what: &str) -> impl Fn(tokio_postgres::Error) -> Error + '_ {
     move |e| pg_error(what.to_owned(), &e)
@@ -199,7 +264,7 @@ fn decoded<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> 
 }
 
 const WHO: &str = "select current_setting('server_version'), pg_is_in_recovery(),
-    case when pg_is_in_recovery() then pg_last_wal_replay_lsn()::text end";
+    case when pg_is_in_recovery() then pg_last_wal_replay_lsn()::text end, getdatabaseencoding()::text";
 
 pub(super) async fn server(connection: &Connection) -> Result<Server> {
     let what = "ask the server who it is";
@@ -214,21 +279,56 @@ pub(super) async fn server(connection: &Connection) -> Result<Server> {
         in_recovery: row.get(1),
         replay_lsn: row.get(2),
         system_identifier: identifier.ok().map(|row| row.get(0)),
+        encoding: row.get(3),
     })
 }
+
+/// How often the databases are listed when one of them goes away meanwhile.
+const LISTINGS: u32 = 5;
 
 /// Every database of the server.
 pub(super) async fn databases(connection: &Connection) -> Result<Vec<Database>> {
     let what = "list the databases";
-    let rows = connection.query(DATABASES, &[]).await.map_err(asked(what))?;
-    rows.iter().map(|row| decoded(what, row.get(0))).collect()
+    let mut tries = 1;
+    let rows = loop {
+        match connection.query(DATABASES, &[]).await {
+            Err(error) if tries < LISTINGS && error.code() == Some(&SqlState::UNDEFINED_DATABASE) => tries += 1,
+            rows => break rows.map_err(asked(what))?,
+        }
+    };
+    rows.iter().map(|row| decoded(what, &row.get::<_, Text>(0).0)).collect()
+}
+
+/// What a database is by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    There,
+    HalfDropped,
+    Gone,
+}
+
+/// Asks whether a database is still there.
+pub(super) async fn standing(connection: &Connection, oid: u32) -> Result<Standing> {
+    let row = connection.query_opt("select datconnlimit from pg_database where oid = $1", &[&oid]).await;
+    Ok(match row.map_err(asked("ask whether a database is still there"))?.map(|row| row.get::<_, i32>(0)) {
+        None => Standing::Gone,
+        Some(HALF_DROPPED) => Standing::HalfDropped,
+        Some(_) => Standing::There,
+    })
 }
 
 /// Adds what a connection to the database itself tells.
 pub(super) async fn look_inside(connection: &Connection, database: &mut Database) -> Result<Inside> {
-    let what = format!("look into database {}", database.name.escape_debug());
+    let what = format!("look into database {}", shown(&database.name));
+    if !database.name.is_ascii() {
+        let row =
+            connection.query_one("select oid from pg_database where datname = current_database()", &[]).await.map_err(asked(&what))?;
+        if row.get::<_, u32>(0) != database.oid {
+            return Err(Error::failed(format!("{what}: a connection to that name leads to another database")));
+        }
+    }
     let row = connection.query_one(INSIDE, &[]).await.map_err(asked(&what))?;
-    let inside: Inside = decoded(&what, row.get(0))?;
+    let inside: Inside = decoded(&what, &row.get::<_, Text>(0).0)?;
     database.tables = Some(tables(connection).await?.len() as u64);
     database.objects = Some(inside.objects);
     database.extensions = inside.extensions.clone();
@@ -239,11 +339,55 @@ pub(super) async fn look_inside(connection: &Connection, database: &mut Database
     Ok(inside)
 }
 
+/// Tables of extensions that have rows which a dump leaves out. What may not be read counts as having rows.
+pub(super) async fn members_with_rows(connection: &Connection, inside: &Inside) -> Result<Vec<Member>> {
+    let mut found = Vec::new();
+    for member in &inside.members {
+        let any = match member.readable && !is_raw(&member.table) {
+            true => {
+                let query = format!("select exists (select from only {})", member.table);
+                connection.query_one(&query, &[]).await.map_err(asked("look into the tables of extensions"))?.get(0)
+            }
+            false => true,
+        };
+        if any {
+            found.push(member.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// `schema` and `table` as [`tables`] and others ask for them: the names, and their bytes in the database's own encoding.
+const NAMES: &str = "n.nspname::text, c.relname::text, convert_to(n.nspname::text, getdatabaseencoding()), \
+                     convert_to(c.relname::text, getdatabaseencoding())";
+
+/// The name of a table in the facts of a dump. `at`: where the bytes of [`NAMES`] begin.
+fn key(row: &tokio_postgres::Row, at: usize) -> String {
+    let part = |at: usize| String::from_utf8_lossy(row.get(at)).into_owned();
+    table_key(&part(at), &part(at + 1))
+}
+
 /// The tables whose rows a dump holds.
 pub(super) async fn tables(connection: &Connection) -> Result<Vec<Table>> {
-    let query = format!("select c.oid, n.nspname::text, c.relname::text {TABLES} order by 2, 3");
+    let query = format!("select c.oid, {NAMES} {TABLES} order by 2, 3");
     let rows = connection.query(&query, &[]).await.map_err(asked("list the tables"))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    let table = |row: &tokio_postgres::Row| Table {
+        oid: row.get(0),
+        schema: row.get::<_, Text>(1).0,
+        name: row.get::<_, Text>(2).0,
+        key: key(row, 3),
+    };
+    Ok(rows.iter().map(table).collect())
+}
+
+/// Names, as in the facts of a dump, of the tables that belong to extensions.
+pub(super) async fn tables_of_extensions(connection: &Connection) -> Result<BTreeSet<String>> {
+    let query = format!(
+        "select {NAMES} from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'"
+    );
+    let rows = connection.query(&query, &[]).await.map_err(asked("list the tables of extensions"))?;
+    Ok(rows.iter().map(|row| key(row, 2)).collect())
 }
 
 /// What this role may not dump: a line each, with the line that mends it.
@@ -254,14 +398,14 @@ pub(super) async fn unreadable(connection: &Connection) -> Result<Option<String>
          and not (has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT'))"
     );
     let row = connection.query_one(&query, &[]).await.map_err(asked(what))?;
-    if let (count @ 1.., Some(first)) = (row.get::<_, i64>(0), row.get::<_, Option<String>>(1)) {
-        return Ok(Some(format!("may not read {count} tables, {first} the first of them")));
+    if let (count @ 1.., Some(first)) = (row.get::<_, i64>(0), row.get::<_, Option<Text>>(1)) {
+        return Ok(Some(format!("may not read {count} tables, {} the first of them", shown(&first.0))));
     }
     let query =
         format!("select count(*), min(format('%I.%I', n.nspname, c.relname)) {TABLES} and c.relrowsecurity and row_security_active(c.oid)");
     let row = connection.query_one(&query, &[]).await.map_err(asked(what))?;
-    if let (count @ 1.., Some(first)) = (row.get::<_, i64>(0), row.get::<_, Option<String>>(1)) {
-        return Ok(Some(format!("is subject to row security on {count} tables, {first} the first of them")));
+    if let (count @ 1.., Some(first)) = (row.get::<_, i64>(0), row.get::<_, Option<Text>>(1)) {
+        return Ok(Some(format!("is subject to row security on {count} tables, {} the first of them", shown(&first.0))));
     }
     Ok(None)
 }
@@ -276,13 +420,13 @@ pub(super) async fn surroundings(connection: &Connection) -> Result<serde_json::
       'roles', (select coalesce(jsonb_agg(rolname order by rolname), '[]') from pg_roles where rolname !~ '^pg_'))::text";
     let what = "list roles, tablespaces and replication slots";
     let row = connection.query_one(query, &[]).await.map_err(asked(what))?;
-    decoded(what, row.get(0))
+    decoded(what, &row.get::<_, Text>(0).0)
 }
 
 /// Roles of the server.
 pub(super) async fn roles(connection: &Connection) -> Result<BTreeSet<String>> {
     let rows = connection.query("select rolname::text from pg_roles", &[]).await.map_err(asked("list the roles"))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.iter().map(|row| row.get::<_, Text>(0).0).collect())
 }
 
 /// Whether we are a superuser there.

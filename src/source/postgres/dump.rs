@@ -15,12 +15,15 @@ use crate::model::artifact::Consistency;
 use crate::pipeline::plain::PlainSender;
 use crate::process::{Command, Failure, Finished, Limits, Reason};
 use crate::source::postgres::blocker::{self, Blocker};
-use crate::source::postgres::catalog::{self, Database, SYSTEM_IDENTIFIER, Server};
+use crate::source::postgres::catalog::{self, ANY_BYTES, Database, SYSTEM_IDENTIFIER, Server, Standing};
+use crate::source::postgres::choose::Choice;
 use crate::source::postgres::client::{self, Call, Client, Private, database_argument};
 use crate::source::postgres::connect::{Connection, connect};
+use crate::source::postgres::names::shown;
 use crate::source::postgres::session;
-use crate::source::postgres::settings::PostgresSettings;
-use crate::source::{ArtifactPlan, DumpEnd, RunContext, Session};
+use crate::source::postgres::settings::{Databases, PostgresSettings};
+use crate::source::postgres::vanished;
+use crate::source::{ArtifactPlan, DumpEnd, LeftOut, RunContext, Session};
 
 /// Name of the artifact with roles and tablespaces.
 pub(super) const GLOBALS: &str = "globals";
@@ -55,8 +58,7 @@ pub(super) struct PostgresSession {
     pub(super) server: Server,
     pub(super) pg_dump: Client,
     pub(super) pg_dumpall: Client,
-    pub(super) databases: Vec<Database>,
-    pub(super) skipped: Vec<(String, String)>,
+    pub(super) choice: Choice,
     pub(super) surroundings: serde_json::Value,
     pub(super) role_passwords: bool,
     pub(super) warnings: Vec<String>,
@@ -182,6 +184,8 @@ impl PostgresSession {
     async fn dump_globals(&mut self, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
         let what = format!("pg_dumpall --globals-only of {}", self.settings.address());
         let mut args = vec!["--globals-only".to_owned(), format!("--database={}", self.settings.maintenance_database)];
+        // Said in every case: a role's or a database's `client_encoding`, or PGCLIENTENCODING, would decide otherwise.
+        args.push(format!("--encoding={}", if self.server.encoding.as_deref() == Some(ANY_BYTES) { ANY_BYTES } else { "UTF8" }));
         if !self.role_passwords {
             args.push("--no-role-passwords".to_owned());
         }
@@ -206,7 +210,10 @@ impl PostgresSession {
     }
 
     async fn dump_database(&mut self, name: &str, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
-        let what = format!("pg_dump of {}", name.escape_debug());
+        if let Some(error) = self.choice.failed.get(name) {
+            return Err(Error::new(error.kind(), error.to_string()).hint_of(error));
+        }
+        let what = format!("pg_dump of {}", shown(name));
         let (before, options) = {
             let connection = connect(&self.settings, name, &self.application).await?;
             (table_oids(&connection).await?, session::options(&connection).await?)
@@ -214,6 +221,8 @@ impl PostgresSession {
         let wait = self.settings.lock_wait_timeout.as_millis().max(1);
         let mut args = vec!["--format=custom".to_owned(), "--compress=0".to_owned(), format!("--lock-wait-timeout={wait}")];
         args.push(database_argument(name));
+        // As the rows are stored: nothing is converted, whatever `client_encoding` a role or database is set to.
+        args.extend(self.database(name).map(|database| format!("--encoding={}", database.encoding)));
         args.extend(self.settings.exclude_table_data.iter().map(|pattern| format!("--exclude-table-data={pattern}")));
         let call = Call { what: what.clone(), args, options, ..Call::default() };
         let command = self.private.command(&self.settings, &self.pg_dump, &self.application, call).await?;
@@ -227,6 +236,10 @@ impl PostgresSession {
             expected_totals.insert("tables".to_owned(), before.intersection(&after).count() as u64);
         }
         Ok(DumpEnd { exit_status: Some(0), tool: Some(self.pg_dump.tool.clone()), consistency: Consistency::Snapshot, expected_totals })
+    }
+
+    fn database(&self, name: &str) -> Option<&Database> {
+        self.choice.databases.iter().find(|database| database.name == name)
     }
 
     /// What a tool said although it ended well.
@@ -243,7 +256,7 @@ impl PostgresSession {
 }
 
 async fn table_oids(connection: &Connection) -> Result<BTreeSet<u32>> {
-    Ok(catalog::tables(connection).await?.into_iter().map(|(oid, ..)| oid).collect())
+    Ok(catalog::tables(connection).await?.into_iter().map(|table| table.oid).collect())
 }
 
 /// The warnings in what a tool said, each with whether something is missing for it. Details and hints follow their warning.
@@ -315,15 +328,33 @@ impl Session for PostgresSession {
     fn artifacts(&self) -> Vec<ArtifactPlan> {
         let globals =
             ArtifactPlan { name: GLOBALS.into(), format: ArtifactFormat::Sql, extension: None, expected_bytes: None, secret: true };
-        let databases = self.databases.iter().map(|d| ArtifactPlan {
-            name: d.name.clone(),
+        let plan = |name: &String, expected_bytes: Option<u64>| ArtifactPlan {
+            name: name.clone(),
             format: ArtifactFormat::PgCustom,
             extension: None,
-            expected_bytes: d.size_bytes,
+            expected_bytes,
             secret: false,
-        });
+        };
+        let databases = self.choice.databases.iter().map(|d| plan(&d.name, d.size_bytes));
+        // What cannot be dumped is an artifact all the same: it fails by itself.
+        let missing = self.choice.failed.keys().filter(|name| self.database(name).is_none()).map(|name| plan(name, None));
         // Roles first: a restore in this order has the owners before what they own.
-        std::iter::once(globals).chain(databases).collect()
+        std::iter::once(globals).chain(databases).chain(missing).collect()
+    }
+
+    async fn gone(&mut self, artifact: &ArtifactPlan) -> Option<String> {
+        let oid = self.database(&artifact.name).filter(|_| artifact.format == ArtifactFormat::PgCustom)?.oid;
+        // One that is named in the settings has to be there.
+        if self.settings.databases != Databases::All {
+            return None;
+        }
+        let connection = self.connected().await.ok()?;
+        let standing = catalog::standing(connection, oid).await.ok()?;
+        (standing != Standing::There).then(|| vanished(&shown(&artifact.name)))
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        self.choice.left_out()
     }
 
     async fn dump(&mut self, artifact: &ArtifactPlan, out: PlainSender, context: &RunContext) -> Result<DumpEnd> {
@@ -334,8 +365,10 @@ impl Session for PostgresSession {
     }
 
     fn details(&self) -> serde_json::Value {
-        let skipped: Vec<_> = self.skipped.iter().map(|(name, why)| json!({ "name": name, "reason": why })).collect();
+        let left = &self.choice.left;
+        let skipped: Vec<_> = left.iter().map(|(database, why)| json!({ "name": database.name, "reason": why.words() })).collect();
         let databases: Vec<_> = self
+            .choice
             .databases
             .iter()
             .map(|database| {

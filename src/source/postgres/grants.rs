@@ -49,6 +49,22 @@ pub fn script(role: &str, databases: &[String], purpose: Purpose) -> String {
              -- Extensions that are not trusted, subscriptions and event triggers need a superuser all the same.\n"
         );
     }
+    out.push_str(
+        "\n-- Connecting, where that was taken from everyone (REVOKE CONNECT … FROM PUBLIC). Again after a new database was made so.\n",
+    );
+    if databases.is_empty() {
+        let _ = write!(
+            out,
+            "DO $$ DECLARE d name; BEGIN\n  FOR d IN SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 LOOP\n    \
+             BEGIN EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', d, {});\n    \
+             EXCEPTION WHEN insufficient_privilege THEN RAISE WARNING 'may not be granted, leave it out with exclude: %', d; END;\n  END LOOP;\n\
+             END $$;\n",
+            literal(role)
+        );
+    }
+    for database in databases {
+        let _ = writeln!(out, "GRANT CONNECT ON DATABASE {} TO {name};", ident(database));
+    }
     out.push_str("\n-- Large objects: each has rights of its own. Again after new ones were made, or let their maker grant it.\n");
     let block = format!(
         "DO $$ DECLARE l oid; BEGIN\n  FOR l IN SELECT oid FROM pg_largeobject_metadata LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', l, {}); END LOOP;\n\

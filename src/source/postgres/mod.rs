@@ -4,29 +4,30 @@
 
 mod blocker;
 mod catalog;
+mod choose;
 mod client;
 mod connect;
 mod dump;
 pub mod grants;
 mod load;
+mod names;
 mod packages;
 mod pooler;
 mod session;
 mod settings;
 mod tls;
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind, Result};
 use crate::source::{Preflight, RunContext, Session, Source};
 
-use catalog::{Database, Server};
+use catalog::{Database, Server, Standing};
+use choose::{Choice, TEMPLATE, Why};
 use client::{Client, Private};
-use connect::{Connection, connect};
+use connect::{Connection, connect, ident};
 use dump::PostgresSession;
-use load::{Beside, beside, is_lent};
+use names::{is_raw, shown};
 
 pub use client::sweep_private_files;
 pub use load::PostgresLoader;
@@ -40,58 +41,8 @@ fn application(context: &RunContext) -> String {
     format!("drctl/{}", context.run)
 }
 
-/// The databases to dump, and those that are not with the reason.
-type Chosen = (Vec<Database>, Vec<(String, Refused)>);
-
-/// A database that is not dumped, and why.
-type Skipped = (String, String);
-
-/// Why a database is left out when all are to be dumped.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Refused {
-    Closed,
-    Template,
-    Beside(Beside),
-}
-
-impl Refused {
-    fn why(self) -> &'static str {
-        match self {
-            Refused::Closed => "it accepts no connections",
-            Refused::Template => "it is a template",
-            Refused::Beside(Beside::Loading) => "a restore is loading it",
-            Refused::Beside(Beside::Kept) => "a restore keeps it aside",
-        }
-    }
-
-    fn of(database: &Database) -> Option<Refused> {
-        match beside(&database.name) {
-            _ if is_lent(database.comment.as_deref()) => Some(Refused::Beside(Beside::Loading)),
-            Some((Beside::Loading, _)) => Some(Refused::Beside(Beside::Loading)),
-            Some((Beside::Kept, _)) if !database.allow_connections => Some(Refused::Beside(Beside::Kept)),
-            _ if database.template => Some(Refused::Template),
-            _ => (!database.allow_connections).then_some(Refused::Closed),
-        }
-    }
-}
-
-/// A line for each restore that keeps databases aside, with the one that lets go of them.
-fn kept_aside(refused: &[(String, Refused)]) -> Vec<String> {
-    let mut restores: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, why) in refused {
-        if let (Refused::Beside(Beside::Kept), Some((_, restore))) = (why, beside(name)) {
-            restores.entry(restore).or_default().push(name);
-        }
-    }
-    let line = |(restore, names): (&str, Vec<&str>)| {
-        let names = names.join(", ").escape_debug().to_string();
-        format!("Restore {restore} keeps old data aside, which is not dumped: {names}. To drop it: drctl restore --finish {restore}")
-    };
-    restores.into_iter().map(line).collect()
-}
-
 fn without_unlogged(database: &Database, inside: &catalog::Inside) -> Option<String> {
-    let (name, tables) = (database.name.escape_debug(), inside.unlogged.join(", ").replace(char::is_control, "?"));
+    let (name, tables) = (shown(&database.name), inside.unlogged.join(", ").replace(char::is_control, "?"));
     let any = !inside.unlogged.is_empty();
     any.then(|| format!("Database {name} is dumped from a replica, which has no rows of its unlogged tables: {tables}."))
 }
@@ -108,13 +59,33 @@ struct Found {
     server: Server,
     pg_dump: Client,
     pg_dumpall: Client,
-    databases: Vec<Database>,
-    skipped: Vec<Skipped>,
+    choice: Choice,
     role_passwords: bool,
     superuser: bool,
     warnings: Vec<String>,
     /// For what of the settings' wish the backup will not be whole.
     problems: Vec<String>,
+}
+
+impl Found {
+    /// What a dump of this database leaves out although it is the database's own.
+    fn tell_members(&mut self, database: &Database, members: Vec<catalog::Member>) {
+        for catalog::Member { table, extension, added, .. } in members {
+            let (name, table, extension) = (shown(&database.name), shown(&table), ident(&extension));
+            let mend = format!("ALTER EXTENSION {extension} DROP TABLE {table}");
+            if added {
+                self.problems.push(format!(
+                    "Database {name}: table {table} was added to extension {extension}, and a dump leaves out what belongs to an extension: \
+                     neither the table nor its rows are in the set. To have it dumped: {mend}."
+                ));
+            } else {
+                self.warnings.push(format!(
+                    "Database {name}: table {table} of extension {extension} has rows that the extension does not mark as data: after a restore it \
+                     has what CREATE EXTENSION puts there. If the rows are yours: {mend}."
+                ));
+            }
+        }
+    }
 }
 
 impl PostgresSource {
@@ -137,19 +108,9 @@ impl PostgresSource {
         let why = format!("the server, PostgreSQL {}", server.version);
         let pg_dump = client::find(settings, "pg_dump", major, &why, &context.cancel).await?;
         let pg_dumpall = client::find(settings, "pg_dumpall", major, &why, &context.cancel).await?;
-        let (databases, refused) = self.choose(catalog::databases(&connection).await?)?;
-        // Every cluster has the two templates; a warning in every run would only teach people to skip warnings. Details name them.
-        let (mut warnings, mut problems) = (kept_aside(&refused), Vec::new());
+        let choice = Choice::of(settings, catalog::databases(&connection).await?);
+        let mut warnings = Vec::new();
         warnings.extend(client::cannot_load(settings, &pg_dump, &context.cancel).await?);
-        for (name, why) in refused.iter().filter(|(name, _)| !matches!(name.as_str(), "template0" | "template1")) {
-            if *why == Refused::Beside(Beside::Kept) {
-                continue;
-            }
-            let line = format!("Database {} is not dumped: {}.", name.escape_debug(), why.why());
-            // Someone's data that nobody could read: the set is not whole without it.
-            if *why == Refused::Closed { &mut problems } else { &mut warnings }.push(line);
-        }
-        let skipped = refused.into_iter().map(|(name, why)| (name, why.why().to_owned())).collect();
         let readable = connection
             .query_one("select has_table_privilege('pg_authid', 'SELECT'), rolsuper from pg_roles where rolname = current_user", &[])
             .await;
@@ -158,39 +119,82 @@ impl PostgresSource {
         if !role_passwords {
             warnings.push(format!("Role {} may not read the passwords of roles: the globals are dumped without them.", settings.user));
         }
-        Ok(Found { connection, server, pg_dump, pg_dumpall, databases, skipped, role_passwords, superuser, warnings, problems })
+        let mut found =
+            Found { connection, server, pg_dump, pg_dumpall, choice, role_passwords, superuser, warnings, problems: Vec::new() };
+        self.look(&mut found, context).await?;
+        // Every cluster has the two templates; a warning in every run would only teach people to skip warnings. Details name them.
+        found.warnings.splice(0..0, found.choice.remarks());
+        Ok(found)
     }
 
-    /// The databases to dump, and those that are not, with the reason.
-    fn choose(&self, all: Vec<Database>) -> Result<Chosen> {
-        match &self.settings.databases {
-            Databases::All => {
-                let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
-                for database in all {
-                    match Refused::of(&database) {
-                        None => chosen.push(database),
-                        Some(why) => skipped.push((database.name, why)),
-                    }
+    /// Looks into every chosen database. Each stands for itself: one that cannot be dumped is noted and keeps no other from it.
+    async fn look(&self, found: &mut Found, context: &RunContext) -> Result<()> {
+        let all = self.settings.databases == Databases::All;
+        for mut database in std::mem::take(&mut found.choice.databases) {
+            let error = match self.look_into(found, &mut database, context).await {
+                Ok(()) if all && database.name == TEMPLATE && database.has_no_objects() => {
+                    found.choice.left.push((database, Why::BareTemplate));
+                    continue;
                 }
-                Ok((chosen, skipped))
-            }
-            Databases::Named(names) => {
-                let found = |name: &String| {
-                    let missing = || {
-                        Error::new(Kind::Preflight, format!("there is no database {} at {}", name.escape_debug(), self.settings.address()))
-                            .hint(format!("there are: {}", all.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")))
-                    };
-                    let database = all.iter().find(|d| d.name == *name).ok_or_else(missing)?;
-                    if !database.allow_connections {
-                        let why = Refused::Closed.why();
-                        return Err(Error::new(Kind::Preflight, format!("database {} cannot be dumped: {why}", name.escape_debug())));
-                    }
-                    Ok(database.clone())
-                };
-                Ok((names.iter().map(found).collect::<Result<_>>()?, Vec::new()))
+                Ok(()) => {
+                    found.choice.databases.push(database);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let name = shown(&database.name);
+            // Where the server itself does not answer any more, that is what is wrong.
+            let Ok(standing) = catalog::standing(&found.connection, database.oid).await else { return Err(error) };
+            match standing {
+                Standing::Gone if all => found.warnings.push(vanished(&name)),
+                Standing::HalfDropped if all => found.choice.left.push((database, Why::HalfDropped)),
+                Standing::There if all && error.kind() == Kind::Preflight && choose::is_of_provider(&database) => {
+                    found.choice.left.push((database, Why::OfProvider));
+                }
+                Standing::There if all && database.name == TEMPLATE => {
+                    found.warnings.push(format!("Whether {TEMPLATE} has something of its own is not known: {error}."));
+                    found.choice.left.push((database, Why::BareTemplate));
+                }
+                // It is not entered by any other name either: from here on it has the one that people see.
+                _ if is_raw(&database.name) => drop(found.choice.failed.insert(name, error)),
+                _ => {
+                    found.choice.failed.insert(database.name.clone(), error);
+                    found.choice.databases.push(database);
+                }
             }
         }
+        Ok(())
     }
+
+    async fn look_into(&self, found: &mut Found, database: &mut Database, context: &RunContext) -> Result<()> {
+        let converted = found.server.converts_names();
+        let entered = connect(&self.settings, &database.name, &application(context)).await;
+        let connection = entered.map_err(|error| choose::cannot_enter(&self.settings, database, error, converted))?;
+        let inside = catalog::look_inside(&connection, database).await?;
+        if let Some(why) = catalog::unreadable(&connection).await? {
+            let role = ident(&self.settings.user);
+            let mend = format!("as a superuser: GRANT pg_read_all_data TO {role}; ALTER ROLE {role} BYPASSRLS");
+            let why = format!("role {} {why}", shown(&self.settings.user));
+            return Err(choose::cannot(&self.settings, database, Kind::Preflight, &why, &mend));
+        }
+        found.warnings.extend(without_unlogged(database, &inside));
+        if inside.large_objects > 0 && !found.superuser {
+            found.warnings.push(format!(
+                "Database {} has {} large objects; role {} is no superuser and must have been granted SELECT on each.",
+                shown(&database.name),
+                inside.large_objects,
+                self.settings.user
+            ));
+        }
+        let members = catalog::members_with_rows(&connection, &inside).await?;
+        found.tell_members(database, members);
+        Ok(())
+    }
+}
+
+/// What to say of a database that was listed, and was dropped before it could be dumped.
+fn vanished(name: &str) -> String {
+    format!("Database {name} was dropped while the backup looked at its server: it is not in the set.")
 }
 
 #[async_trait]
@@ -204,47 +208,40 @@ impl Source for PostgresSource {
     }
 
     async fn preflight(&self, context: &RunContext) -> Result<Preflight> {
-        let mut found = self.find(context).await?;
-        for database in &mut found.databases {
-            let connection = connect(&self.settings, &database.name, &application(context)).await?;
-            let inside = catalog::look_inside(&connection, database).await?;
-            let (user, name) = (&self.settings.user, database.name.escape_debug().to_string());
-            if let Some(why) = catalog::unreadable(&connection).await? {
-                return Err(Error::new(Kind::Preflight, format!("role {user} cannot dump database {name}: it {why}"))
-                    .hint(format!("as a superuser: GRANT pg_read_all_data TO \"{user}\"; ALTER ROLE \"{user}\" BYPASSRLS")));
-            }
-            found.warnings.extend(without_unlogged(database, &inside));
-            if inside.large_objects > 0 && !found.superuser {
-                found.warnings.push(format!(
-                    "Database {name} has {} large objects; role {user} is no superuser and must have been granted SELECT on each.",
-                    inside.large_objects
-                ));
-            }
-        }
-        let bytes: u64 = found.databases.iter().filter_map(|d| d.size_bytes).sum();
+        let found = self.find(context).await?;
+        let choice = &found.choice;
+        let fine = || choice.databases.iter().filter(|d| !choice.failed.contains_key(&d.name));
+        let bytes: u64 = fine().filter_map(|d| d.size_bytes).sum();
         let replica = if found.server.in_recovery { ", a replica" } else { "" };
         let there = match found.pg_dump.there {
             true => format!(", dumped by the pg_dump {} there", found.pg_dump.tool.version.split(' ').next().unwrap_or_default()),
             false => String::new(),
         };
+        let excluded = match choice.left.iter().filter(|(_, why)| *why == Why::Excluded).count() {
+            0 => String::new(),
+            n => format!(", {n} excluded"),
+        };
         let summary = format!(
-            "PostgreSQL {} at {}{replica}, {} databases, {}{there}",
+            "PostgreSQL {} at {}{replica}, {} databases{excluded}, {}{there}",
             found.server.version.split(' ').next().unwrap_or_default(),
             self.settings.address(),
-            found.databases.len(),
+            fine().count(),
             crate::process::human_bytes(bytes)
         );
-        found.warnings.extend(found.problems);
-        Ok(Preflight { warnings: found.warnings, summary })
+        let left_out = choice.left_out();
+        let problems = found.choice.failed.into_values().chain(found.problems.into_iter().map(Error::failed)).collect();
+        Ok(Preflight { warnings: found.warnings, problems, left_out, summary })
     }
 
     async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {
         let as_of = context.clock.now();
         let mut found = self.find(context).await?;
-        for database in &mut found.databases {
-            let connection = connect(&self.settings, &database.name, &application(context)).await?;
-            let inside = catalog::look_inside(&connection, database).await?;
-            found.warnings.extend(without_unlogged(database, &inside));
+        let Choice { databases, failed, .. } = &mut found.choice;
+        if databases.iter().all(|d| failed.contains_key(&d.name))
+            && let Some((_, first)) = failed.pop_first()
+        {
+            // Nothing of the data can be had.
+            return Err(first);
         }
         let surroundings = catalog::surroundings(&found.connection).await?;
         let private = Private::open(&self.settings, &[&found.pg_dump, &found.pg_dumpall]).await?;
@@ -256,8 +253,7 @@ impl Source for PostgresSource {
             server: found.server,
             pg_dump: found.pg_dump,
             pg_dumpall: found.pg_dumpall,
-            databases: found.databases,
-            skipped: found.skipped,
+            choice: found.choice,
             surroundings,
             role_passwords: found.role_passwords,
             warnings: found.warnings,

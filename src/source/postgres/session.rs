@@ -11,9 +11,11 @@ use crate::source::postgres::connect::{Connection, pg_error};
 const FIRST: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = 0; \
     SELECT pg_catalog.set_config('search_path', '', false)";
 
-/// For our own statements: rows hidden by policies are an error, and a lock is not waited for without end.
-const LAST: &str =
-    "SET row_security = off; SET lock_timeout = '30s'; SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; COMMIT";
+/// For our own statements: rows hidden by policies are an error, and a lock is not waited for without end. A server of encoding SQL_ASCII would
+/// refuse to send names that are no UTF-8: from there they come as they are ([`super::names`]).
+const LAST: &str = "SET row_security = off; SET lock_timeout = '30s'; SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; \
+    SELECT pg_catalog.set_config('client_encoding', \
+      CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false); COMMIT";
 
 /// Settings with the values that every session has, our own and that of each program, and why another would do harm. The values are
 /// PostgreSQL's defaults: for most servers there is nothing to say.

@@ -16,7 +16,7 @@ use crate::reach::Reach;
 /// Which databases are dumped. Asked anew in every run (FAULTS 45).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Databases {
-    /// All that are no templates and accept connections, and the globals.
+    /// All that accept connections, `template1` only where it has something of its own, and the globals.
     All,
     /// These, and the globals. One that does not exist is an error.
     Named(Vec<String>),
@@ -78,6 +78,8 @@ pub struct PostgresSettings {
     pub password: Option<Secret>,
     /// What is dumped.
     pub databases: Databases,
+    /// Of those, what is left out: names, or patterns with `*`, `?`, `[…]` and `{…}`.
+    pub exclude: Vec<String>,
     /// Database for questions about the whole server.
     pub maintenance_database: String,
     /// How long pg_dump waits for a table that someone has locked.
@@ -128,6 +130,7 @@ impl Default for PostgresSettings {
             user: "postgres".into(),
             password: None,
             databases: Databases::All,
+            exclude: Vec::new(),
             maintenance_database: "postgres".into(),
             lock_wait_timeout: Duration::from_secs(60),
             sslmode: SslMode::default(),

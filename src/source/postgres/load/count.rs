@@ -6,10 +6,10 @@ use futures::TryStreamExt as _;
 
 use super::through_root::{self, Sum};
 use crate::error::{Error, Kind, Result};
-use crate::format::pgdump::table_key;
 use crate::model::Facts;
-use crate::source::postgres::catalog;
+use crate::source::postgres::catalog::{self, Table};
 use crate::source::postgres::connect::{Connection, ident, pg_error};
+use crate::source::postgres::names::is_raw;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -17,8 +17,11 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 ///
 /// A query is planned with the table's indexes in view, and an expression in one of them may rely on a search_path that is empty here. COPY
 /// plans nothing, but sends every row.
-async fn rows(connection: &Connection, schema: &str, table: &str) -> Result<u64, tokio_postgres::Error> {
-    let name = format!("{}.{}", ident(schema), ident(table));
+async fn rows(connection: &Connection, table: &Table) -> Result<u64, tokio_postgres::Error> {
+    if is_raw(&table.schema) || is_raw(&table.name) {
+        return rows_there(connection, table.oid).await;
+    }
+    let name = format!("{}.{}", ident(&table.schema), ident(&table.name));
     if let Ok(row) = connection.query_one(&format!("select count(*) from only {name}"), &[]).await {
         return Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0));
     }
@@ -40,30 +43,30 @@ pub(super) async fn count(connection: &mut Connection, dumped: &Facts, facts: &m
     connection.batch_execute(BEGIN).await.map_err(asked)?;
     let objects = connection.query_one("select count(*) from pg_largeobject_metadata", &[]).await.map_err(asked)?;
     facts.add("large_objects", u64::try_from(objects.get::<_, i64>(0)).unwrap_or(0));
-    let extension_tables = of_extensions(connection).await?;
+    let extension_tables = catalog::tables_of_extensions(connection).await?;
     let tables = catalog::tables(connection).await?;
     // Where the dump counted no rows there is nothing to compare.
     let through_root = if dumped.per_name.is_empty() { BTreeMap::new() } else { through_root::leaves(connection).await? };
     let (mut sums, mut summed) = (BTreeMap::<String, Sum>::new(), BTreeSet::new());
     // Where names make one key of two tables the dump's count is their sum too.
-    for (oid, schema, table) in &tables {
-        let key = table_key(schema, table);
-        let (in_dump, root) = (dumped.per_name.get(&key), through_root.get(oid));
+    for table in tables {
+        let key = &table.key;
+        let (in_dump, root) = (dumped.per_name.get(key), through_root.get(&table.oid));
         // A partition whose rows were not dumped may have got some of the others' by now.
-        if (in_dump.is_none() && root.is_none()) || extension_tables.contains(&key) {
+        if (in_dump.is_none() && root.is_none()) || extension_tables.contains(key) {
             continue;
         }
-        let rows = rows(connection, schema, table).await.map_err(|e| pg_error(format!("count the rows of {key}"), &e))?;
+        let rows = rows(connection, &table).await.map_err(|e| pg_error(format!("count the rows of {key}"), &e))?;
         match root {
             Some(root) => {
                 let sum = sums.entry(root.clone()).or_default();
                 sum.found += rows;
                 // Once for a key that two tables share.
-                if let Some(dumped) = in_dump.filter(|_| summed.insert(key)) {
+                if let Some(dumped) = in_dump.filter(|_| summed.insert(table.key)) {
                     sum.dumped += dumped;
                 }
             }
-            None => *facts.per_name.entry(key).or_insert(0) += rows,
+            None => *facts.per_name.entry(table.key).or_insert(0) += rows,
         }
     }
     connection.batch_execute("COMMIT").await.map_err(asked)?;
@@ -84,9 +87,14 @@ pub(super) async fn count(connection: &mut Connection, dumped: &Facts, facts: &m
     Ok(())
 }
 
-async fn of_extensions(connection: &Connection) -> Result<BTreeSet<String>> {
-    let query = "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'";
-    let rows = connection.query(query, &[]).await.map_err(|e| pg_error("list the tables of extensions", &e))?;
-    Ok(rows.iter().map(|row| table_key(row.get(0), row.get(1))).collect())
+/// The same of a table whose name is no UTF-8: the server alone can name it.
+async fn rows_there(connection: &Connection, table: u32) -> Result<u64, tokio_postgres::Error> {
+    const PLACE: &str = "drctl.rows";
+    let counting = format!(
+        "DO $$ DECLARE n bigint; BEGIN EXECUTE format('select count(*) from only %s', {table}::regclass) INTO n; \
+         PERFORM set_config('{PLACE}', n::text, true); END $$"
+    );
+    connection.batch_execute(&counting).await?;
+    let row = connection.query_one(&format!("select current_setting('{PLACE}')::bigint"), &[]).await?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
 use crate::source::postgres::connect::{ident, literal};
+use crate::source::postgres::names::is_raw;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
@@ -78,6 +79,31 @@ pub(super) enum Statement {
         role: String,
         text: String,
     },
+}
+
+impl Statement {
+    /// The roles that it names.
+    pub(super) fn roles(&self) -> impl Iterator<Item = &str> {
+        let (role, others) = match self {
+            Statement::Create { role }
+            | Statement::Alter { role, .. }
+            | Statement::Set { role, .. }
+            | Statement::Parameter { role, .. }
+            | Statement::Comment { role, .. } => (role, [None, None]),
+            Statement::Grant { role, member, grantor, .. } => (role, [Some(member), grantor.as_ref()]),
+        };
+        std::iter::once(role).chain(others.into_iter().flatten()).map(String::as_str)
+    }
+
+    /// What else of it can be in any letters, and what it is.
+    pub(super) fn text(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Statement::Comment { text, .. } => Some(("COMMENT ON", text)),
+            Statement::Set { value, .. } => Some(("ALTER ROLE SET", value)),
+            Statement::Alter { attributes, .. } => attributes.iter().find(|text| is_raw(text)).map(|text| ("ALTER ROLE", text.as_str())),
+            Statement::Create { .. } | Statement::Grant { .. } | Statement::Parameter { .. } => None,
+        }
+    }
 }
 
 /// Options of a membership: what is not said is what the server takes by itself.

@@ -11,10 +11,12 @@
 
 mod bound;
 mod count;
+mod encoding;
 mod fill;
 mod globals;
 mod plan;
 mod properties;
+mod roles;
 mod server;
 mod state;
 mod steps;
@@ -169,15 +171,26 @@ impl PostgresLoader {
                 None => return Err(broke_off()),
             }
         }
-        let text = String::from_utf8(text).map_err(|_| Error::corrupt("the globals are no UTF-8 text"))?;
-        let globals = Globals::parse(&text)?;
         let place = self.place(request.target.as_deref())?;
+        let recorded = Recorded::of(request)?;
+        let encoding = recorded.globals_encoding(&place.settings.maintenance_database).map(str::to_owned);
         let Steps { mut state, connection, .. } = Steps::open(place.settings, self.state(request, journal)?, journal, context).await?;
+        let mut globals = Globals::parse(&encoding::text(text, encoding.as_deref(), &connection).await)?;
+        let here = catalog::server(&connection).await?.encoding;
+        let unreadable = globals.without_unreadable(here.as_deref());
+        if !unreadable.is_empty() {
+            context.bus.warn(format!(
+                "Roles whose names are no UTF-8 are not made, since a server of encoding {} cannot have them: {}. What they own must be given \
+                 to another role.",
+                here.unwrap_or_default(),
+                unreadable.into_iter().collect::<Vec<_>>().join(", ")
+            ));
+        }
         let have = catalog::roles(&connection).await?;
         // Noted before they are made: after a crash those that exist by then are known to be ours.
         state.roles.extend(globals.roles().filter(|role| !have.contains(*role) && !role.starts_with("pg_")).map(str::to_owned));
         state.write(journal).await?;
-        let owners = Recorded::of(request)?.owners(request);
+        let owners = recorded.owners(request);
         taking::make_roles(&connection, &globals, &state.roles, &have, &owners, context).await?;
         if !globals.passed_over.is_empty() {
             let names = globals.passed_over.iter().cloned().collect::<Vec<_>>().join(", ");

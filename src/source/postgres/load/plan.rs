@@ -15,7 +15,8 @@ use crate::source::postgres::client;
 use crate::source::postgres::connect::{Connection, pg_error};
 use crate::source::postgres::load::properties::DEFAULT_TABLESPACE;
 use crate::source::postgres::load::tablespaces::Tablespaces;
-use crate::source::postgres::load::{Place, Recorded, bound, state, timescale};
+use crate::source::postgres::load::{Place, Recorded, bound, roles, state, timescale};
+use crate::source::postgres::names::{is_raw, shown};
 use crate::source::postgres::session;
 use crate::source::postgres::settings::Databases;
 
@@ -33,6 +34,9 @@ pub(super) fn cannot_load(live: &str) -> Option<String> {
 
 /// Made by initdb in every server, for connections of those who administer it.
 const MAINTENANCE: &str = "postgres";
+
+/// Made by initdb in every server: what new databases are copied from.
+const TEMPLATE: &str = "template1";
 
 pub(super) struct Planner<'a> {
     pub(super) request: &'a LoadRequest,
@@ -101,25 +105,33 @@ impl Planner<'_> {
             return None;
         }
         wanted.retain(|artifact| {
-            let left = self.is_left(&artifact.name, existing);
-            if left {
-                self.plan.touches.push(format!("database {}: empty in the set, stays as it is", artifact.name));
-                self.plan.leaves.push(artifact.name.clone());
-            }
-            !left
+            let Some(why) = self.is_left(&artifact.name, existing) else { return true };
+            self.plan.touches.push(format!("database {}: {why}", artifact.name));
+            self.plan.leaves.push(artifact.name.clone());
+            false
         });
         Some(wanted.iter().map(|a| (a.name.clone(), self.place.live_name(&a.name))).collect())
     }
 
-    /// The database `postgres` is in every server and mostly empty: exchanging it would only end the connections of whoever administers the
-    /// server. Whoever names it gets it.
-    fn is_left(&self, name: &str, existing: &[Database]) -> bool {
+    /// Why a database is left as it is. `postgres` is in every server and mostly empty: exchanging it would only end the connections of whoever
+    /// administers the server. `template1` must never be missing, not even while a load runs: without it nobody makes a database, the load
+    /// included; beside and by name it is exchanged like another. Whoever names one of them as target gets it.
+    fn is_left(&self, name: &str, existing: &[Database]) -> Option<&'static str> {
+        if self.place.database.is_some() || !existing.iter().any(|e| e.name == name) {
+            return None;
+        }
         let named = match &self.place.settings.databases {
             Databases::Named(names) => names.iter().any(|n| n == name),
             Databases::All => false,
         };
         let bare = || self.recorded.database(name).is_some_and(Database::is_bare);
-        name == MAINTENANCE && !named && self.place.database.is_none() && existing.iter().any(|e| e.name == name) && bare()
+        match name {
+            MAINTENANCE if !named && bare() => Some("empty in the set, stays as it is"),
+            TEMPLATE if self.request.in_place => Some(
+                "stays as it is: in place there would be none for a time, and no database could be made; without --in-place it is restored, too",
+            ),
+            _ => None,
+        }
     }
 
     /// pg_restore brings no statistics of the planner: until they are made anew, queries may be slow.
@@ -188,8 +200,8 @@ impl Planner<'_> {
         let said = format!("the set comes from server {was}, {} is server {is}", self.place.settings.address());
         let taken: Vec<&str> =
             databases.iter().map(|(_, live)| live.as_str()).filter(|live| existing.iter().any(|e| e.name == *live)).collect();
-        // `postgres` is in every cluster; alone it says nothing of what lives there.
-        let taken: Vec<&str> = taken.into_iter().filter(|live| *live != MAINTENANCE).collect();
+        // These are in every cluster; alone they say nothing of what lives there.
+        let taken: Vec<&str> = taken.into_iter().filter(|live| ![MAINTENANCE, TEMPLATE].contains(live)).collect();
         if self.request.target.is_none() && !taken.is_empty() {
             let url = self.place.settings.url(None);
             self.refuse(format!("{said}, and it has {} already: if it is the right one, say --target {url}", taken.join(", ")));
@@ -207,10 +219,23 @@ impl Planner<'_> {
                 missing.extend(database.owners.iter().chain([&database.owner]).filter(|role| !have.contains(*role)).cloned());
             }
         }
+        for (source, live) in databases {
+            let Some(database) = self.recorded.database(source) else { continue };
+            let lost = roles::not_found(self.connection, &self.server, database, self.request, globals).await?;
+            if !lost.is_empty() {
+                let (names, encoding) = (lost.join(", "), database.encoding.clone());
+                let here = self.server.encoding.clone().unwrap_or_default();
+                self.refuse(format!(
+                    "database {live} is of encoding {encoding} and what is in it belongs to roles ({names}) whose names this server, of encoding \
+                     {here}, keeps in other bytes: PostgreSQL would not find them. Name a server as --target that was made with initdb \
+                     --encoding={encoding}, or load it by hand without its owners: drctl cat SET {source} | pg_restore --no-owner --dbname=NAME"
+                ));
+            }
+        }
         if missing.is_empty() {
             return Ok(());
         }
-        let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+        let names = missing.iter().map(|role| shown(role)).collect::<Vec<_>>().join(", ");
         if globals {
             self.plan.touches.push(format!("roles that are missing and own something: {names}"));
         } else {
@@ -302,6 +327,13 @@ impl Planner<'_> {
         };
         if let Some(why) = cannot_load(live) {
             self.refuse(why);
+        }
+        if !live.is_ascii() && (is_raw(live) || self.server.converts_names()) {
+            let (name, encoding) = (shown(live), self.server.encoding.clone().unwrap_or_default());
+            self.refuse(format!(
+                "database {name}: the target keeps names in {encoding}, where nobody can connect to this one by its name in UTF-8; restore the \
+                 rest with --without, and load this one by hand under a name of ASCII letters: drctl cat SET {name} | pg_restore --dbname=NAME"
+            ));
         }
         self.locales(source, &recorded).await?;
         let restore = &self.request.restore;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::source::postgres::catalog::{Database, Grant};
 use crate::source::postgres::connect::{ident, literal};
+use crate::source::postgres::names::is_raw;
 
 /// Settings whose value is a list of names and must be given element by element (`GUC_LIST_QUOTE` in PostgreSQL's guc tables).
 const LISTS: [&str; 6] = [
@@ -40,7 +41,7 @@ pub(super) fn create_sql(name: &str, database: &Database, target: &Target) -> St
             sql.push_str(&format!(" ICU_RULES {}", literal(rules)));
         }
     }
-    if target.roles.contains(&database.owner) {
+    if target.roles.contains(&database.owner) && !is_raw(&database.owner) {
         sql.push_str(&format!(" OWNER {}", ident(&database.owner)));
     }
     // The default one may be used by everyone, but named by those only who were granted CREATE on it.
@@ -91,6 +92,10 @@ pub(super) fn property_sql(name: &str, database: &Database, target: &Target) -> 
     };
     let mut sql =
         vec![plain(format!("ALTER DATABASE {name} CONNECTION LIMIT {} IS_TEMPLATE {}", database.connection_limit, database.template))];
+    // Its name cannot be sent with CREATE DATABASE, which goes by itself only.
+    if target.roles.contains(&database.owner) && is_raw(&database.owner) {
+        sql.push(plain(format!("ALTER DATABASE {name} OWNER TO {}", ident(&database.owner))));
+    }
     let whose = format!("DATABASE {name}");
     sql.push(plain(format!("ALTER {whose} RESET ALL")));
     sql.extend(database.settings.iter().filter_map(|text| setting(&whose, None, text)));

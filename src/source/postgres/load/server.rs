@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::source::postgres::connect::{Connection, connect, ident, pg_error};
+use crate::source::postgres::names::{Text, sendable};
 use crate::source::postgres::settings::PostgresSettings;
 
 /// How long to wait for connections to a database to end once they were told to.
@@ -25,7 +26,7 @@ impl Databases {
             .query("select oid, datname::text, datallowconn from pg_database", &[])
             .await
             .map_err(|e| pg_error("list the databases", &e))?;
-        Ok(Databases(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()))
+        Ok(Databases(rows.iter().map(|row| (row.get(0), (row.get::<_, Text>(1).0, row.get(2)))).collect()))
     }
 
     pub(super) fn name_of(&self, oid: Option<u32>) -> Option<&str> {
@@ -60,7 +61,7 @@ pub(super) async fn administer(settings: &PostgresSettings, application: &str, b
 }
 
 pub(super) async fn run(connection: &Connection, what: &str, sql: &str) -> Result<()> {
-    connection.batch_execute(sql).await.map_err(|e| pg_error(what, &e))
+    connection.batch_execute(&sendable(sql)).await.map_err(|e| pg_error(what, &e))
 }
 
 fn cancelled(what: &str) -> Error {

@@ -13,6 +13,7 @@ use crate::source::load::Journal;
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database};
 use crate::source::postgres::connect::{Connection, ident, literal, pg_error};
+use crate::source::postgres::names::sendable;
 use crate::source::postgres::settings::PostgresSettings;
 
 /// A restore at work on its target.
@@ -385,7 +386,7 @@ impl<'a> Steps<'a> {
             let roles = self.state.roles.clone();
             for role in roles {
                 // Refused where something depends on it by now: then it stays.
-                if self.connection.batch_execute(&format!("DROP ROLE IF EXISTS {}", ident(&role))).await.is_ok() {
+                if self.connection.batch_execute(&sendable(&format!("DROP ROLE IF EXISTS {}", ident(&role)))).await.is_ok() {
                     self.state.roles.remove(&role);
                 }
             }

@@ -10,6 +10,7 @@ use crate::error::{Kind, Result};
 use crate::source::RunContext;
 use crate::source::postgres::catalog;
 use crate::source::postgres::connect::{Connection, ident};
+use crate::source::postgres::names::shown;
 
 /// Makes those of `wanted` that the server lacks of `have`, and puts on them what they were. `owners` own something that is restored.
 pub(super) async fn make_roles(
@@ -26,11 +27,11 @@ pub(super) async fn make_roles(
         let sql = format!("CREATE ROLE {}", ident(role));
         if !have.contains(role) {
             if owners.contains(role) {
-                server::run_until(connection, &format!("create role {role}"), &sql, &context.cancel).await?;
-            } else if !take(connection, &Step::new(format!("role {role}"), sql), &mut refused, &context.cancel).await? {
+                server::run_until(connection, &format!("create role {}", shown(role)), &sql, &context.cancel).await?;
+            } else if !take(connection, &Step::new(format!("role {}", shown(role)), sql), &mut refused, &context.cancel).await? {
                 continue;
             }
-            created.push(role.to_owned());
+            created.push(shown(role));
         }
         there.insert(role.to_owned());
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::source::postgres::connect::{Connection, ident, pg_error};
+use crate::source::postgres::names::Text;
 
 /// pg_dump's own rule, asked of the loaded database: a table somewhere above is partitioned by the hash of an enum. It is told by the class of
 /// operators, not by the key's type. Works from PostgreSQL 10 on, which knows no `pg_partition_root()`.
@@ -29,7 +30,7 @@ where exists (select from up b join by_enum e on e.partrelid = b.at where b.leaf
 /// Roots of such leaves, by the oid of the leaf; a root as SQL names it.
 pub(super) async fn leaves(connection: &Connection) -> Result<BTreeMap<u32, String>> {
     let rows = connection.query(THROUGH_ROOT, &[]).await.map_err(|e| pg_error("look for partitions by the hash of an enum", &e))?;
-    let root = |schema: &str, table: &str| format!("{}.{}", ident(schema), ident(table));
+    let root = |Text(schema): Text, Text(table): Text| format!("{}.{}", ident(&schema), ident(&table));
     Ok(rows.iter().map(|row| (row.get(0), root(row.get(1), row.get(2)))).collect())
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::source::postgres::catalog::Database;
 use crate::source::postgres::connect::{Connection, ident};
+use crate::source::postgres::names::{Text, is_raw};
 
 type PgResult<T> = Result<T, tokio_postgres::Error>;
 
@@ -75,7 +76,7 @@ impl Actors {
             .await?;
         let roles = rows.iter().map(|row| {
             let path = row.get::<_, Option<Vec<String>>>(2).and_then(|settings| path_of(&settings));
-            (row.get(0), Role { superuser: row.get(1), path })
+            (row.get::<_, Text>(0).0, Role { superuser: row.get(1), path })
         });
         let roles: BTreeMap<String, Role> = roles.collect();
         let row = connection
@@ -85,7 +86,7 @@ impl Actors {
                 &[],
             )
             .await?;
-        let us: String = row.get(0);
+        let us = row.get::<_, Text>(0).0;
         let own_path = roles.get(&us).and_then(|role| role.path.clone());
         let server_path = row.get::<_, Option<String>>(1).filter(|path| own_path.as_ref() != Some(path));
         let in_database = database.role_settings.iter().filter_map(|(role, settings)| Some((role.clone(), path_of(settings)?))).collect();
@@ -147,7 +148,7 @@ async fn schemas(connection: &Connection) -> PgResult<Vec<String>> {
     let query = "select n.nspname::text from pg_catalog.pg_namespace n
         where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
         order by not exists (select from pg_catalog.pg_extension e where e.extnamespace = n.oid), n.nspname limit 100";
-    Ok(connection.query(query, &[]).await?.iter().map(|row| row.get(0)).collect())
+    Ok(connection.query(query, &[]).await?.iter().map(|row| row.get::<_, Text>(0).0).filter(|name| !is_raw(name)).collect())
 }
 
 #[cfg(test)]

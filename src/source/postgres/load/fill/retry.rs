@@ -10,6 +10,7 @@ use super::entry::Entry;
 use crate::error::{Error, Result};
 use crate::source::postgres::catalog::Database;
 use crate::source::postgres::connect::{Connection, ident, pg_error};
+use crate::source::postgres::names::Text;
 
 type PgResult<T> = Result<T, tokio_postgres::Error>;
 
@@ -255,7 +256,7 @@ impl<'a> Retry<'a> {
             where (n.nspname = any (pg_catalog.current_schemas(false)) or n.nspname = $2) and n.nspname !~ '^pg_'";
         let rows = self.connection.query(query, &[&role, &namespace]).await?;
         for row in rows {
-            let schema = ident(row.get(0));
+            let schema = ident(&row.get::<_, Text>(0).0);
             for (has, privilege) in [(row.get::<_, bool>(1), "USAGE"), (row.get::<_, bool>(2), "CREATE")] {
                 if !has {
                     self.connection.batch_execute(&format!("GRANT {privilege} ON SCHEMA {schema} TO {}", ident(role))).await?;
@@ -291,7 +292,7 @@ impl<'a> Retry<'a> {
                 where d.classid = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass and d.objid = pg_event_trigger.oid and d.deptype = 'e')";
         let rows = self.connection.query(query, &[]).await.map_err(|e| self.error("list the event triggers", &e))?;
         for row in rows {
-            let (name, enabled): (String, String) = (row.get(0), row.get(1));
+            let (name, enabled): (String, String) = (row.get::<_, Text>(0).0, row.get(1));
             let sql = format!("ALTER EVENT TRIGGER {} DISABLE", ident(&name));
             self.connection.batch_execute(&sql).await.map_err(|e| self.error(&format!("hold event trigger {name}"), &e))?;
             self.silenced.insert(name, enabled);
@@ -370,7 +371,7 @@ impl<'a> Retry<'a> {
         let rows = self.connection.query(query, &[&entry.namespace, &entry.tag]).await?;
         let mut back = Vec::new();
         for row in rows {
-            let (name, check): (String, String) = (row.get(0), row.get(1));
+            let (Text(name), Text(check)) = (row.get(0), row.get(1));
             let table = entry.qualified();
             self.connection.batch_execute(&format!("ALTER TABLE {table} DROP CONSTRAINT {}", ident(&name))).await?;
             let definition = format!("ALTER TABLE {table} ADD CONSTRAINT {} {check}", ident(&name));
