@@ -432,7 +432,7 @@ fn f108_the_rest_of_a_set_comes_back_without_what_cannot_be_used() {
     let file = path.file_name().unwrap().to_str().unwrap();
     for name in [database.as_str(), file] {
         let ran = shop.home.ok(&["restore", &set, "--without", name, "--yes"]);
-        assert!(ran.err.contains(&format!("Left out: environment (to get it: --source environment)")), "{}", ran.err);
+        assert!(ran.err.contains("Left out: environment (to get it: --source environment)"), "{}", ran.err);
         assert!(ran.err.contains(&format!("{database} (--without)")), "{}", ran.err);
         assert_eq!((shop.file("uploads/a.txt"), shop.databases().len()), ("alpha".to_owned(), 1));
         shop.home.ok(&["restore", "--undo"]);
