@@ -202,7 +202,7 @@ async fn f46_another_version_of_timescale_is_refused_with_both_versions() {
 }
 
 fn names(server: &Server) -> String {
-    server.sql("postgres", "SELECT string_agg(datname || case when datallowconn then '' else ' closed' end, ', ' ORDER BY 1) FROM pg_database WHERE datname ~ 'jobs'")
+    server.sql("postgres", "SELECT string_agg(datname || case when datallowconn then '' else ' closed' end, ', ' ORDER BY datname) FROM pg_database WHERE datname ~ 'jobs'")
 }
 
 #[tokio::test]

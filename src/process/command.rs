@@ -27,9 +27,12 @@ impl Default for Limits {
     }
 }
 
+/// What sees a child's standard error.
+type Watcher = dyn FnMut(&[u8]) + Send;
+
 /// Sees a child's standard error.
 #[derive(Clone)]
-pub(super) struct WatchStderr(pub(super) Arc<Mutex<dyn FnMut(&[u8]) + Send>>);
+pub(super) struct WatchStderr(pub(super) Arc<Mutex<Watcher>>);
 
 impl std::fmt::Debug for WatchStderr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
