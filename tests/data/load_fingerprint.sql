@@ -49,7 +49,7 @@ found (kind, name, what) as (
   union all
   select 'constraint', coalesce(nullif(conrelid, 0)::regclass::text, nullif(contypid, 0)::regtype::text) || '.' || quote_ident(conname),
     jsonb_build_object('def', pg_get_constraintdef(c.oid), 'valid', convalidated, 'local', conislocal, 'inherited', coninhcount,
-    'no_inherit', connoinherit, 'comment', obj_description(c.oid, 'pg_constraint'))
+    'no_inherit', connoinherit and contype = 'c', 'comment', obj_description(c.oid, 'pg_constraint'))
   from pg_constraint c join names on ns = connamespace
   union all
   select 'function', p.oid::regprocedure::text, jsonb_build_object('def', case when prokind <> 'a' then pg_get_functiondef(p.oid) else
@@ -91,8 +91,10 @@ found (kind, name, what) as (
     'state', (xpath('/row/h/text()', query_to_xml(format('select last_value || '' '' || is_called as h from %s', r.name), false, true, '')))[1]::text)
   from rel r join pg_sequence s on seqrelid = r.oid
   union all
-  select 'right', a.kind || ' ' || a.name, (select jsonb_agg(format('%s %s%s by %s', case when grantee = 0 then 'public' else grantee::regrole::text end, privilege_type,
-    case when is_grantable then '*' else '' end, grantor::regrole) order by 1) from aclexplode(a.acl))
+  select 'right', a.kind || ' ' || a.name, (select jsonb_agg(r order by r) from (
+    select format('%s %s%s by %s', case when grantee = 0 then 'public' else grantee::regrole::text end, privilege_type,
+      case when is_grantable then '*' else '' end, grantor::regrole) as r
+    from aclexplode(a.acl)) rights)
   from (
     select 'schema' as kind, quote_ident(n.nspname) as name, coalesce(nspacl, acldefault('n', nspowner)) as acl from pg_namespace n join names on ns = n.oid
     union all select 'relation', r.name, coalesce(relacl, acldefault(case relkind when 'S' then 's' else 'r' end::"char", relowner)) from rel r where relkind not in ('i', 'I', 'c')
@@ -134,8 +136,8 @@ found (kind, name, what) as (
   from pg_opclass o join names on ns = opcnamespace
   union all
   select 'operator family', pg_describe_object('pg_opfamily'::regclass, o.oid, 0), jsonb_build_object('owner', opfowner::regrole::text,
-    'operators', (select jsonb_agg(pg_describe_object('pg_amop'::regclass, a.oid, 0) order by 1) from pg_amop a where amopfamily = o.oid),
-    'functions', (select jsonb_agg(pg_describe_object('pg_amproc'::regclass, a.oid, 0) order by 1) from pg_amproc a where amprocfamily = o.oid))
+    'operators', (select jsonb_agg(pg_describe_object('pg_amop'::regclass, a.oid, 0) order by pg_describe_object('pg_amop'::regclass, a.oid, 0)) from pg_amop a where amopfamily = o.oid),
+    'functions', (select jsonb_agg(pg_describe_object('pg_amproc'::regclass, a.oid, 0) order by pg_describe_object('pg_amproc'::regclass, a.oid, 0)) from pg_amproc a where amprocfamily = o.oid))
   from pg_opfamily o join names on ns = opfnamespace
   union all
   select 'collation', c.oid::regcollation::text, jsonb_build_object('owner', collowner::regrole::text, 'provider', collprovider, 'icu', colliculocale, 'collate', collcollate)

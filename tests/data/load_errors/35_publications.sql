@@ -1,6 +1,8 @@
 -- publications of tables, of schemas, with columns and conditions, and a subscription
 -- people who replicate a part; a table that is made at the second try must be in them again
 -- expect: whole
+-- in place: has subscriptions (le_35_sub)
+-- in place it is refused: a database with a subscription cannot be dropped, and the subscription's slot is the publisher's
 create extension hstore;
 create schema pub35;
 create table public.a (id int primary key, t text, secret text);
