@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use cli::{Home, Ran};
 use serde_json::Value;
-use support::{PASSWORD, Server, bin, shared};
+use support::{PASSWORD, Server, shared};
 
 /// Kind and name of an object, and what it is like.
 type Picture = BTreeMap<(String, String), Value>;
@@ -90,7 +90,7 @@ fn shapes() -> Vec<Shape> {
 
 /// A program of PostgreSQL at this server.
 fn client(server: &Server, program: &str) -> Command {
-    let mut command = Command::new(bin().join(program));
+    let mut command = Command::new(server.bin.join(program));
     command.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]).arg(server.port.to_string()).env("PGPASSWORD", PASSWORD);
     command
 }
@@ -136,8 +136,7 @@ struct Case {
 }
 
 impl Case {
-    fn make(shape: Shape) -> Case {
-        let server = shared();
+    fn make(shape: Shape, server: Arc<Server>) -> Case {
         let database = format!("le_{}", shape.name);
         server.sql("postgres", &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"));
         read_file(&server, &database, &shape.path);
@@ -343,9 +342,17 @@ fn plain_restore(server: &Server, database: &str) -> (Picture, usize) {
     (picture, errors)
 }
 
+/// The server of all shapes; of another version by `LOAD_ERRORS_MAJOR=18`, with its programs first in `PATH`.
+fn server() -> Arc<Server> {
+    match std::env::var("LOAD_ERRORS_MAJOR") {
+        Ok(major) => Arc::new(Server::start_version(major.parse().unwrap()).unwrap()),
+        Err(_) => shared(),
+    }
+}
+
 /// Restores each beside and in place; one that fails does not keep the others from being tried.
 fn restore_each(which: impl Fn(usize, &Shape) -> bool) {
-    let server = shared();
+    let server = server();
     let (mut lines, mut failed) = (Vec::new(), Vec::new());
     for (at, shape) in shapes().into_iter().enumerate() {
         if !which(at, &shape) || std::env::var("LOAD_ERRORS_ONLY").is_ok_and(|only| !shape.name.starts_with(&only)) {
@@ -354,7 +361,7 @@ fn restore_each(which: impl Fn(usize, &Shape) -> bool) {
         let name = shape.name.clone();
         let began = Instant::now();
         let tried = catch_unwind(AssertUnwindSafe(|| {
-            let case = Case::make(shape);
+            let case = Case::make(shape, server.clone());
             let got = case.beside_the_live();
             case.in_place();
             case.line(&got, began.elapsed())

@@ -87,9 +87,9 @@ impl Actors {
                 &[],
             )
             .await?;
-        let roles = rows
-            .iter()
-            .map(|row| (row.get::<_, Text>(0).0, Role { superuser: row.get(1), settings: row.get::<_, Option<Vec<String>>>(2).unwrap_or_default() }));
+        let roles = rows.iter().map(|row| {
+            (row.get::<_, Text>(0).0, Role { superuser: row.get(1), settings: row.get::<_, Option<Vec<String>>>(2).unwrap_or_default() })
+        });
         let roles: BTreeMap<String, Role> = roles.collect();
         let row = connection
             .query_one(
