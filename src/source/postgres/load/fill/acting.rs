@@ -17,8 +17,8 @@ type PgResult<T> = Result<T, tokio_postgres::Error>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Role {
     superuser: bool,
-    /// `ALTER ROLE … SET search_path`.
-    path: Option<String>,
+    /// `ALTER ROLE … SET`, each `name=value`.
+    settings: Vec<String>,
 }
 
 /// What is known of roles and paths.
@@ -28,12 +28,10 @@ pub(super) struct Actors {
     pub(super) superuser: bool,
     /// The server's own search_path.
     server_path: String,
-    /// The database's.
-    database_path: Option<String>,
-    /// A role's in this database.
-    in_database: BTreeMap<String, String>,
-    /// The database's own settings of extensions and applications (`app.salt`), which functions ask for.
-    pub(super) settings: Vec<(String, String)>,
+    /// The database's settings.
+    database: Vec<String>,
+    /// Settings of roles in this database.
+    in_database: BTreeMap<String, Vec<String>>,
     /// Version of the server, as `150018`.
     pub(super) server_version: i32,
     /// Every schema that holds something of users: those of extensions first.
@@ -58,10 +56,25 @@ fn path_of(settings: &[String]) -> Option<String> {
     settings.iter().find_map(|s| s.strip_prefix("search_path=").map(str::to_owned))
 }
 
-/// A setting that is nobody's but an extension's or an application's. Others (time limits, read-only …) would hinder a load.
-fn of_application(setting: &str) -> Option<(String, String)> {
+/// Settings by which functions read and write values. Others (time limits, read-only …) would hinder a load, or change what its rows mean.
+const MEANING: [&str; 10] = [
+    "datestyle",
+    "intervalstyle",
+    "timezone",
+    "timezone_abbreviations",
+    "default_text_search_config",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "extra_float_digits",
+    "xmlbinary",
+];
+
+/// A setting of extensions and applications (`app.salt`), which functions ask for, or one by which they read and write values.
+fn of_functions(setting: &str) -> Option<(String, String)> {
     let (name, value) = setting.split_once('=')?;
-    name.contains('.').then(|| (name.to_owned(), value.to_owned()))
+    let wanted = name.contains('.') || MEANING.contains(&name.to_ascii_lowercase().as_str());
+    wanted.then(|| (name.to_owned(), value.to_owned()))
 }
 
 impl Actors {
@@ -75,8 +88,7 @@ impl Actors {
             )
             .await?;
         let roles = rows.iter().map(|row| {
-            let path = row.get::<_, Option<Vec<String>>>(2).and_then(|settings| path_of(&settings));
-            (row.get::<_, Text>(0).0, Role { superuser: row.get(1), path })
+            (row.get::<_, Text>(0).0, Role { superuser: row.get(1), settings: row.get::<_, Option<Vec<String>>>(2).unwrap_or_default() })
         });
         let roles: BTreeMap<String, Role> = roles.collect();
         let row = connection
@@ -87,16 +99,14 @@ impl Actors {
             )
             .await?;
         let us = row.get::<_, Text>(0).0;
-        let own_path = roles.get(&us).and_then(|role| role.path.clone());
+        let own_path = roles.get(&us).and_then(|role| path_of(&role.settings));
         let server_path = row.get::<_, Option<String>>(1).filter(|path| own_path.as_ref() != Some(path));
-        let in_database = database.role_settings.iter().filter_map(|(role, settings)| Some((role.clone(), path_of(settings)?))).collect();
         Ok(Actors {
             superuser: roles.get(&us).is_some_and(|role| role.superuser),
             roles,
             server_path: server_path.unwrap_or_else(|| "\"$user\", public".to_owned()),
-            database_path: path_of(&database.settings),
-            in_database,
-            settings: database.settings.iter().filter_map(|s| of_application(s)).collect(),
+            database: database.settings.clone(),
+            in_database: database.role_settings.clone(),
             server_version: row.get(2),
             schemas: schemas(connection).await?,
         })
@@ -113,10 +123,20 @@ impl Actors {
         self.roles.get(owner).is_some_and(|role| role.superuser)
     }
 
+    /// Settings of its sessions in the database, nearest last.
+    fn settings_of(&self, owner: &str) -> impl DoubleEndedIterator<Item = &Vec<String>> {
+        let role = self.roles.get(owner).map(|role| &role.settings);
+        [Some(&self.database), role, self.in_database.get(owner)].into_iter().flatten()
+    }
+
+    /// What functions of this owner find set in the database, beside the path.
+    pub(super) fn settings(&self, owner: &str) -> BTreeMap<String, String> {
+        self.settings_of(owner).flatten().filter_map(|setting| of_functions(setting)).collect()
+    }
+
     /// The path by which this owner works in the database.
     fn path(&self, owner: &str) -> String {
-        let role = self.roles.get(owner).and_then(|role| role.path.as_ref());
-        let path = self.in_database.get(owner).or(role).or(self.database_path.as_ref()).unwrap_or(&self.server_path);
+        let path = self.settings_of(owner).rev().find_map(|settings| path_of(settings)).unwrap_or_else(|| self.server_path.clone());
         // It means the owner, also where another acts for it.
         path.replace("\"$user\"", &ident(owner)).replace("$user", &ident(owner))
     }
@@ -156,7 +176,10 @@ mod tests {
     use super::*;
 
     fn actors() -> Actors {
-        let role = |superuser, path: Option<&str>| Role { superuser, path: path.map(str::to_owned) };
+        let role = |superuser, path: Option<&str>| Role {
+            superuser,
+            settings: path.map(|path| format!("search_path={path}")).into_iter().collect(),
+        };
         Actors {
             roles: BTreeMap::from([
                 ("postgres".into(), role(true, None)),
@@ -165,9 +188,8 @@ mod tests {
             ]),
             superuser: true,
             server_path: "\"$user\", public".into(),
-            database_path: None,
+            database: Vec::new(),
             in_database: BTreeMap::new(),
-            settings: Vec::new(),
             server_version: 150_018,
             schemas: vec!["ext".into(), "public".into()],
         }
@@ -186,12 +208,21 @@ mod tests {
     fn f90_the_owner_acts_by_the_path_that_is_nearest_to_it() {
         let mut actors = actors();
         assert_eq!(paths(&actors, "app")[0], ("app".into(), "\"app\", public".into()));
-        actors.database_path = Some("\"$user\", ext".into());
+        actors.database = vec!["search_path=\"$user\", ext".into()];
         assert_eq!(paths(&actors, "app")[0].1, "\"app\", ext");
         assert_eq!(paths(&actors, "app")[1].1, "\"app\", ext, \"app\", \"ext\", \"public\"");
         assert_eq!(paths(&actors, "pathed")[0].1, "own");
-        actors.in_database.insert("pathed".into(), "nearer".into());
+        actors.in_database.insert("pathed".into(), vec!["search_path=nearer".into()]);
         assert_eq!(paths(&actors, "pathed")[0].1, "nearer");
+    }
+
+    #[test]
+    fn f90_functions_find_what_the_database_sets_and_a_load_is_not_hindered() {
+        let mut actors = actors();
+        actors.database = ["app.salt=a", "DateStyle=German", "statement_timeout=1", "transform_null_equals=on"].map(Into::into).into();
+        actors.in_database.insert("app".into(), vec!["app.salt=b".into()]);
+        let want = [("DateStyle", "German"), ("app.salt", "b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(actors.settings("app"), BTreeMap::from(want));
     }
 
     #[test]

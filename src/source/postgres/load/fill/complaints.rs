@@ -62,14 +62,11 @@ struct Open {
 }
 
 /// Words after which every later statement fails too, and more of them make things worse for whoever else uses the server.
-const HOPELESS: [&str; 6] = [
-    "No space left on device",
-    "Disk quota exceeded",
-    "server closed the connection",
-    "terminating connection due to",
-    "no connection to the server",
-    "connection not open",
-];
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
+/// The same, said by the client. What the server says as an error may be about another one, asked by a foreign table.
+const GONE: [&str; 4] =
+    ["server closed the connection", "terminating connection due to", "no connection to the server", "connection not open"];
 
 impl Reader {
     fn push(&mut self, bytes: &[u8]) {
@@ -90,9 +87,8 @@ impl Reader {
         } else if let Some(command) = line.strip_prefix("Command was: ") {
             self.close(Some(command));
         } else if let Some(open) = &mut self.open {
-            let harmless =
-                line.starts_with("HINT:") || (line.starts_with("DETAIL:") && !line.contains("Failing row") && !line.contains("Key ("));
-            if open.after_reason && harmless {
+            // Details may show rows, in whatever language.
+            if open.after_reason && line.starts_with("HINT:") {
                 let words = line.split_once(':').map_or(line, |(_, rest)| rest).trim();
                 open.reason.push_str(&format!(" ({words})"));
             } else {
@@ -104,7 +100,8 @@ impl Reader {
     fn own(&mut self, words: &str) {
         if let Some(error) = words.strip_prefix("error: ") {
             self.close(None);
-            if self.found.hopeless.is_none() && HOPELESS.iter().any(|hopeless| error.contains(hopeless)) {
+            let says = |words: &[&str]| words.iter().any(|hopeless| error.contains(hopeless));
+            if self.found.hopeless.is_none() && (says(&FULL) || (!error.contains("ERROR:") && says(&GONE))) {
                 self.found.hopeless = Some(error.to_owned());
             }
             let reason = error.strip_prefix("could not execute query: ").unwrap_or(error);
@@ -231,6 +228,17 @@ mod tests {
     #[test]
     fn what_ends_before_its_end_has_no_count() {
         assert_eq!(said("pg_restore: error: unexpected end of file\n").ignored, None);
+    }
+
+    #[test]
+    fn f90_another_server_that_went_away_stops_nothing() {
+        let text = "pg_restore: from TOC entry 217; 0 16494 MATERIALIZED VIEW DATA g postgres\n\
+            pg_restore: error: could not execute query: ERROR:  server closed the connection unexpectedly\n\
+            Command was: REFRESH MATERIALIZED VIEW public.g;\n";
+        let found = said(text);
+        assert_eq!((found.entries.len(), found.hopeless), (1, None));
+        let text = text.replace("ERROR:  ", "");
+        assert!(said(&text).hopeless.is_some());
     }
 
     #[test]

@@ -98,14 +98,21 @@ impl Entry {
                 | "AGGREGATE"
                 | "OPERATOR"
                 | "INDEX"
+                | "INDEX ATTACH"
                 | "CONSTRAINT"
                 | "CHECK CONSTRAINT"
+                | "FK CONSTRAINT"
                 | "DEFAULT"
                 | "TRIGGER"
                 | "RULE"
                 | "POLICY"
                 | "STATISTICS"
         )
+    }
+
+    /// Whether it depends on relations through their indexes: on partitions, and on what a foreign key points to.
+    pub(super) fn depends_through_indexes(&self) -> bool {
+        matches!(self.description.as_str(), "INDEX ATTACH" | "FK CONSTRAINT")
     }
 
     /// Whether whoever makes it must own the relations that it depends on.
@@ -117,8 +124,10 @@ impl Entry {
                 | "TABLE ATTACH"
                 | "MATERIALIZED VIEW DATA"
                 | "INDEX"
+                | "INDEX ATTACH"
                 | "CONSTRAINT"
                 | "CHECK CONSTRAINT"
+                | "FK CONSTRAINT"
                 | "DEFAULT"
                 | "TRIGGER"
                 | "RULE"

@@ -236,9 +236,8 @@ impl<'a> Work<'a> {
         if complaints.is_empty() {
             return Ok(());
         }
-        let entries = self.entries(|entry| complaints.contains_key(&entry.id))?;
-        let needed: BTreeSet<i64> = entries.iter().flat_map(|entry| entry.dependencies.iter().copied()).collect();
-        let relations = self.entries(|entry| needed.contains(&entry.id))?;
+        let mut entries = self.entries(|entry| complaints.contains_key(&entry.id))?;
+        let relations = self.needed_by(&mut entries)?;
         let known: BTreeSet<i64> = entries.iter().map(|entry| entry.id).collect();
         for (id, complaint) in complaints.iter().filter(|(id, _)| !known.contains(id)) {
             self.loose.push(format!("entry {id} of the archive: {}", complaint.reason));
@@ -250,6 +249,26 @@ impl<'a> Work<'a> {
         }
         self.hands().await?.know(relations.into_iter().filter(Entry::is_relation));
         Ok(())
+    }
+
+    /// What these depend on. Those that depend on relations through their indexes get them as dependencies of their own.
+    fn needed_by(&self, entries: &mut [Entry]) -> Result<Vec<Entry>> {
+        let needed: BTreeSet<i64> = entries.iter().flat_map(|entry| entry.dependencies.iter().copied()).collect();
+        let near = self.entries(|entry| needed.contains(&entry.id))?;
+        let indexes: BTreeMap<i64, Vec<i64>> = near
+            .iter()
+            .filter(|entry| matches!(entry.description.as_str(), "INDEX" | "CONSTRAINT"))
+            .map(|entry| (entry.id, entry.dependencies.clone()))
+            .collect();
+        let mut further = BTreeSet::new();
+        for entry in entries.iter_mut().filter(|entry| entry.depends_through_indexes()) {
+            let through: Vec<i64> = entry.dependencies.iter().filter_map(|id| indexes.get(id)).flatten().copied().collect();
+            entry.dependencies.extend(through.iter().filter(|id| !needed.contains(id)));
+            entry.dependencies.sort_unstable();
+            entry.dependencies.dedup();
+            further.extend(through);
+        }
+        self.entries(|entry| needed.contains(&entry.id) || further.contains(&entry.id))
     }
 
     /// Our own connection to the database, made when it is first needed.
@@ -375,6 +394,9 @@ impl<'a> Work<'a> {
         }
         let defaults = self.rights(true)?;
         self.apply(defaults).await?;
+        if let Some(retry) = &mut self.retry {
+            retry.check_new_rows(&mut self.pending).await?;
+        }
         let bus = &self.filling.context.bus;
         if let Some(retry) = &mut self.retry {
             retry.close().await?;

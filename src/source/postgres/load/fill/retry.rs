@@ -22,6 +22,9 @@ const SETUP: &str = "SET lock_timeout = 0; SET idle_in_transaction_session_timeo
 /// Most rounds over what failed: each can make what the next one needs.
 const ROUNDS: usize = 8;
 
+/// Why a CHECK constraint is to be made that was there before.
+const TAKEN_AWAY: &str = "taken away to load the rows";
+
 /// Entries of access rights in one transaction; where one fails each of them has its own.
 const RIGHTS_AT_ONCE: usize = 200;
 
@@ -39,6 +42,20 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn new(entry: Entry, complaint: Complaint) -> Pending {
         Pending { entry, reason: complaint.reason.clone(), complaint, by_rows: false }
+    }
+
+    /// A CHECK constraint that was taken away for these rows.
+    fn check(rows: &Entry, namespace: String, tag: String, definition: String) -> Pending {
+        let entry = Entry {
+            description: "CHECK CONSTRAINT".into(),
+            tag,
+            namespace,
+            definition,
+            drop: String::new(),
+            copy: String::new(),
+            ..rows.clone()
+        };
+        Pending::new(entry, Complaint { not_made: true, reason: TAKEN_AWAY.into() })
     }
 }
 
@@ -140,8 +157,8 @@ impl<'a> Retry<'a> {
                 Tried::Hopeless(error) => return Err(error),
                 Tried::Failed(error) => error,
             };
-            // It was made after all: the complaint was not its own.
-            if is_there_already(&error) && !one.complaint.reason.contains("already exists") {
+            // It was made after all: the complaint was not its own. Where a role is taken on, something else may be what is there.
+            if n == 0 && is_there_already(&error) && !one.complaint.reason.contains("already exists") {
                 return Ok(true);
             }
             let denied = error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
@@ -217,8 +234,11 @@ impl<'a> Retry<'a> {
             }
         }
         self.connection.query_one("select pg_catalog.set_config('search_path', $1, true)", &[path]).await?;
-        for (name, value) in &self.actors.settings {
-            self.connection.query_one("select pg_catalog.set_config($1, $2, true)", &[name, value]).await?;
+        // Of a newer server there may be some that this one does not know.
+        let set = "select pg_catalog.set_config($1, $2, true)
+            where $1 like '%.%' or exists (select from pg_catalog.pg_settings where pg_catalog.lower(name) = pg_catalog.lower($1))";
+        for (name, value) in self.actors.settings(&entry.owner) {
+            self.connection.query_opt(set, &[&name, &value]).await?;
         }
         self.lend(role, &entry.namespace).await?;
         // A materialized view holds what its owner sees; pg_restore would rather fail than have policies hide rows.
@@ -273,10 +293,15 @@ impl<'a> Retry<'a> {
             return Ok(());
         }
         let role = ident(&self.stand_in);
-        let reads_all = self.connection.query_opt("select from pg_catalog.pg_roles where rolname = 'pg_read_all_data'", &[]).await?;
-        self.connection.batch_execute(&format!("CREATE ROLE {role} NOLOGIN")).await?;
+        let query = "select exists (select from pg_catalog.pg_roles where rolname = $1),
+            exists (select from pg_catalog.pg_roles where rolname = 'pg_read_all_data')";
+        let row = self.connection.query_one(query, &[&self.stand_in]).await?;
+        let (is_there, reads_all): (bool, bool) = (row.get(0), row.get(1));
+        if !is_there {
+            self.connection.batch_execute(&format!("CREATE ROLE {role} NOLOGIN")).await?;
+        }
         self.stand_in_made = true;
-        if reads_all.is_some() {
+        if reads_all {
             self.connection.batch_execute(&format!("GRANT pg_read_all_data TO {role}")).await?;
         }
         Ok(())
@@ -362,31 +387,49 @@ impl<'a> Retry<'a> {
         ways
     }
 
-    /// Takes the table's own CHECK constraints away, so that rows go in that they refuse for want of other rows, or altogether. Returns what puts
-    /// each of them back.
+    /// Takes away the CHECK constraints of a table and of those that it is a part of, so that rows go in that they refuse for want of other rows,
+    /// or altogether. Returns what puts each of them back, in this order.
     pub(super) async fn uncheck(&self, entry: &Entry) -> PgResult<Vec<Pending>> {
-        let query = "select c.conname::text, pg_catalog.pg_get_constraintdef(c.oid)
+        // What is inherited goes with its parent's; what a part has of its own too can go only then.
+        let query = "with recursive up (oid) as (
+              select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace n on n.oid = t.relnamespace where n.nspname = $1 and t.relname = $2
+              union select i.inhparent from pg_catalog.pg_inherits i join up on i.inhrelid = up.oid)
+            select n.nspname::text, t.relname::text, c.conname::text, pg_catalog.pg_get_constraintdef(c.oid)
             from pg_catalog.pg_constraint c join pg_catalog.pg_class t on t.oid = c.conrelid join pg_catalog.pg_namespace n on n.oid = t.relnamespace
-            where c.contype = 'c' and c.coninhcount = 0 and n.nspname = $1 and t.relname = $2 order by 1";
-        let rows = self.connection.query(query, &[&entry.namespace, &entry.tag]).await?;
+            where c.contype = 'c' and c.coninhcount = 0 and t.oid in (select oid from up) order by 1, 2, 3";
         let mut back = Vec::new();
-        for row in rows {
-            let (Text(name), Text(check)) = (row.get(0), row.get(1));
-            let table = entry.qualified();
-            self.connection.batch_execute(&format!("ALTER TABLE {table} DROP CONSTRAINT {}", ident(&name))).await?;
-            let definition = format!("ALTER TABLE {table} ADD CONSTRAINT {} {check}", ident(&name));
-            let entry = Entry {
-                description: "CHECK CONSTRAINT".into(),
-                tag: format!("{} {name}", entry.tag),
-                definition,
-                drop: String::new(),
-                copy: String::new(),
-                ..entry.clone()
-            };
-            let complaint = Complaint { not_made: true, reason: "taken away to load the rows".into() };
-            back.push(Pending::new(entry, complaint));
+        loop {
+            let rows = self.connection.query(query, &[&entry.namespace, &entry.tag]).await?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in rows {
+                let (Text(namespace), Text(table), Text(name), Text(check)) = (row.get(0), row.get(1), row.get(2), row.get(3));
+                let qualified = format!("{}.{}", ident(&namespace), ident(&table));
+                self.connection.batch_execute(&format!("ALTER TABLE {qualified} DROP CONSTRAINT {}", ident(&name))).await?;
+                back.push(Pending::check(
+                    entry,
+                    namespace,
+                    format!("{table} {name}"),
+                    format!("ALTER TABLE {qualified} ADD CONSTRAINT {} {check}", ident(&name)),
+                ));
+            }
         }
+        back.reverse();
         Ok(back)
+    }
+
+    /// Puts back the CHECK constraints that rows break: new rows are checked by them. They stay what could not be loaded.
+    pub(super) async fn check_new_rows(&mut self, pending: &mut [Pending]) -> Result<()> {
+        for one in pending.iter_mut().filter(|one| one.complaint.reason == TAKEN_AWAY) {
+            let entry = Entry { definition: format!("{} NOT VALID", one.entry.definition), ..one.entry.clone() };
+            match self.try_entry(&entry, true, &Way::Plain).await {
+                Tried::Made => one.reason.push_str("; it was put back NOT VALID, so that it checks new rows"),
+                Tried::Failed(_) => {}
+                Tried::Hopeless(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Whether a table has none of its rows: a COPY that failed left none.
@@ -404,13 +447,23 @@ impl<'a> Retry<'a> {
     }
 }
 
-/// The server's words without rows: details that show one are left out.
+/// The server's words without rows: of details that show values all but these.
 pub(super) fn reason(error: &tokio_postgres::Error) -> String {
     let Some(db) = error.as_db_error() else { return error.to_string() };
-    let detail = db.detail().filter(|detail| !detail.contains("Failing row") && !detail.contains("Key ("));
-    let more: Vec<&str> = detail.into_iter().chain(db.hint()).collect();
+    // Classes 22 and 23: values that are no such values, and rows that break a constraint.
+    let shows_values = ["22", "23"].iter().any(|class| db.code().code().starts_with(class));
+    let detail = db.detail().and_then(|detail| if shows_values { without_values(detail) } else { Some(detail.to_owned()) });
+    let more: Vec<&str> = detail.as_deref().into_iter().chain(db.hint()).collect();
     let text = if more.is_empty() { db.message().to_owned() } else { format!("{} ({})", db.message(), more.join("; ")) };
     text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+}
+
+/// `Key (customer)=(…) is not present in table "customer".`; `None` of whatever else may show a row.
+fn without_values(detail: &str) -> Option<String> {
+    const ENDS: [&str; 3] = [") is not present in table \"", ") already exists.", ") is duplicated."];
+    let begin = detail.find(")=(").filter(|_| detail.starts_with("Key ("))?;
+    let end = ENDS.iter().find_map(|end| detail.rfind(end))?;
+    (begin < end).then(|| format!("{}=(…{}", &detail[..=begin], &detail[end..]))
 }
 
 /// Whether something of this name is there.
@@ -420,8 +473,23 @@ fn is_there_already(error: &tokio_postgres::Error) -> bool {
     matches!(code, Some("42P07" | "42710" | "42723" | "42P06" | "42701"))
 }
 
-/// Whether every later statement would fail too: no resources, the server going away, I/O errors (classes 53, 57P, 58, 08).
+/// Whether every later statement would fail too: disk_full, out_of_memory, system_error, io_error. A server that goes away closes the connection;
+/// codes of that kind alone may come from another one, asked by a foreign table, and one file that is not there is no broken disk.
 fn is_hopeless(error: &tokio_postgres::Error) -> bool {
-    let code = error.code().map_or("", SqlState::code);
-    code.starts_with("53") || code.starts_with("57P") || code.starts_with("58") || code.starts_with("08")
+    matches!(error.code().map(SqlState::code), Some("53100" | "53200" | "58000" | "58030"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f92_values_of_rows_are_not_told() {
+        let told = without_values("Key (customer, \"a)=(b\")=(7) is not present in table \"x\", 8) is not present in table \"customer\".");
+        assert_eq!(told.as_deref(), Some("Key (customer, \"a)=(…) is not present in table \"customer\"."));
+        assert_eq!(without_values("Key (a)=(secret) already exists.").as_deref(), Some("Key (a)=(…) already exists."));
+        assert_eq!(without_values("Failing row contains (secret)."), None);
+        assert_eq!(without_values("Schlüssel (a)=(secret) existiert bereits."), None);
+        assert_eq!(without_values("Key (a)=(secret) conflicts with existing key (a)=(secret)."), None);
+    }
 }

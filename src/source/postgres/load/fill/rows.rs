@@ -96,7 +96,8 @@ pub(super) async fn pass(
         match copy(retry, &pending[place], way, &mut pieces).await {
             (Tried::Made, back) => {
                 pending.remove(place);
-                pending.extend(back);
+                // Those of parts come before those of the whole, which would make them too.
+                pending.splice(0..0, back);
             }
             (Tried::Failed(error), _) => pending[place].reason = reason(&error),
             (Tried::Hopeless(error), _) => {
