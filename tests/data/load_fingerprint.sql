@@ -140,7 +140,7 @@ found (kind, name, what) as (
     'functions', (select jsonb_agg(pg_describe_object('pg_amproc'::regclass, a.oid, 0) order by pg_describe_object('pg_amproc'::regclass, a.oid, 0)) from pg_amproc a where amprocfamily = o.oid))
   from pg_opfamily o join names on ns = opfnamespace
   union all
-  select 'collation', c.oid::regcollation::text, jsonb_build_object('owner', collowner::regrole::text, 'provider', collprovider, 'icu', colliculocale, 'collate', collcollate)
+  select 'collation', c.oid::regcollation::text, jsonb_build_object('owner', collowner::regrole::text, 'provider', collprovider, 'icu', coalesce(to_jsonb(c) ->> 'colliculocale', to_jsonb(c) ->> 'colllocale'), 'collate', collcollate)
   from pg_collation c join names on ns = collnamespace
   union all
   select 'text search', c.oid::regconfig::text, jsonb_build_object('owner', cfgowner::regrole::text,

@@ -76,7 +76,7 @@ pub(super) async fn run_until(connection: &Connection, what: &str, sql: &str, ca
 /// Puts a setting on a database or a role. `Some`: the server does not take it, and why, without the value.
 pub(super) async fn set_until(connection: &Connection, what: &str, sql: &str, cancel: &CancellationToken) -> Result<Option<&'static str>> {
     let setting = async {
-        let Err(error) = connection.batch_execute(sql).await else { return Ok(None) };
+        let Err(error) = connection.batch_execute(&sendable(sql)).await else { return Ok(None) };
         match error.code().and_then(not_taken) {
             Some(why) => Ok(Some(why)),
             None => Err(pg_error(what, &error)),
