@@ -149,6 +149,12 @@ fn f97_closed_databases_are_known_once_said_or_excluded() {
     assert_eq!(artifacts(&home), ["postgres", "shop"]);
     has(&home.run(&["doctor"]), &["2 databases, 2 excluded"]);
     has(&home.run(&["config", "show"]), &["exclude:", "tmp_*"]);
+    // What leaves nothing is no backup.
+    configure(&home, &jobs(&server, "postgres", ", exclude: ['*']"));
+    let ran = home.run(&["backup", "now"]);
+    assert_eq!(ran.code, 4, "{}", ran.all());
+    has(&ran, &["exclude (*) leaves none of the databases"]);
+    configure(&home, &jobs(&server, "postgres", ", exclude: [older, 'tmp_*']"));
     // One that is gone without a word is suspect all the same.
     server.sql("postgres", "drop database shop");
     let ran = home.run(&["backup", "now"]);

@@ -147,6 +147,20 @@ impl Choice {
         choice
     }
 
+    /// `exclude` leaves nothing of what is there: globals alone are no backup, and nothing would be missed.
+    pub(super) fn nothing(&self, settings: &PostgresSettings) -> Option<Error> {
+        let excluded = match &settings.databases {
+            Databases::All => self.left.iter().any(|(_, why)| *why == Why::Excluded),
+            Databases::Named(names) => !names.is_empty(),
+        };
+        let empty = excluded && self.databases.is_empty() && self.failed.is_empty();
+        let patterns = settings.exclude.join(", ");
+        empty.then(|| {
+            Error::new(Kind::Preflight, format!("exclude ({patterns}) leaves none of the databases at {}", settings.address()))
+                .hint("name fewer there: drctl config show")
+        })
+    }
+
     /// What to say of those that are left out although nothing of the settings says so; each with the line that mends it.
     pub(super) fn remarks(&self) -> Vec<String> {
         let mut lines = kept_aside(&self.left);

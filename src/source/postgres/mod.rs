@@ -229,13 +229,18 @@ impl Source for PostgresSource {
             crate::process::human_bytes(bytes)
         );
         let left_out = choice.left_out();
-        let problems = found.choice.failed.into_values().chain(found.problems.into_iter().map(Error::failed)).collect();
+        let nothing = found.choice.nothing(&self.settings);
+        let problems =
+            nothing.into_iter().chain(found.choice.failed.into_values()).chain(found.problems.into_iter().map(Error::failed)).collect();
         Ok(Preflight { warnings: found.warnings, problems, left_out, summary })
     }
 
     async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {
         let as_of = context.clock.now();
         let mut found = self.find(context).await?;
+        if let Some(error) = found.choice.nothing(&self.settings) {
+            return Err(error);
+        }
         let Choice { databases, failed, .. } = &mut found.choice;
         if databases.iter().all(|d| failed.contains_key(&d.name))
             && let Some((_, first)) = failed.pop_first()
