@@ -37,7 +37,11 @@ pub fn problems_text(problems: &[LoadProblem]) -> String {
 impl Decide for Accept<'_> {
     fn accept(&self, problems: &[LoadProblem], live_is_gone: bool) -> Result<()> {
         let (count, what) = (problems.len(), objects(problems));
-        if !self.shell.out.json {
+        if self.shell.out.json {
+            for LoadProblem { artifact, object, statement, reason } in problems {
+                self.shell.bus.warn(format!("{artifact}: {object} could not be loaded: {reason}; {statement}"));
+            }
+        } else {
             let rows = if live_is_gone || !self.line.contains("--in-place") {
                 "Every row is there and was counted, but"
             } else {
