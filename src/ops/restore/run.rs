@@ -169,6 +169,7 @@ async fn load_and_switch(
     started: std::time::Instant,
 ) -> Result<RestoreReport> {
     note.save(state)?;
+    refuse_second(state, note)?;
     let mut agreed = Vec::new();
     let mut loaded = Ok(());
     if plan.in_place {
@@ -258,6 +259,22 @@ async fn load_and_switch(
     })
 }
 
+/// Two restores of one source into one place would each take the other's work for what was live. Both are noted before they look: of two that
+/// begin together the one that began later gives way.
+fn refuse_second(state: &Arc<StateFile>, note: &mut RestoreNote) -> Result<()> {
+    let at = |note: &RestoreNote| (note.started_at, note.restore.clone());
+    let same_place = |other: &RestoreNote| {
+        other.set.job() == note.set.job() && other.target == note.target && other.sources.iter().any(|source| note.sources.contains(source))
+    };
+    let notes = RestoreNote::all(state)?;
+    let other = notes.iter().find(|other| at(other) < at(note) && same_place(other) && other.is_running(state));
+    let Some(other) = other else { return Ok(()) };
+    note.phase = Phase::Discarded;
+    note.save(state)?;
+    Err(Error::new(Kind::Locked, format!("restore {} of {} is under way, to the same place", other.restore, other.set))
+        .hint("wait for its end (drctl status), or stop that process"))
+}
+
 /// What was found before the first byte was loaded in place: the work was refused, nothing was changed (exit 4). A signal stays a signal, and
 /// a store that cannot be reached is no damage.
 fn untouched(error: Error, set: &SetId) -> Error {
@@ -278,7 +295,9 @@ fn damaged(error: Error, set: &SetId) -> Error {
 
 /// A failure while the live data may have been overwritten in part.
 fn half_in_place(error: Error) -> Error {
-    error.context("the live data may be overwritten in part").hint("restore this set or the safety set again: drctl status shows the line")
+    error
+        .context("the live data may be overwritten in part")
+        .hint_or("restore this set or the safety set again: drctl status shows the line")
 }
 
 type Counts = BTreeMap<String, BTreeMap<String, u64>>;

@@ -132,6 +132,12 @@ impl Choice {
                             choice.failed.insert(name.clone(), error.hint(format!("there are: {there}")));
                         }
                         Some(database) => match Why::of(database, &Patterns(Vec::new())) {
+                            // Its name is that of the live one while it is loaded.
+                            Some(why) if is_lent(database.comment.as_deref()) => {
+                                let what = format!("database {} cannot be dumped: {}", shown(name), why.words());
+                                let hint = "wait for the restore's end; if it died: drctl restore --undo puts back what was live";
+                                choice.failed.insert(name.clone(), Error::new(Kind::Preflight, what).hint(hint));
+                            }
                             Some(why @ (Why::Closed | Why::ClosedTemplate | Why::BareTemplate | Why::HalfDropped)) => {
                                 let error =
                                     Error::new(Kind::Preflight, format!("database {} cannot be dumped: {}", shown(name), why.words()));

@@ -29,6 +29,9 @@ pub(super) fn cannot_load(live: &str) -> Option<String> {
         // PostgreSQL would cut it and take another name than was asked for.
         return Some(format!("the name of database {live} has {} bytes: PostgreSQL takes {}", live.len(), state::NAME_BYTES));
     }
+    if live == "template0" {
+        return Some("template0 is what databases are made from and is never restored: name another database".into());
+    }
     None
 }
 
@@ -334,6 +337,9 @@ impl Planner<'_> {
                 "database {name}: the target keeps names in {encoding}, where nobody can connect to this one by its name in UTF-8; restore the \
                  rest with --without, and load this one by hand under a name of ASCII letters: drctl cat SET {name} | pg_restore --dbname=NAME"
             ));
+        }
+        if live == "template1" && source != live {
+            self.refuse(format!("every new database would begin with what is in {source}: name another database than template1"));
         }
         self.locales(source, &recorded).await?;
         let restore = &self.request.restore;

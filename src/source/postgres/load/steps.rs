@@ -168,7 +168,8 @@ impl<'a> Steps<'a> {
         let (mut statements, mut emptied) = (Vec::new(), Vec::new());
         if Self::is_live(&entry, &databases) {
             set_open(&self.connection, &entry.live, false).await?;
-            self.empty(&entry.live).await?;
+            // Not ended by a cancel: the service must come back.
+            server::empty(&self.connection, &entry.live).await?;
             emptied.push(entry.live.clone());
             statements.push(rename_sql(&entry.live, &entry.new));
             statements.push(open_sql(&entry.new, true));

@@ -2,6 +2,10 @@
 
 use crate::format::pgdump::TocEntry;
 use crate::source::postgres::connect::ident;
+use crate::source::postgres::names::decode;
+
+/// Texts of an entry.
+pub(super) const TEXTS: usize = 8;
 
 /// An entry's texts as text.
 #[derive(Clone, Debug)]
@@ -26,22 +30,33 @@ const SECRET: [&str; 4] = ["SUBSCRIPTION", "USER MAPPING", "SERVER", "FOREIGN DA
 const STATEMENT_BYTES: usize = 1500;
 
 impl Entry {
-    /// `None` when a text is not in the encoding of the connection, UTF-8.
-    pub(super) fn of(entry: &TocEntry) -> Option<Entry> {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        Some(Entry {
+    /// From an entry whose texts are UTF-8; bytes that are none become what [`decode`] makes of them.
+    pub(super) fn of(entry: &TocEntry) -> Entry {
+        let texts = Self::texts(entry).map(decode);
+        Self::with(entry, texts)
+    }
+
+    /// The texts of an entry, as they are in the archive.
+    pub(super) fn texts(entry: &TocEntry) -> [&[u8]; TEXTS] {
+        [&entry.tag, &entry.namespace, &entry.owner, &entry.definition, &entry.drop, &entry.copy, &entry.tablespace, &entry.access_method]
+    }
+
+    /// With the texts of [`Entry::texts`], converted.
+    pub(super) fn with(entry: &TocEntry, texts: [String; TEXTS]) -> Entry {
+        let [tag, namespace, owner, definition, drop, copy, tablespace, access_method] = texts;
+        Entry {
             id: entry.id,
             description: entry.description.clone(),
-            tag: text(&entry.tag)?,
-            namespace: text(&entry.namespace)?,
-            owner: text(&entry.owner)?,
-            definition: text(&entry.definition)?,
-            drop: text(&entry.drop)?,
-            copy: text(&entry.copy)?,
-            tablespace: text(&entry.tablespace)?,
-            access_method: text(&entry.access_method)?,
+            tag,
+            namespace,
+            owner,
+            definition,
+            drop,
+            copy,
+            tablespace,
+            access_method,
             dependencies: entry.dependencies.clone(),
-        })
+        }
     }
 
     pub(super) fn is_rows(&self) -> bool {

@@ -27,7 +27,7 @@ use crate::process::{Input, Reason};
 use crate::source::RunContext;
 use crate::source::load::{LoadProblem, Rereads};
 use crate::source::postgres::application;
-use crate::source::postgres::catalog::Database;
+use crate::source::postgres::catalog::{ANY_BYTES, Database};
 use crate::source::postgres::client::{Call, Client, Private, database_argument};
 use crate::source::postgres::connect::connect;
 use crate::source::postgres::settings::PostgresSettings;
@@ -220,15 +220,26 @@ impl<'a> Work<'a> {
         self.take_up(found.entries).await
     }
 
-    /// Entries of the archive, as text; those whose bytes are in another encoding are left out.
-    fn entries(&self, wanted: impl Fn(&TocEntry) -> bool) -> Result<Vec<Entry>> {
+    /// Entries of the archive, as text. What is in another encoding than UTF-8 is converted by the server, which knows them all.
+    async fn entries(&mut self, wanted: impl Fn(&TocEntry) -> bool) -> Result<Vec<Entry>> {
         let anywhere = self.filling.args.iter().any(|arg| arg == super::tablespaces::WITHOUT);
-        let mut entries = Vec::new();
+        let (mut found, mut encoding) = (Vec::new(), None);
         self.head.each(|entry| {
+            if entry.description == "ENCODING" {
+                encoding = encoding_of(&entry);
+            }
             if wanted(&entry) {
-                entries.extend(Entry::of(&entry).map(|entry| if anywhere { Entry { tablespace: String::new(), ..entry } } else { entry }));
+                found.push(entry);
             }
         })?;
+        let converts = |name: &str| name != "UTF8" && name != ANY_BYTES;
+        let mut entries = match encoding.filter(|name| converts(name) && !found.is_empty()) {
+            Some(encoding) => self.hands().await?.converted(&found, &encoding).await?,
+            None => found.iter().map(Entry::of).collect(),
+        };
+        if anywhere {
+            entries.iter_mut().for_each(|entry| entry.tablespace.clear());
+        }
         Ok(entries)
     }
 
@@ -236,8 +247,8 @@ impl<'a> Work<'a> {
         if complaints.is_empty() {
             return Ok(());
         }
-        let mut entries = self.entries(|entry| complaints.contains_key(&entry.id))?;
-        let relations = self.needed_by(&mut entries)?;
+        let mut entries = self.entries(|entry| complaints.contains_key(&entry.id)).await?;
+        let relations = self.needed_by(&mut entries).await?;
         let known: BTreeSet<i64> = entries.iter().map(|entry| entry.id).collect();
         for (id, complaint) in complaints.iter().filter(|(id, _)| !known.contains(id)) {
             self.loose.push(format!("entry {id} of the archive: {}", complaint.reason));
@@ -252,9 +263,9 @@ impl<'a> Work<'a> {
     }
 
     /// What these depend on. Those that depend on relations through their indexes get them as dependencies of their own.
-    fn needed_by(&self, entries: &mut [Entry]) -> Result<Vec<Entry>> {
+    async fn needed_by(&mut self, entries: &mut [Entry]) -> Result<Vec<Entry>> {
         let needed: BTreeSet<i64> = entries.iter().flat_map(|entry| entry.dependencies.iter().copied()).collect();
-        let near = self.entries(|entry| needed.contains(&entry.id))?;
+        let near = self.entries(|entry| needed.contains(&entry.id)).await?;
         let indexes: BTreeMap<i64, Vec<i64>> = near
             .iter()
             .filter(|entry| matches!(entry.description.as_str(), "INDEX" | "CONSTRAINT"))
@@ -268,7 +279,7 @@ impl<'a> Work<'a> {
             entry.dependencies.dedup();
             further.extend(through);
         }
-        self.entries(|entry| needed.contains(&entry.id) || further.contains(&entry.id))
+        self.entries(|entry| needed.contains(&entry.id) || further.contains(&entry.id)).await
     }
 
     /// Our own connection to the database, made when it is first needed.
@@ -349,7 +360,7 @@ impl<'a> Work<'a> {
         if std::mem::replace(&mut self.granted, true) {
             return Ok(());
         }
-        let rights = self.rights(false)?;
+        let rights = self.rights(false).await?;
         self.apply(rights).await
     }
 
@@ -370,16 +381,16 @@ impl<'a> Work<'a> {
     }
 
     /// Access rights of the archive. Since PostgreSQL 17 one entry stands for many large objects, and its statement names the first.
-    fn rights(&self, defaults: bool) -> Result<Vec<Entry>> {
+    async fn rights(&mut self, defaults: bool) -> Result<Vec<Entry>> {
         // Rights to the database itself name the live one; the new one is given them with its other properties.
         let wanted = if defaults { "DEFAULT ACL" } else { "ACL" };
-        let rights = self.entries(|entry| entry.description == wanted && !entry.tag.starts_with(b"DATABASE "))?;
+        let rights = self.entries(|entry| entry.description == wanted && !entry.tag.starts_with(b"DATABASE ")).await?;
         let many: BTreeSet<i64> =
             rights.iter().filter(|e| e.tag.starts_with("LARGE OBJECTS ")).flat_map(|e| e.dependencies.iter().copied()).collect();
         if many.is_empty() {
             return Ok(rights);
         }
-        let objects = self.entries(|entry| many.contains(&entry.id) && entry.description == "BLOB METADATA")?;
+        let objects = self.entries(|entry| many.contains(&entry.id) && entry.description == "BLOB METADATA").await?;
         let objects: BTreeMap<i64, Vec<String>> =
             objects.into_iter().map(|entry| (entry.id, entry.definition.split_whitespace().map(str::to_owned).collect())).collect();
         Ok(rights.into_iter().map(|entry| for_each_object(entry, &objects)).collect())
@@ -392,7 +403,7 @@ impl<'a> Work<'a> {
             self.rows(rereads).await?;
             self.settle(true).await?;
         }
-        let defaults = self.rights(true)?;
+        let defaults = self.rights(true).await?;
         self.apply(defaults).await?;
         if let Some(retry) = &mut self.retry {
             retry.check_new_rows(&mut self.pending).await?;
@@ -433,6 +444,12 @@ impl<'a> Work<'a> {
         });
         Ok(pending.chain(loose).collect())
     }
+}
+
+/// `LATIN1` of `SET client_encoding = 'LATIN1';`.
+fn encoding_of(entry: &TocEntry) -> Option<String> {
+    let text = std::str::from_utf8(&entry.definition).ok()?;
+    text.split('\'').nth(1).map(str::to_owned)
 }
 
 /// `GRANT … ON LARGE OBJECT 16401 …` for each object of the entry that it depends on.

@@ -8,9 +8,10 @@ use super::acting::{Actors, Way};
 use super::complaints::Complaint;
 use super::entry::Entry;
 use crate::error::{Error, Result};
+use crate::format::pgdump::TocEntry;
 use crate::source::postgres::catalog::Database;
 use crate::source::postgres::connect::{Connection, ident, pg_error};
-use crate::source::postgres::names::Text;
+use crate::source::postgres::names::{Text, sendable};
 
 type PgResult<T> = Result<T, tokio_postgres::Error>;
 
@@ -104,6 +105,28 @@ impl<'a> Retry<'a> {
         })
     }
 
+    /// Entries whose texts are in an encoding that the server converts; where it cannot, they are what [`Entry::of`] makes of them, and whatever
+    /// is wrong with that is found when they are used.
+    pub(super) async fn converted(&self, found: &[TocEntry], encoding: &str) -> Result<Vec<Entry>> {
+        let texts: Vec<&[u8]> = found.iter().flat_map(|entry| Entry::texts(entry)).collect();
+        let query = "select pg_catalog.convert_from(x, $2::text::name) from unnest($1::bytea[]) with ordinality as t(x, at) order by at";
+        let rows = match self.connection.query(query, &[&texts, &encoding]).await {
+            Ok(rows) if rows.len() == texts.len() => rows,
+            other => {
+                tracing::debug!(?other, encoding, "the server cannot convert the archive's texts");
+                return Ok(found.iter().map(Entry::of).collect());
+            }
+        };
+        let mut texts = rows.iter().map(|row| row.get::<_, Text>(0).0);
+        let of = |entry: &TocEntry| Entry::with(entry, std::array::from_fn(|_| texts.next().unwrap_or_default()));
+        let mut entries: Vec<Entry> = found.iter().map(of).collect();
+        // Its rows stay in the archive's encoding.
+        for entry in entries.iter_mut().filter(|entry| entry.is_rows()) {
+            entry.copy = entry.copy.replace(" FROM stdin;", &format!(" FROM stdin WITH (ENCODING '{}');", encoding.replace('\'', "")));
+        }
+        Ok(entries)
+    }
+
     /// Learns of relations that entries depend on.
     pub(super) fn know(&mut self, relations: impl IntoIterator<Item = Entry>) {
         self.relations.extend(relations.into_iter().map(|entry| (entry.id, entry)));
@@ -177,7 +200,7 @@ impl<'a> Retry<'a> {
         let work = async {
             self.begin(entry, way).await?;
             if not_made && !entry.definition.trim().is_empty() {
-                self.connection.batch_execute(&self.understood(entry)).await?;
+                self.connection.batch_execute(&sendable(&self.understood(entry))).await?;
             }
             self.end(entry, way).await
         };
@@ -230,7 +253,7 @@ impl<'a> Retry<'a> {
         let Way::As { role, path, stand_in } = way else { return Ok(()) };
         if *stand_in {
             for relation in self.relations_of(entry) {
-                self.connection.batch_execute(&relation.give_to(role)).await?;
+                self.connection.batch_execute(&sendable(&relation.give_to(role))).await?;
             }
         }
         self.connection.query_one("select pg_catalog.set_config('search_path', $1, true)", &[path]).await?;
@@ -254,12 +277,12 @@ impl<'a> Retry<'a> {
             self.connection.batch_execute("SET LOCAL ROLE NONE; SELECT pg_catalog.set_config('search_path', '', true)").await?;
             if *stand_in {
                 for relation in self.relations_of(entry) {
-                    self.connection.batch_execute(&relation.give_to(&relation.owner)).await?;
+                    self.connection.batch_execute(&sendable(&relation.give_to(&relation.owner))).await?;
                 }
             }
         }
         if let Some(sql) = entry.owner_sql() {
-            self.connection.batch_execute(&sql).await?;
+            self.connection.batch_execute(&sendable(&sql)).await?;
         }
         for sql in std::mem::take(&mut self.lent) {
             self.connection.batch_execute(&sql).await?;
@@ -329,7 +352,7 @@ impl<'a> Retry<'a> {
     pub(super) async fn grant(&mut self, rights: Vec<Entry>, pending: &mut Vec<Pending>) -> Result<()> {
         self.silence().await?;
         for entries in rights.chunks(RIGHTS_AT_ONCE) {
-            let all: Vec<&str> = entries.iter().map(|entry| entry.definition.as_str()).collect();
+            let all: Vec<String> = entries.iter().map(|entry| format!("{};", sendable(&entry.definition))).collect();
             let sql = format!("BEGIN; {}", all.join("\n"));
             let result = self.connection.batch_execute(&sql).await;
             match self.outcome(result).await {
