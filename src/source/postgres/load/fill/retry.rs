@@ -108,7 +108,7 @@ impl<'a> Retry<'a> {
     /// Entries whose texts are in an encoding that the server converts; where it cannot, they are what [`Entry::of`] makes of them, and whatever
     /// is wrong with that is found when they are used.
     pub(super) async fn converted(&self, found: &[TocEntry], encoding: &str) -> Result<Vec<Entry>> {
-        let texts: Vec<&[u8]> = found.iter().flat_map(|entry| Entry::texts(entry)).collect();
+        let texts: Vec<&[u8]> = found.iter().flat_map(Entry::texts).collect();
         let query = "select pg_catalog.convert_from(x, $2::text::name) from unnest($1::bytea[]) with ordinality as t(x, at) order by at";
         let rows = match self.connection.query(query, &[&texts, &encoding]).await {
             Ok(rows) if rows.len() == texts.len() => rows,
