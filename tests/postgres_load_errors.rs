@@ -404,3 +404,38 @@ fn f90_f91_what_pg_restore_brings_back_and_more_part_4() {
 fn f91_f92_what_nothing_can_mend_is_listed_and_a_person_decides() {
     restore_each(|_, shape| !is_whole(shape));
 }
+
+/// Valid indexes and filled materialized views of users, and functions that hold settings.
+fn built(server: &Server, database: &str) -> String {
+    let sql = "SELECT c.oid::regclass::text FROM pg_class c LEFT JOIN pg_index ON indexrelid = c.oid \
+               WHERE c.relnamespace::regnamespace::text !~ '^(pg_|information_schema)' AND (indisvalid OR (relkind = 'm' AND relispopulated)) \
+               UNION ALL SELECT oid::regprocedure::text FROM pg_proc WHERE proconfig IS NOT NULL ORDER BY 1";
+    server.sql(database, sql)
+}
+
+#[test]
+fn f90_a_newer_server_that_empties_the_path_itself_gets_what_an_older_one_had() {
+    let Some(newer) = Server::start_version(18) else { return };
+    let older = shared();
+    for shape in shapes().into_iter().filter(|shape| ["03", "04", "06", "19", "27", "29", "31"].iter().any(|n| shape.name.starts_with(n))) {
+        let database = format!("newer_{}", shape.name);
+        older.sql("postgres", &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"));
+        read_file(&older, &database, &shape.path);
+        let mut home = Home::new();
+        home.write("pg-password", PASSWORD);
+        home.init(&format!(
+            "jobs:\n  - job: le\n    timezone: UTC\n    sources:\n      - postgres: {{ host: 127.0.0.1, port: {}, user: postgres, \
+             password: {{ file: pg-password }}, database: [{database}], client_folders: [{}] }}\n",
+            older.port,
+            newer.bin.display()
+        ));
+        home.ok(&["backup", "now"]);
+        let had = built(&older, &database);
+        discard(&older, &database);
+        home.env("PGPASSWORD", PASSWORD);
+        let target = format!("postgres://postgres@127.0.0.1:{}/{database}", newer.port);
+        let ran = home.ok(&["restore", &home.newest(), "--yes", "--target", &target]);
+        assert_eq!(built(&newer, &database), had, "{}: {}", shape.name, ran.all());
+        assert!(ran.all().contains("ALTER FUNCTION … SET search_path"), "{}", ran.all());
+    }
+}

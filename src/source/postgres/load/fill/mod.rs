@@ -12,6 +12,7 @@
 mod acting;
 mod complaints;
 mod entry;
+mod functions;
 mod retry;
 mod rows;
 
@@ -419,6 +420,9 @@ impl<'a> Work<'a> {
                     retry.guessed.join(", ")
                 ));
             }
+            if let Some(why) = by_path(self.filling, retry) {
+                bus.warn(why);
+            }
         }
         let left = self.pending.len() as u64;
         if self.failed > left {
@@ -450,6 +454,24 @@ impl<'a> Work<'a> {
 fn encoding_of(entry: &TocEntry) -> Option<String> {
     let text = std::str::from_utf8(&entry.definition).ok()?;
     text.split('\'').nth(1).map(str::to_owned)
+}
+
+/// What was made by a path will want it again; `None` where nothing was.
+fn by_path(filling: &Filling<'_>, retry: &Retry<'_>) -> Option<String> {
+    let first = retry.by_path.first()?;
+    let more = if retry.by_path.len() > 1 { format!(" and {} more", retry.by_path.len() - 1) } else { String::new() };
+    let source = filling.source;
+    Some(match retry.empties_path() {
+        true => format!(
+            "Database {source}: {first}{more} rest on functions that find others by the search_path, which PostgreSQL 17 and later empty for \
+             REINDEX, REFRESH and ANALYZE. They were made all the same. So that they can be kept up: ALTER FUNCTION … SET search_path = …, for each function \
+             that names others without their schema."
+        ),
+        false => format!(
+            "Database {source}: {first}{more} rest on functions that find others by the search_path, which vacuumdb empties: where it stops at them, \
+             ANALYZE in psql does it. ALTER FUNCTION … SET search_path = … is the cure, and what PostgreSQL 17 and later ask for."
+        ),
+    })
 }
 
 /// `GRANT … ON LARGE OBJECT 16401 …` for each object of the entry that it depends on.

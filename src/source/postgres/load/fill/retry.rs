@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use super::acting::{Actors, Way};
 use super::complaints::Complaint;
 use super::entry::Entry;
+use super::functions;
 use crate::error::{Error, Result};
 use crate::format::pgdump::TocEntry;
 use crate::source::postgres::catalog::Database;
@@ -84,6 +85,8 @@ pub(super) struct Retry<'a> {
     lent: Vec<String>,
     /// What was made by a path that is not the database's own.
     pub(super) guessed: Vec<String>,
+    /// What a server empties the path for, and was made by one.
+    pub(super) by_path: Vec<String>,
 }
 
 impl<'a> Retry<'a> {
@@ -102,6 +105,7 @@ impl<'a> Retry<'a> {
             silenced: BTreeMap::new(),
             lent: Vec::new(),
             guessed: Vec::new(),
+            by_path: Vec::new(),
         })
     }
 
@@ -174,6 +178,9 @@ impl<'a> Retry<'a> {
                 Tried::Made => {
                     if n > 1 {
                         self.guessed.push(one.entry.name());
+                    }
+                    if n > 0 && functions::are_asked_by(&one.entry) {
+                        self.by_path.push(one.entry.name());
                     }
                     return Ok(true);
                 }
@@ -256,7 +263,12 @@ impl<'a> Retry<'a> {
                 self.connection.batch_execute(&sendable(&relation.give_to(role))).await?;
             }
         }
+        let functions = match self.empties_path() && functions::are_asked_by(entry) {
+            true => functions::without_path(&self.connection).await?,
+            false => Vec::new(),
+        };
         self.connection.query_one("select pg_catalog.set_config('search_path', $1, true)", &[path]).await?;
+        self.connection.batch_execute(&functions::lend_path(&functions)).await?;
         // Of a newer server there may be some that this one does not know.
         let set = "select pg_catalog.set_config($1, $2, true)
             where $1 like '%.%' or exists (select from pg_catalog.pg_settings where pg_catalog.lower(name) = pg_catalog.lower($1))";
@@ -264,11 +276,17 @@ impl<'a> Retry<'a> {
             self.connection.query_opt(set, &[&name, &value]).await?;
         }
         self.lend(role, &entry.namespace).await?;
+        self.lent.extend(functions.iter().map(|function| functions::take_path_back(function)));
         // A materialized view holds what its owner sees; pg_restore would rather fail than have policies hide rows.
         if entry.description == "MATERIALIZED VIEW DATA" {
             self.connection.batch_execute("SET LOCAL row_security = on").await?;
         }
         self.connection.batch_execute(&format!("SET LOCAL ROLE {}", ident(role))).await
+    }
+
+    /// Whether the server lets no path of a session reach what makes indexes and fills materialized views.
+    pub(super) fn empties_path(&self) -> bool {
+        self.actors.server_version >= functions::EMPTIES_PATH
     }
 
     /// Lays role, path and rights down again, and gives what was made to its owner.
