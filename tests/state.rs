@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -214,6 +214,43 @@ fn several_processes_write_at_once() {
     assert_eq!(state.mark("repository", &job).unwrap().unwrap().0, EACH);
     let runs = state.runs(None, None, 10_000).unwrap();
     assert!(runs.len() as u64 == 5 * EACH && runs.iter().all(|r| r.outcome == RunOutcome::Finished(0)));
+}
+
+/// Closing any descriptor of a file drops all locks its process has on it; the next process to close then takes itself for the last one and
+/// removes the write-ahead log under the first.
+#[test]
+fn f116_a_second_opening_in_one_process_loses_nothing_of_the_first() {
+    const TEST: &str = "f116_a_second_opening_in_one_process_loses_nothing_of_the_first";
+    if let Some(path) = inside() {
+        return open(&path).set_setting("of the child", "is kept").unwrap();
+    }
+    let (_folder, path) = scratch();
+    let first = open(&path);
+    first.set_setting("before", "is kept").unwrap();
+    let second = open(&path);
+    assert!(another_process(TEST, &path).wait().unwrap().success());
+    first.set_setting("of the first", "is kept").unwrap();
+    second.set_setting("of the second", "is kept").unwrap();
+    assert!(another_process(TEST, &path).wait().unwrap().success());
+    drop((first, second));
+    for key in ["before", "of the child", "of the first", "of the second"] {
+        assert_eq!(open(&path).setting(key).unwrap().as_deref(), Some("is kept"), "{key}");
+    }
+}
+
+#[test]
+fn files_that_sqlite_has_open_are_known() {
+    let (_folder, path) = scratch();
+    let state = open(&path);
+    let files: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|f| f.unwrap().metadata().unwrap()).filter(|m| m.is_file()).collect();
+    assert_eq!(files.len(), 3, "the file, its log and its shared memory");
+    let open_here = || files.iter().filter(|m| drctl::state::is_open_here(m.dev(), m.ino())).count();
+    let second = open(&path);
+    assert_eq!(open_here(), 3);
+    drop(state);
+    assert_eq!(open_here(), 3, "the second still has them");
+    drop(second);
+    assert_eq!(open_here(), 0);
 }
 
 #[test]

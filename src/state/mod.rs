@@ -9,7 +9,7 @@
 //! No set depends on it: a caller that cannot open it says so and goes on without (DESIGN §7), except where something could not be undone.
 //! Several processes may use one file at the same time. All calls block; from async code they are short, but belong on a blocking thread.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -26,6 +26,7 @@ pub mod audited;
 pub mod incidents;
 pub mod journal;
 pub mod marks;
+mod open_files;
 pub mod outbox;
 pub mod process;
 pub mod restores;
@@ -36,6 +37,7 @@ mod schema;
 pub use agent::{AgentLock, AgentStanding, agent_of};
 pub use audit::{AuditEntry, AuditHead, AuditNote};
 pub use audited::{Act, Audited};
+pub use open_files::is_open_here;
 pub use incidents::{Incident, Raised, Told};
 pub use outbox::{NewAlert, QueueState, Queued};
 pub use process::{Process, process_is_alive};
@@ -53,6 +55,9 @@ pub struct StateFile {
     file: Option<(u64, u64)>,
     connection: Mutex<Connection>,
     clock: Arc<dyn Clock>,
+    /// Dropped after the connection: until then nobody else of this process may open these files.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    held: open_files::Held,
 }
 
 impl StateFile {
@@ -73,7 +78,8 @@ impl StateFile {
         write_ahead(&connection).map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         schema::migrate(&mut connection, path, clock.now())?;
-        Ok(StateFile { path: path.to_owned(), file: identity(path), connection: Mutex::new(connection), clock })
+        let held = open_files::Held::of(path);
+        Ok(StateFile { path: path.to_owned(), file: identity(path), connection: Mutex::new(connection), clock, held })
     }
 
     /// One in memory, for what cannot be written to the disk just now. Nothing of it outlives the process.
@@ -82,7 +88,7 @@ impl StateFile {
         let failed = |e| trouble("make", &path, e);
         let mut connection = Connection::open_in_memory().map_err(failed)?;
         schema::migrate(&mut connection, &path, clock.now())?;
-        Ok(StateFile { path, file: None, connection: Mutex::new(connection), clock })
+        Ok(StateFile { path, file: None, connection: Mutex::new(connection), clock, held: open_files::Held::default() })
     }
 
     /// Where it lies.
@@ -137,26 +143,41 @@ impl StateFile {
 }
 
 /// Creates the file with mode 0600 before SQLite does so with another, and takes rights of others away.
+///
+/// A state file is never opened but by SQLite: its locks are POSIX record locks, and a process loses all of those it has on a file when it
+/// closes any descriptor of that file (fcntl_locking(2)). Another process would then take itself for the last one, and remove the
+/// write-ahead log that this one still writes to.
 fn prepare_file(path: &Path) -> Result<()> {
     let name = path.display();
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.exists()) {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.context(|| format!("make folder {} for the state file", folder.display()))?;
     }
-    let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = opened.context(|| format!("open state file {name}")).map_err(|e| match e.kind() {
-        Kind::Denied => e.hint("run as the user who owns the state file, or set STATE_DIRECTORY to a folder of your own"),
-        _ => e,
-    })?;
-    let metadata = file.metadata().context(|| format!("look at state file {name}"))?;
+    // Makes the file without opening it; whoever is second finds it there.
+    match rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::RegularFile, rustix::fs::Mode::from_raw_mode(0o600), 0) {
+        Err(e) if e != rustix::io::Errno::EXIST => {
+            return Err(std::io::Error::from(e)).context(|| format!("make state file {name}")).map_err(of_another_user);
+        }
+        _ => {}
+    }
+    let metadata = std::fs::metadata(path).context(|| format!("look at state file {name}")).map_err(of_another_user)?;
     if !metadata.is_file() {
         return Err(Error::corrupt(format!("{name} is not a file, so it cannot be the state file")));
     }
+    let usable = rustix::fs::access(path, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
+    usable.map_err(std::io::Error::from).context(|| format!("open state file {name}")).map_err(of_another_user)?;
     if metadata.permissions().mode() & 0o077 != 0 {
         let private = std::fs::Permissions::from_mode(0o600);
-        file.set_permissions(private).context(|| format!("make state file {name} private"))?;
+        std::fs::set_permissions(path, private).context(|| format!("make state file {name} private"))?;
     }
     Ok(())
+}
+
+fn of_another_user(error: Error) -> Error {
+    match error.kind() {
+        Kind::Denied => error.hint("run as the user who owns the state file, or set STATE_DIRECTORY to a folder of your own"),
+        _ => error,
+    }
 }
 
 /// Walks every page. `quick_check` leaves out only the comparison of indexes with their tables.

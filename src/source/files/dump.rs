@@ -18,7 +18,7 @@ use crate::source::files::filter::Filter;
 use crate::source::files::mounts::Mounts;
 use crate::source::files::names::is_leftover;
 use crate::source::files::owners::Owners;
-use crate::source::files::report::{LEFTOVER, Report};
+use crate::source::files::report::{LEFTOVER, OWN_STATE, Report};
 use crate::source::files::roots::{Root, RootKind};
 use crate::source::files::sys::{self, DirStack, Names, Node, NodeId, NodeKind, shown};
 
@@ -294,6 +294,10 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], node: Node) -> Result<()> {
+        if crate::state::is_open_here(node.id.dev, node.id.ino) {
+            self.note(|report, path| report.skipped.add(path, OWN_STATE));
+            return Ok(());
+        }
         if node.links > 1 && self.hard_link(&node)? {
             return Ok(());
         }

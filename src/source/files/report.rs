@@ -117,3 +117,6 @@ const MAX_NAMED: usize = 5;
 
 /// What is said of trees that a restore laid beside live data.
 pub(crate) const LEFTOVER: &str = "kept by an earlier restore; drctl restore --finish removes it";
+
+/// What stands in the list of what was skipped for the state file of this very process.
+pub(crate) const OWN_STATE: &str = "drctl's own state file, which is in use; no set depends on it";
