@@ -218,6 +218,7 @@ async fn i11_of_restores_only_one_that_took_place_makes_another_one_known() {
         sources: vec![("s".into(), "command".into())],
         target: None,
         in_place: false,
+        exchange_first: false,
         phase: Phase::Switched,
         process: Process::this(),
         locked: false,

@@ -102,6 +102,26 @@ async fn f68_specials_are_listed_and_unreadable_is_a_problem() {
     assert!(words.contains("tree/closed"), "the folder itself is stored: {words}");
 }
 
+/// Reading it would drop the locks that SQLite has on it.
+#[tokio::test]
+async fn f116_the_state_file_of_this_process_is_left_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("ok"), b"ok").unwrap();
+    let path = root.join("state.sqlite");
+    let state = drctl::state::StateFile::open(&path, std::sync::Arc::new(drctl::model::SystemClock)).unwrap();
+    let taken = dump(at(&root)).await.unwrap();
+    assert_eq!(taken.problems, Vec::<String>::new());
+    let skipped = taken.details["skipped"].to_string();
+    for name in ["state.sqlite", "state.sqlite-wal", "state.sqlite-shm"] {
+        assert!(skipped.contains(&format!("tree/{name}\"")), "{name}: {skipped}");
+    }
+    drop(state);
+    let taken = dump(at(&root)).await.unwrap();
+    assert!(!taken.details["skipped"].to_string().contains("state.sqlite"), "nobody has it open");
+}
+
 /// What no archive can hold is told, once for all of it; whoever leaves it out, or asks for other files, hears nothing of it.
 #[tokio::test]
 async fn f107_sockets_and_fifos_are_told_and_make_no_set_partial() {

@@ -71,7 +71,7 @@ impl Pair {
         self.home.newest()
     }
 
-    /// Writes over what is there, and loses what holds no rows: with many rows gone, the safety set of a restore in place would not be whole.
+    /// Writes over what is there, and loses what holds no rows.
     fn damage(&self) {
         self.server.sql("shop", "DROP PUBLICATION whole; UPDATE people SET name = 'lost'; DROP VIEW grown_up; DROP INDEX people_lower");
     }

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cli::Ran;
-use shop::Shop;
+use shop::{Shop, day_of};
 use support::Server;
 
 fn jobs(shop: &Shop, databases: &str) -> String {
@@ -61,6 +61,66 @@ fn f84_in_place_drops_nothing_that_the_safety_set_does_not_hold() {
     let safety = shop.home.newest();
     shop.home.ok(&["restore", &safety, "--in-place", "--no-safety-set", "--yes"]);
     assert_eq!(shop.server.sql("other", "SELECT sum(i) FROM t"), lost);
+}
+
+#[test]
+fn f117_a_safety_set_is_never_what_a_date_means() {
+    let shop = Shop::new();
+    // Nothing but the database, so that a restore of all data saves all of the job.
+    shop.set_jobs(&jobs(&shop, &format!("[{}]", shop.database)));
+    let whole = shop.orders();
+    let set = shop.backup();
+    // Most of what the sets before held is gone: that is why it is restored, and no reason to refuse the safety set.
+    shop.damage();
+    shop.home.ok(&["restore", &set, "--in-place", "--yes"]);
+    let safety = shop.home.newest();
+    assert!(safety != set && shop.orders() == whole, "{safety}");
+    let list = shop.home.ok(&["list"]).out;
+    let line = |id: &str| list.lines().find(|line| line.contains(id)).unwrap().to_owned();
+    assert!(line(&safety).contains("complete, safety set") && !line(&set).contains("safety"), "{list}");
+    let show = shop.home.ok(&["show", &safety]).out;
+    assert!(show.contains("(full, complete, safety set)"), "{show}");
+
+    // The same line again means the same set again; by its id the safety set is had, and named as what it is.
+    for wanted in [&["latest"][..], &[&day_of(&set)], &["latest", "--source", "postgres"], &["1 second ago"]] {
+        let plan = shop.home.ok(&[&["restore", "--dry-run", "--in-place"], wanted].concat()).out;
+        assert!(plan.contains(&format!("RESTORE {set}")) && !plan.contains(&safety), "{wanted:?}: {plan}");
+    }
+    let plan = shop.home.ok(&["restore", &safety, "--in-place", "--dry-run"]).out;
+    assert!(plan.contains(&format!("RESTORE {safety}  (complete, safety set, ")), "{plan}");
+    assert!(shop.home.ok(&["show", "latest"]).out.starts_with(&set));
+
+    // No age counts from it, and it is no set that is not good.
+    let status = shop.home.ok(&["status"]).out;
+    assert!(status.contains(&set) && !status.contains(&safety), "{status}");
+    // Nor is what comes next compared with it.
+    let next = shop.backup();
+    assert!(shop.home.ok(&["list"]).out.lines().any(|line| line.contains(&next) && line.contains("complete ")), "{next}");
+}
+
+#[test]
+fn f118_a_date_with_no_good_set_names_what_there_is() {
+    let shop = Shop::new();
+    let set = shop.backup();
+    std::fs::remove_dir_all(shop.home.path("uploads")).unwrap();
+    let partial = shop.run(&["backup", "now"]);
+    assert_eq!(partial.code, 3, "{}", partial.all());
+    let newest = shop.home.newest();
+    // Only the partial one is of a source that no good set has whole.
+    for wanted in [&["--date", "2001-01-01"][..], &["--date", "2001-01-01", "--source", "postgres"]] {
+        let refused = shop.run(&[&["restore"], wanted].concat());
+        assert!(refused.code == 6 && refused.err.contains(&set) && !refused.err.contains("(partial)"), "{}", refused.all());
+    }
+    let fresh = Shop::new();
+    std::fs::remove_dir_all(fresh.home.path("uploads")).unwrap();
+    assert_eq!(fresh.run(&["backup", "now"]).code, 3);
+    let only = fresh.home.newest();
+    for wanted in [day_of(&only), "latest".into()] {
+        let refused = fresh.run(&["restore", &wanted]);
+        assert_eq!(refused.code, 6, "{}", refused.all());
+        assert!(refused.err.contains(&format!("{only} (partial)")) && refused.err.contains("drctl restore ID"), "{}", refused.all());
+    }
+    assert_ne!(newest, set);
 }
 
 #[test]

@@ -242,7 +242,8 @@ fn f116_a_second_opening_in_one_process_loses_nothing_of_the_first() {
 fn files_that_sqlite_has_open_are_known() {
     let (_folder, path) = scratch();
     let state = open(&path);
-    let files: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|f| f.unwrap().metadata().unwrap()).filter(|m| m.is_file()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(path.parent().unwrap()).unwrap().map(|f| f.unwrap().metadata().unwrap()).filter(|m| m.is_file()).collect();
     assert_eq!(files.len(), 3, "the file, its log and its shared memory");
     let open_here = || files.iter().filter(|m| drctl::state::is_open_here(m.dev(), m.ino())).count();
     let second = open(&path);

@@ -66,7 +66,28 @@ fn past(span: &str, now: Timestamp) -> Option<Timestamp> {
 /// [`Kind::NoSuchSet`], naming the nearest good sets before and after, when there is none: never another day by itself.
 pub fn choose<'a>(state: &'a State, group: Option<&str>, when: &When, zone: &TimeZone) -> Result<&'a SetEntry> {
     let among = group.map(|name| format!(" in group {name}")).unwrap_or_default();
-    choose_among(good_sets(state, group).collect(), &among, when, zone)
+    choose_among(good_sets(state, group).collect(), &among, when, zone).map_err(|error| name_others(error, state, group, when, zone))
+}
+
+/// The same error with the sets that a date passes over, and how these are had.
+pub fn name_others(error: Error, state: &State, group: Option<&str>, when: &When, zone: &TimeZone) -> Error {
+    /// More than a person reads at night.
+    const NAMED: usize = 3;
+    let day = |entry: &SetEntry| entry.id().at().to_zoned(zone.clone()).date();
+    let meant = |entry: &&SetEntry| match when {
+        When::Latest => true,
+        When::Day(date) => day(entry) == *date,
+        When::At(instant) => entry.id().at() <= *instant,
+    };
+    let passed_over = state.live().rev().filter(|e| !e.is_good() && group.is_none_or(|name| e.manifest.group == name)).filter(meant);
+    let named: Vec<String> = passed_over.take(NAMED).map(|e| format!("{} ({})", e.id(), e.manifest.words())).collect();
+    if named.is_empty() || error.kind() != Kind::NoSuchSet {
+        return error;
+    }
+    error.hint(format!(
+        "a date never means {}; by its id it can be had: see what is in it with drctl show ID, then drctl restore ID",
+        named.join(", ")
+    ))
 }
 
 /// Like [`choose`], among sets that the caller holds good enough; `among` says in an error which these are, a blank in front.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::keys::{Role, Roles};
 use crate::model::record::{Grade, Proof};
-use crate::model::{Manifest, SetId, SetState, Sha256};
+use crate::model::{Manifest, SetClass, SetId, SetState, Sha256};
 
 /// Something about the log that a person must hear of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,9 +148,15 @@ impl SetEntry {
         self.intent.is_none()
     }
 
-    /// Good = complete, not suspect, no delete-intent (FORMAT, Keys).
+    /// Good = complete, not suspect, no delete-intent (FORMAT, Keys), and no safety set: that one holds what somebody wanted to leave behind,
+    /// so no date, age or comparison may mean it.
     pub fn is_good(&self) -> bool {
-        self.is_live() && self.manifest.state == SetState::Complete
+        self.is_live() && self.manifest.state == SetState::Complete && !self.is_safety()
+    }
+
+    /// Whether it was made of what was live just before a restore loaded over it.
+    pub fn is_safety(&self) -> bool {
+        self.manifest.class == SetClass::Safety
     }
 
     /// Whether a pin is in force at `now` (server date).

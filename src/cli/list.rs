@@ -38,8 +38,8 @@ fn text(report: &ListReport, now: Timestamp, zone: &TimeZone) -> String {
             .sets
             .iter()
             .map(|set| {
-                let state =
-                    if set.pinned_until.is_some_and(|until| until > now) { format!("{}, pinned", set.state) } else { set.state.to_owned() };
+                let pinned = set.pinned_until.is_some_and(|until| until > now).then_some("pinned");
+                let state = [Some(set.state), set.class.words(), pinned].into_iter().flatten().collect::<Vec<_>>().join(", ");
                 vec![
                     set.set.to_string(),
                     when(set.started_at, zone),

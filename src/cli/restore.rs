@@ -12,9 +12,9 @@ use crate::cli::backup::{own_sources, with_sources};
 use crate::cli::load_errors::{Accept, problems_text};
 use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
 use crate::error::{Error, Kind, Result};
-use crate::model::JobName;
+use crate::model::{JobName, SetClass};
 use crate::open::Opened;
-use crate::ops::backup::backup;
+use crate::ops::backup::{BackupOptions, backup};
 use crate::ops::choose::Wanted;
 use crate::ops::details::Details;
 use crate::ops::restore::aftermath::{self, AftermathPlan, AftermathReport, Way};
@@ -185,7 +185,8 @@ async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &
     let mut saved = Vec::new();
     for spec in with_sources(opened.job_specs(&[job.to_string()])?, &wanted).map_err(no_set)? {
         shell.bus.step("making a safety set of what is live now");
-        let safety = backup(&opened.setup, &spec, &own_sources(&spec, &wanted)).await.map_err(no_set)?;
+        let options = BackupOptions { class: SetClass::Safety, ..own_sources(&spec, &wanted) };
+        let safety = backup(&opened.setup, &spec, &options).await.map_err(no_set)?;
         if let Some(problem) = safety.problems.first() {
             return Err(no_set(Error::new(Kind::Preflight, format!("{} is not whole: {problem}", safety.set))));
         }
@@ -249,7 +250,7 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
             Some((grade, at)) => format!("proven {grade} {} ago", duration(age(at, plan.now))),
             None => "NOT PROVEN".into(),
         };
-        let _ = writeln!(out, "RESTORE {}  ({}, {proof})", set.set, set.state);
+        let _ = writeln!(out, "RESTORE {}  ({}, {proof})", set.set, set.words());
     }
     let joined = if several { ", with the newest good set before it of each group with a schedule of its own" } else { "" };
     let _ = writeln!(out, "  {}{joined}\n", plan.chosen);
@@ -358,7 +359,7 @@ fn aftermath_plan_text(plan: &AftermathPlan, zone: &TimeZone) -> String {
     let (mut out, note) = (String::new(), &plan.restore);
     let since = match (note.phase, note.switched_at) {
         (Phase::Switched, Some(at)) => format!("live since {}, {} ago", when(at, zone), duration(age(at, plan.now))),
-        _ => format!("{}, begun {}", aftermath::phase_words(note.phase), when(note.started_at, zone)),
+        _ => format!("{}, begun {}", note.words(), when(note.started_at, zone)),
     };
     let what = match plan.way {
         Way::Undo => "UNDO",
@@ -370,6 +371,9 @@ fn aftermath_plan_text(plan: &AftermathPlan, zone: &TimeZone) -> String {
         let _ = writeln!(out, "  at {target}");
     }
     let _ = match (plan.way, plan.kept.is_empty(), note.phase) {
+        (Way::Undo, _, Phase::Loading) if note.exchange_first => {
+            writeln!(out, "It never went live: what it loaded under the live name is removed, what was live before gets its name back.")
+        }
         (Way::Undo, _, Phase::Loading) => writeln!(out, "It never went live: what it loaded beside the live data is removed."),
         (Way::Undo, true, _) => writeln!(out, "Nothing is kept of what was there before."),
         (Way::Undo, false, _) => writeln!(out, "Live again, instead of what is live now:"),
@@ -383,6 +387,9 @@ fn aftermath_plan_text(plan: &AftermathPlan, zone: &TimeZone) -> String {
     }
     for name in plan.stay.iter().filter(|_| plan.way != Way::Forget) {
         let _ = writeln!(out, "  {name} was loaded in place and stays: its way back is the safety set");
+    }
+    if plan.way == Way::Forget && matches!(note.phase, Phase::Loading | Phase::Switching) && !plan.kept.is_empty() {
+        let _ = writeln!(out, "While its server answers, undoing it leaves nothing behind: drctl restore --undo {}", note.restore);
     }
     let puts_aside = note.phase != Phase::Loading && plan.stay.len() < note.sources.len();
     if plan.way == Way::Undo && puts_aside {
@@ -400,7 +407,7 @@ fn aftermath_text(report: &AftermathReport) -> String {
         let _ = writeln!(out, "NOT DONE  {line}");
     }
     let still = if report.failed.is_empty() { "" } else { "still " };
-    let _ = writeln!(out, "restore {}: {still}{}", report.restore, aftermath::phase_words(report.phase));
+    let _ = writeln!(out, "restore {}: {still}{}", report.restore, report.phase.words());
     out
 }
 
@@ -427,11 +434,13 @@ mod tests {
                 PlannedSet {
                     set: "jisu/20250101T180000Z-full-7k3q".parse().unwrap(),
                     state: "complete",
+                    class: SetClass::Ordinary,
                     proof: Some((Grade::ReadBack, at("2025-01-01T18:05:00Z"))),
                 },
                 PlannedSet {
                     set: "jisu/20250101T160000Z-full-00aa".parse().unwrap(),
                     state: "complete",
+                    class: SetClass::Ordinary,
                     proof: Some((Grade::Uploaded, at("2025-01-01T16:05:00Z"))),
                 },
             ],
@@ -548,6 +557,7 @@ mod tests {
             sources: vec![("postgres".into(), "postgres".into()), ("uploads".into(), "files".into())],
             target: None,
             in_place: false,
+            exchange_first: false,
             phase: Phase::Switched,
             process: crate::state::Process::this(),
             locked: false,
@@ -572,6 +582,11 @@ mod tests {
         all = all + "\n" + &aftermath_plan_text(&plan, &zone());
         (plan.way, plan.restore.phase, plan.restore.target) = (Way::Undo, Phase::Loading, None);
         all = all + "\n" + &aftermath_plan_text(&plan, &zone());
+        plan.restore.exchange_first = true;
+        all = all + "\n" + &aftermath_plan_text(&plan, &zone());
+        (plan.way, plan.kept) = (Way::Forget, vec!["database jisu_prod_drctl_old_7k3q9abc: what was live before, put aside".into()]);
+        all = all + "\n" + &aftermath_plan_text(&plan, &zone());
+        (plan.way, plan.kept, plan.restore.exchange_first) = (Way::Undo, vec![], false);
         (plan.restore.phase, plan.restore.in_place, plan.stay) = (Phase::Switched, true, vec!["postgres".into()]);
         all = all + "\n" + &aftermath_plan_text(&plan, &zone());
         insta::assert_snapshot!(all);

@@ -32,7 +32,8 @@ pub async fn run(shell: &Shell, args: ShowArgs) -> Result<u8> {
 fn text(report: &ShowReport, rescue: bool, now: Timestamp, zone: &TimeZone) -> String {
     let mut out = String::new();
     let set = &report.set;
-    let _ = writeln!(out, "{}  ({}, {})", set.set, set.kind, set.state);
+    let class = set.class.words().map(|words| format!(", {words}")).unwrap_or_default();
+    let _ = writeln!(out, "{}  ({}, {}{class})", set.set, set.kind, set.state);
     for reason in &report.reasons {
         let _ = writeln!(out, "  ! {reason}");
     }

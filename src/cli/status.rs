@@ -138,7 +138,7 @@ fn text(report: &StatusReport) -> String {
             let _ = writeln!(out, "\nrestore {} of {}: under way as process {}", restore.restore, restore.set, restore.process.pid);
             continue;
         }
-        let _ = writeln!(out, "\nrestore {} of {}: {}", restore.restore, restore.set, aftermath::phase_words(restore.phase));
+        let _ = writeln!(out, "\nrestore {} of {}: {}", restore.restore, restore.set, restore.words());
         for line in &standing.kept {
             let _ = writeln!(out, "  {line}");
         }

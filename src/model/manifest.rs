@@ -56,12 +56,23 @@ pub enum SetClass {
     Ordinary,
     /// Made to be kept: only the monthly and yearly rules end it.
     Archive,
+    /// What was live when a restore was about to load over it: the way back of that restore, and no restore point that a date means.
+    Safety,
 }
 
 impl SetClass {
     /// As it is left out of manifests.
     pub fn is_ordinary(&self) -> bool {
         *self == SetClass::Ordinary
+    }
+
+    /// Said of a set beside its state: what it is where it is no ordinary one.
+    pub fn words(self) -> Option<&'static str> {
+        match self {
+            SetClass::Ordinary => None,
+            SetClass::Archive => Some("archive"),
+            SetClass::Safety => Some("safety set"),
+        }
     }
 }
 
@@ -137,6 +148,11 @@ impl Manifest {
             }
         }
         self
+    }
+
+    /// Its state and, where it is no ordinary set, what it was made for: `complete, safety set`.
+    pub fn words(&self) -> String {
+        [Some(self.state.name()), self.class.words()].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     /// Full or incremental.

@@ -574,7 +574,8 @@ async fn describe(
 
 /// A whole set that is not like those before it is suspect. `on_purpose`: artifacts that the configuration leaves out by now.
 fn judge(manifest: &mut Manifest, log: &JobLog, sources: &[SourceSpec], accepted: &[String], on_purpose: &BTreeSet<String>) {
-    if manifest.state != SetState::Complete {
+    // What is live before a restore is saved as it is: that it is not like the sets before is why it is restored.
+    if manifest.state != SetState::Complete || manifest.class == SetClass::Safety {
         return;
     }
     let alike = |entry: &&SetEntry| entry.is_good() && entry.manifest.group == manifest.group && entry.manifest.kind() == manifest.kind();

@@ -9,7 +9,7 @@ use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
 use crate::model::manifest::SourceEntry;
 use crate::model::record::Grade;
-use crate::model::{Artifact, Encryption, JobName, SetId, SetKind};
+use crate::model::{Artifact, Encryption, JobName, SetClass, SetId, SetKind};
 use crate::ops::Setup;
 use crate::ops::copies::{self, CopyStatus};
 use crate::ops::details::Details;
@@ -29,6 +29,9 @@ pub struct SetLine {
     pub started_at: Timestamp,
     /// `complete`, `partial`, `suspect`.
     pub state: &'static str,
+    /// What it was made for; left out of an ordinary set.
+    #[serde(skip_serializing_if = "SetClass::is_ordinary")]
+    pub class: SetClass,
     /// What it holds: `postgres`, `files` …
     pub sources: Vec<String>,
     /// Plain bytes of its artifacts.
@@ -53,6 +56,7 @@ impl SetLine {
             kind: manifest.kind(),
             started_at: manifest.started_at,
             state: manifest.state.name(),
+            class: manifest.class,
             sources: manifest.sources.iter().filter(|s| s.kind != super::backup::OWN_SOURCE).map(|s| s.name.clone()).collect(),
             plain_bytes: manifest.plain_bytes(),
             stored_bytes: manifest.stored_bytes(),

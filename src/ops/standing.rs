@@ -60,7 +60,11 @@ impl<'a> Standing<'a> {
             verified_sets: live.iter().filter(|e| e.is_good() && e.grade(false) >= Some(Grade::ReadBack)).count(),
             stored_bytes: live.iter().map(|e| e.manifest.stored_bytes()).sum(),
             newest_good,
-            newest_bad: live.last().copied().filter(|last| newest_good.is_none_or(|good| good.number < last.number)),
+            newest_bad: live
+                .iter()
+                .rfind(|e| !e.is_safety())
+                .copied()
+                .filter(|last| newest_good.is_none_or(|good| good.number < last.number)),
             as_of,
             groups_without_good,
         }

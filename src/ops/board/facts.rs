@@ -143,6 +143,10 @@ impl LogFacts {
     /// Sets come newest first: the first word of each source and group stands.
     fn take_in(&mut self, entry: &SetEntry) {
         let manifest = &entry.manifest;
+        // What was live before a restore says nothing of how backups go.
+        if entry.is_safety() {
+            return;
+        }
         self.groups.entry(manifest.group.clone()).or_insert_with(|| GroupFacts {
             started_at: manifest.started_at,
             duration_seconds: manifest.finished_at.duration_since(manifest.started_at).as_secs_f64().max(0.0),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::record::Grade;
-use crate::model::{SetId, SetKind};
+use crate::model::{SetClass, SetId, SetKind};
 use crate::ops::look::SetLine;
 
 pub fn at(text: &str) -> Timestamp {
@@ -21,6 +21,7 @@ pub fn line(job: &str, begun: &str) -> SetLine {
         kind: SetKind::Full,
         started_at,
         state: "complete",
+        class: SetClass::Ordinary,
         sources: vec!["postgres".into(), "uploads".into()],
         plain_bytes: 3_000_000,
         stored_bytes: 900_000,

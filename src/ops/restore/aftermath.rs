@@ -89,7 +89,7 @@ fn pick(state: &StateFile, id: Option<&str>, way: Way) -> Result<RestoreNote> {
             if way.fits(note.phase) {
                 return Ok(note);
             }
-            Err(Error::new(Kind::Preflight, format!("restore {id} cannot be {verb}: it is {}", phase_words(note.phase))))
+            Err(Error::new(Kind::Preflight, format!("restore {id} cannot be {verb}: it is {}", note.words())))
         }
         None => notes.into_iter().rev().find(|n| way.fits(n.phase) && !n.is_running(state)).ok_or_else(|| {
             Error::new(Kind::NoSuchSet, format!("there is no restore on this host that could be {verb}")).hint("drctl status")
@@ -113,22 +113,8 @@ fn take(state: &StateFile, id: Option<&str>, way: Way) -> Result<Claimed> {
     if way.fits(claimed.note.phase) {
         return Ok(claimed);
     }
-    let words = phase_words(claimed.note.phase);
+    let words = claimed.note.words();
     Err(Error::new(Kind::Preflight, format!("restore {} cannot be {}: it is {words}", note.restore, way.done())))
-}
-
-/// A phase in words for people.
-pub fn phase_words(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Loading => "interrupted while loading; the live data is untouched",
-        Phase::Switching => "interrupted in the switch",
-        Phase::Switched => "live, the old data kept aside",
-        Phase::InPlace => "interrupted while loading in place; the live data may be overwritten in part",
-        Phase::Undone => "undone, its data kept aside",
-        Phase::Finished => "finished",
-        Phase::Discarded => "discarded",
-        Phase::Forgotten => "given up",
-    }
 }
 
 /// The lines that can be typed next.

@@ -36,6 +36,20 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// In words for people. Of a restore that stands, [`RestoreNote::words`] knows more.
+    pub fn words(self) -> &'static str {
+        match self {
+            Phase::Loading => "interrupted while loading; the live data is untouched",
+            Phase::Switching => "interrupted in the switch",
+            Phase::Switched => "live, the old data kept aside",
+            Phase::InPlace => "interrupted while loading in place; the live data may be overwritten in part",
+            Phase::Undone => "undone, its data kept aside",
+            Phase::Finished => "finished",
+            Phase::Discarded => "discarded",
+            Phase::Forgotten => "given up",
+        }
+    }
+
     /// Whether something of the restore may still lie beside the live data.
     pub fn leaves_something(self) -> bool {
         !matches!(self, Phase::Finished | Phase::Discarded | Phase::Forgotten)
@@ -55,6 +69,9 @@ pub struct RestoreNote {
     pub target: Option<String>,
     /// Whether databases were loaded over the live ones: then only files can be undone.
     pub in_place: bool,
+    /// Whether databases were loaded under their live names, what was live put aside first. Absent in notes of older versions.
+    #[serde(default)]
+    pub exchange_first: bool,
     /// How far it has come.
     pub phase: Phase,
     /// The process that runs or ran it.
@@ -96,6 +113,16 @@ impl RestoreNote {
     /// Whether it brings back every source that `other` was about.
     pub fn covers(&self, other: &RestoreNote) -> bool {
         self.set.job() == other.set.job() && other.sources.iter().all(|source| self.sources.contains(source))
+    }
+
+    /// How far it has come, in words for people.
+    pub fn words(&self) -> &'static str {
+        match self.phase {
+            Phase::Loading if self.exchange_first => {
+                "interrupted while loading under the live name; what was live before may be put aside until this restore is undone"
+            }
+            phase => phase.words(),
+        }
     }
 
     /// Keeps it.

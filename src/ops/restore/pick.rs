@@ -142,7 +142,7 @@ fn by_source<'a>(log: &'a JobLog, when: &When, options: &RestoreOptions) -> Resu
     let candidates = |name: &str| -> Vec<&'a SetEntry> {
         let fits = |e: &&SetEntry| {
             let whole = e.manifest.source(name).is_some_and(|s| s.problems.is_empty()) && has(&e.manifest, name);
-            whole && !matches!(e.manifest.state, SetState::Suspect { .. })
+            whole && !matches!(e.manifest.state, SetState::Suspect { .. }) && !e.is_safety()
         };
         log.state().live().filter(fits).collect()
     };
@@ -162,7 +162,7 @@ fn by_source<'a>(log: &'a JobLog, when: &When, options: &RestoreOptions) -> Resu
                 // Another source of the same restore may be of this day; then this one joins it.
                 match select::choose_among(candidates(name), &among, &joining, &options.zone) {
                     Ok(entry) => chosen.push((entry, name.clone())),
-                    Err(_) => return Err(error),
+                    Err(_) => return Err(select::name_others(error, log.state(), None, when, &options.zone)),
                 }
                 missing.get_or_insert(error);
             }

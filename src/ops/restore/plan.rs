@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
+use crate::model::SetClass;
 use crate::model::record::Grade;
 use crate::model::{Artifact, Manifest, SetId};
 use crate::ops::backup::OWN_SOURCE;
@@ -56,8 +57,18 @@ pub struct PlannedSet {
     pub set: SetId,
     /// Its state: `complete` …
     pub state: &'static str,
+    /// What it was made for; left out of an ordinary set.
+    #[serde(skip_serializing_if = "SetClass::is_ordinary")]
+    pub class: SetClass,
     /// Its proof grade, and when that was proven; `None` after a failed verification.
     pub proof: Option<(Grade, Timestamp)>,
+}
+
+impl PlannedSet {
+    /// Its state, and what it was made for where it is no ordinary set.
+    pub fn words(&self) -> String {
+        [Some(self.state), self.class.words()].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// One source of the plan.
@@ -176,7 +187,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
 
 fn planned_set(entry: &SetEntry) -> PlannedSet {
     let proof = entry.grade(false).map(|grade| (grade, entry.proven_at(grade).unwrap_or(entry.manifest.finished_at)));
-    PlannedSet { set: entry.id().clone(), state: entry.manifest.state.name(), proof }
+    PlannedSet { set: entry.id().clone(), state: entry.manifest.state.name(), class: entry.manifest.class, proof }
 }
 
 /// A set that failed its last verification in the store that is read is not loaded. Where nobody knows which of its stores this is (`--repo`)

@@ -133,6 +133,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared, decide: &d
         sources: work.iter().map(|w| (w.request.source.clone(), w.kind.clone())).collect(),
         target: plan.target.clone(),
         in_place: plan.in_place,
+        exchange_first: plan.exchange_first,
         phase: Phase::Loading,
         process: Process::this(),
         locked: lock.is_real(),

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ops::Setup;
 use crate::ops::dump::interrupted;
 use crate::ops::restore::Loaders;
-use crate::ops::restore::aftermath::{explain, failure, part, phase_words};
+use crate::ops::restore::aftermath::{explain, failure, part};
 use crate::ops::restore::journal::{Phase, RestoreNote, SourceJournal, claim};
 use crate::ops::restore::plan::{Prepared, RestorePlan};
 use crate::ops::restore::run::state;
@@ -133,7 +133,7 @@ async fn clean(setup: &Setup, state: &Arc<StateFile>, loaders: &dyn Loaders, pre
             Err(error) => left.push(failure(&source.0, &explain(note, &source.1, error))),
         }
     }
-    let of = format!("restore {} of {} ({})", note.restore, note.set, phase_words(note.phase));
+    let of = format!("restore {} of {} ({})", note.restore, note.set, note.words());
     for why in &elsewhere {
         setup.bus.warn(format!(
             "{of}: {why}. What it loaded is gone with that server, or lies there if it lives on elsewhere as a database ending in _drctl_{}",

@@ -34,6 +34,8 @@ use crate::ops::words;
 
 /// A set that nobody counts on is looked at by people for so long before it may go.
 const BAD_SETS_STAY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The only way back from a restore that loaded over the live data stays until somebody must have missed what it lost.
+const SAFETY_SETS_STAY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Whether a set is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,12 @@ pub fn candidates(state: &State, provers_only: bool) -> Vec<Candidate> {
 impl Candidate {
     /// Complete, and no failed proof stands against it.
     fn is_good(&self) -> bool {
-        self.whole == Whole::Complete && self.grade.is_some()
+        self.whole == Whole::Complete && self.grade.is_some() && !self.is_safety()
+    }
+
+    /// What was live before a restore loaded over it: it takes no place, and stops nothing.
+    fn is_safety(&self) -> bool {
+        self.class == SetClass::Safety
     }
 
     /// Good, and read back at least.
@@ -298,7 +305,12 @@ impl<'a> Group<'a> {
     /// What is not good stays for a while, for people to look at.
     fn keep_bad(&mut self, now: Timestamp) {
         for at in 0..self.sets.len() {
-            if !self.sets[at].is_good() && now.duration_since(self.dates[at]).unsigned_abs() < BAD_SETS_STAY {
+            let age = now.duration_since(self.dates[at]).unsigned_abs();
+            if self.sets[at].is_safety() {
+                if age < SAFETY_SETS_STAY {
+                    self.keep_because(at, "the safety set of a restore, and younger than 30 days".to_owned());
+                }
+            } else if !self.sets[at].is_good() && age < BAD_SETS_STAY {
                 self.keep_because(at, "not good, and younger than 7 days: for people to look at".to_owned());
             }
         }
@@ -346,7 +358,7 @@ impl<'a> Group<'a> {
         // What is odd must not make up for what failed.
         let newest_good = (0..self.sets.len()).rev().find(|at| self.sets[*at].is_good() && self.odd[*at].is_none());
         let since = newest_good.map_or(0, |at| at + 1);
-        if let Some(newest) = self.sets[since..].iter().rev().find(|set| !set.is_good()) {
+        if let Some(newest) = self.sets[since..].iter().rev().find(|set| !set.is_good() && !set.is_safety()) {
             let what = match newest.whole {
                 Whole::Partial => "is partial",
                 Whole::Suspect => "is suspect",

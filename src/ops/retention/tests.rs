@@ -503,3 +503,26 @@ fn a_hundred_thousand_sets_are_planned_in_seconds() {
     assert!(took < Duration::from_secs(40), "{took:?}");
     assert!((100..130).contains(&kept(&plan).len()), "{}", kept(&plan).len());
 }
+
+#[test]
+fn f117_a_safety_set_takes_no_place_stops_nothing_and_stays_for_a_month() {
+    let now = at(NOW);
+    let rules = Retention { keep_last: 1, ..Retention::NOTHING };
+    // A set a day; a safety set an hour after it 31 and 29 days ago, and today.
+    let mut sets = Vec::new();
+    for days in (0..=40).rev() {
+        let made = Timestamp::from_second(now.as_second() - days * DAY - 7200).unwrap();
+        sets.push(set(sets.len() as u64 + 1, made));
+        if [31, 29, 0].contains(&days) {
+            let number = sets.len() as u64 + 1;
+            sets.push(Candidate { class: SetClass::Safety, ..set(number, Timestamp::from_second(made.as_second() + 3600).unwrap()) });
+        }
+    }
+    let plan = planned(&sets, &rules, now);
+    assert!(plan.stopped.is_empty(), "{:?}", plan.stopped);
+    let safety: Vec<usize> = (0..sets.len()).filter(|at| sets[*at].class == SetClass::Safety).collect();
+    assert_eq!(safety.iter().map(|at| plan.sets[*at].keep).collect::<Vec<_>>(), [false, true, true]);
+    assert_eq!(plan.sets[safety[1]].reasons, ["the safety set of a restore, and younger than 30 days"]);
+    let newest = &plan.sets[sets.len() - 2];
+    assert!(newest.reasons.contains(&"newest 1 of 1".to_owned()), "{:?}", newest.reasons);
+}

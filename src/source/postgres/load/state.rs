@@ -162,7 +162,16 @@ impl State {
             let Entry { live, new, old, undone, .. } = entry;
             match entry.phase {
                 Phase::Loading | Phase::Loaded => lines.push(format!("database {new} {at}: what was loaded and never went live")),
-                Phase::Lent | Phase::Switching => lines.extend([
+                Phase::Lent => {
+                    lines.push(format!("database {live} or {new} {at}: what was loaded; it is not whole"));
+                    if entry.old_oid.is_some() {
+                        lines.push(format!(
+                            "database {old} {at}: what was live before, put aside; drctl restore --undo gives it its name back"
+                        ));
+                        lines.push(format!("database {old} {at} may be closed; to open it: {}", open_sql(old, true)));
+                    }
+                }
+                Phase::Switching => lines.extend([
                     format!("databases {new} and {old} {at}, whichever are there: what was loaded, and what was live before"),
                     format!("database {live} {at} may be closed; to open it: {}", open_sql(live, true)),
                 ]),
@@ -210,6 +219,29 @@ mod tests {
         let (short_a, short_b) = (name_beside(&a, "undone_0123456789abcdef"), name_beside(&b, "undone_0123456789abcdef"));
         assert!(short_a.len() <= 63 && short_a.ends_with("_drctl_undone_0123456789abcdef"));
         assert_ne!(short_a, short_b);
+    }
+
+    #[test]
+    fn f119_a_database_that_was_put_aside_for_a_load_is_told_of() {
+        let entry = |phase, old_oid| Entry {
+            source: "shop".into(),
+            live: "shop".into(),
+            new: "shop_drctl_7k3q9xyz".into(),
+            old: "shop_drctl_old_7k3q9xyz".into(),
+            undone: "shop_drctl_undone_7k3q9xyz".into(),
+            new_oid: Some(2),
+            old_oid,
+            old_open: true,
+            in_place: false,
+            phase,
+        };
+        let traces = |phase, old_oid| State { entries: vec![entry(phase, old_oid)], ..State::default() }.traces("db:5432").join("\n");
+        let aside = traces(Phase::Lent, Some(1));
+        assert!(aside.contains("database shop or shop_drctl_7k3q9xyz at db:5432: what was loaded; it is not whole"), "{aside}");
+        assert!(aside.contains("shop_drctl_old_7k3q9xyz at db:5432: what was live before, put aside"), "{aside}");
+        assert!(aside.contains("ALTER DATABASE \"shop_drctl_old_7k3q9xyz\" ALLOW_CONNECTIONS true"), "{aside}");
+        assert!(!traces(Phase::Lent, None).contains("_old_"), "{}", traces(Phase::Lent, None));
+        assert!(!traces(Phase::Loading, Some(1)).contains("_old_"));
     }
 
     #[test]
