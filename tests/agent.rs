@@ -545,6 +545,7 @@ async fn a_job_does_one_thing_at_a_time_four_run_at_once_and_a_restore_comes_fir
         sources: Vec::new(),
         target: None,
         in_place: false,
+        exchange_first: false,
         phase: Phase::Loading,
         process: Process::this(),
         locked: false,
