@@ -227,7 +227,11 @@ async fn rule_11_a_store_that_is_down_is_told_until_it_is_back_and_the_first_goe
     bench.go("2027-01-01T03:30:00Z", 1800).await;
     assert_eq!(runs(&home).into_iter().map(|run| run.1).collect::<Vec<_>>(), [RunOutcome::Finished(0); 3]);
     assert_eq!(home.sets().len(), 3);
-    home.ok(&["verify", "--all"]);
+    // It would deliver, too, by this machine's clock, which is years before the agent's.
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let quiet: Vec<&str> = config.lines().filter(|line| !line.starts_with("notify:")).collect();
+    home.write("quiet.yaml", &quiet.join("\n"));
+    home.ok(&["--config", "quiet.yaml", "verify", "--all"]);
     let store = bench.agent.board().stores[1].clone();
     assert!(store.reachable == Some(false) && store.problem.unwrap().contains("copy"));
     let why = told(&bench, &key);

@@ -749,6 +749,126 @@ fn status_says_what_did_not_get_through_and_a_test_that_arrives_forgets_what_was
     assert_eq!(desk.states().unwrap()[0].refused, 0);
 }
 
+/// What the receiver was sent so far, without the beginnings of runs: `what severity title`.
+fn heard(standin: &Standin) -> Vec<String> {
+    let of = |got: &Got| {
+        let message = got.json()["message"].clone();
+        let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
+        format!("{} {} {}", text("what"), text("severity"), text("title"))
+    };
+    standin.taken().iter().map(of).collect()
+}
+
+fn newest_lines(standin: &Standin) -> String {
+    standin.taken().last().unwrap().json()["message"].to_string()
+}
+
+/// A home whose verbs tell a webhook.
+fn telling(standin: &Standin, more: &str) -> cli::Home {
+    let home = cli::Home::new();
+    for folder in ["a", "b", "c"] {
+        home.write(&format!("{folder}/x"), folder);
+    }
+    home.init(&format!(
+        "notify: [ {{ webhook: {{ url: \"{}\"{more} }} }} ]\njobs:\n  - job: shop\n    retention: {{ keep_last: 1 }}\n    sources:\n      - files: {{ name: a, paths: [a] }}\n      \
+         - files: {{ name: b, paths: [b] }}\n      - files: {{ name: c, paths: [c] }}\n",
+        standin.url("/hook")
+    ));
+    home
+}
+
+#[test]
+fn f125_verbs_typed_by_cron_are_heard_as_the_agents_runs_are() {
+    let standin = Standin::new();
+    let home = telling(&standin, "");
+    home.ok(&["backup", "now"]);
+    home.ok(&["verify"]);
+    home.ok(&["prune", "--apply"]);
+    assert_eq!(heard(&standin), [""; 0], "good runs are not told unless they are asked for");
+
+    // Every source that failed is named, in a set that lacks some and where nothing came out.
+    std::fs::rename(home.path("a"), home.path("away-a")).unwrap();
+    std::fs::rename(home.path("c"), home.path("away-c")).unwrap();
+    assert_eq!(home.run(&["backup", "now"]).code, 3);
+    assert_eq!(heard(&standin), ["incident-opened warning shop: backup is not whole"]);
+    let told = newest_lines(&standin);
+    assert!(told.contains("/work/a of a files source") && told.contains("/work/c of a files source"), "{told}");
+    std::fs::rename(home.path("b"), home.path("away-b")).unwrap();
+    let ran = home.run(&["backup", "now"]);
+    assert_eq!(ran.code, 4, "{}", ran.all());
+    for name in ["a: path", "b: path", "c: path"] {
+        assert!(ran.err.contains(name), "{name}: {}", ran.err);
+    }
+    assert_eq!(heard(&standin).last().unwrap(), "incident-open critical shop: backup could not start", "worse than it was: at once");
+    let told = newest_lines(&standin);
+    assert!(["/work/a", "/work/b", "/work/c"].iter().all(|name| told.contains(name)), "{told}");
+    assert_eq!(home.run(&["backup", "now"]).code, 4);
+    assert_eq!(heard(&standin).len(), 2, "the same once more is one incident");
+    // A dry run changes nothing and tells nobody; nor does a word that was typed wrong.
+    home.run(&["backup", "now", "--dry-run"]);
+    assert_eq!(home.run(&["backup", "now", "no-such-job"]).code, 2);
+    assert_eq!(heard(&standin).len(), 2);
+
+    for folder in ["a", "b", "c"] {
+        std::fs::rename(home.path(&format!("away-{folder}")), home.path(folder)).unwrap();
+    }
+    // One source alone is no whole backup: the incident stays.
+    home.ok(&["backup", "now", "--source", "a"]);
+    assert_eq!(heard(&standin).len(), 2);
+    home.ok(&["backup", "now"]);
+    assert_eq!(heard(&standin).last().unwrap(), "incident-recovered critical shop: recovered, backup done");
+
+    // A verification that fails, until the newest set passes one.
+    let set = home.newest();
+    let in_set = std::fs::read_dir(home.set_folder(&set)).unwrap().map(|entry| entry.unwrap().path());
+    let object = in_set.into_iter().find(|path| path.to_string_lossy().contains("/a.tree")).unwrap();
+    let sound = std::fs::read(&object).unwrap();
+    let mut damaged = sound.clone();
+    damaged[sound.len() / 2] ^= 1;
+    std::fs::set_permissions(&object, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(&object, damaged).unwrap();
+    assert_eq!(home.run(&["verify"]).code, 5);
+    assert_eq!(heard(&standin).last().unwrap(), "incident-opened critical shop: verification failed");
+    std::fs::write(&object, sound).unwrap();
+    home.ok(&["verify"]);
+    assert_eq!(heard(&standin).last().unwrap(), "incident-recovered critical shop: verification failed: over");
+
+    // A restore exchanges what is live: those who hear warnings hear of it, and of its end.
+    home.ok(&["restore", "latest", "--yes"]);
+    assert_eq!(heard(&standin).last().unwrap(), &format!("done warning shop: restored {set}"));
+    home.ok(&["restore", "--undo"]);
+    assert!(heard(&standin).last().unwrap().starts_with("done warning shop: restore "), "{:?}", heard(&standin));
+    std::fs::remove_dir_all(home.set_folder(&set)).unwrap();
+    let failed = home.run(&["restore", "latest", "--yes"]);
+    assert_ne!(failed.code, 0);
+    assert_eq!(heard(&standin).last().unwrap(), "incident-opened warning shop: restore failed", "{}", failed.all());
+}
+
+#[test]
+fn f125_what_cannot_be_opened_is_told_and_what_cannot_be_delivered_waits_on_the_disk() {
+    let standin = Standin::new();
+    let home = telling(&standin, ", success: each");
+    home.ok(&["backup", "now"]);
+    assert_eq!(heard(&standin), ["run-report info shop: backup done"]);
+    // Nobody answers: the run is as good as it was, and says that somebody is still to be told.
+    standin.always(Some(Act::status(503)));
+    let ran = home.ok(&["backup", "now"]);
+    assert!(ran.err.contains("1 to be told later"), "{}", ran.all());
+    standin.always(None);
+
+    let standin = Standin::new();
+    let home = telling(&standin, "");
+    home.ok(&["backup", "now"]);
+    std::fs::rename(home.path("drctl-repository"), home.path("elsewhere")).unwrap();
+    for verb in [&["backup", "now"][..], &["verify"], &["prune", "--apply"]] {
+        assert_ne!(home.run(verb).code, 0);
+    }
+    let told = heard(&standin);
+    for title in ["critical shop: backup", "critical shop: verification failed", "warning shop: nothing was pruned"] {
+        assert!(told.iter().any(|line| line.starts_with("incident-opened ") && line.contains(title)), "{title}: {told:?}");
+    }
+}
+
 /// Whether a request is there to its last byte.
 fn whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);

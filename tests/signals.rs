@@ -98,7 +98,7 @@ fn f08_a_signal_in_the_midst_of_a_dump_leaves_no_child_no_object_no_record() {
     home.init(&format!(
         "jobs:\n  - job: shop\n    sources:\n      - files: {{ paths: [a] }}\n      - command: {{ name: slow, run: [sh, -c, \"{slow}\"] }}\n"
     ));
-    for (signal, code, word) in [(Signal::TERM, 143, "terminated"), (Signal::INT, 130, "interrupted")] {
+    for (signal, code, word) in [(Signal::TERM, 143, "terminated"), (Signal::INT, 130, "interrupted"), (Signal::HUP, 143, "terminated")] {
         let before = stored(&home);
         let running = Running::start(&home, &["backup", "now"]);
         // Written, not only made.
@@ -124,6 +124,19 @@ fn f08_a_signal_in_the_midst_of_a_dump_leaves_no_child_no_object_no_record() {
         assert_eq!(lease["released"], true, "the lease was given back: {lease}");
         home.ok(&["backup", "now", "--source", "files"]);
     }
+    // Below nohup a closed terminal ends nothing.
+    let mut command = std::process::Command::new("nohup");
+    let drctl = home.command(&["backup", "now"]);
+    command.arg(drctl.get_program()).args(drctl.get_args()).current_dir(home.path("")).env_clear().stdin(Stdio::null());
+    drctl.get_envs().for_each(|(name, value)| drop(command.env(name, value.unwrap())));
+    let running = Running(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
+    let told = |name: &str| std::fs::read_to_string(home.path(name)).is_ok_and(|text| text.ends_with('\n'));
+    until("the child", || told("child"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.0.as_ref().unwrap().id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1, 1, "SIGHUP, number 1, is still ignored: {status}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(Duration::from_secs(120)).code, 143);
     home.ok(&["verify", "--all"]);
 }
 

@@ -6,8 +6,7 @@ use crate::catalog::{SetEntry, State};
 use crate::config::typed::{Job, MAIN_GROUP, Schedule};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
-use crate::model::{ArtifactFormat, Manifest, SetId, SetState};
-use crate::ops::diff::ArtifactDiff;
+use crate::model::{SetId, SetState};
 
 /// The good set that `host` committed for `group` in a run that began at `died` or after it, but for those that are known to be `another`'s.
 pub fn committed_since<'a>(
@@ -24,11 +23,6 @@ pub fn committed_since<'a>(
         manifest.group == group && manifest.host == host && manifest.started_at >= from && entry.is_good() && !another(entry.id())
     });
     made.map(SetEntry::id)
-}
-
-/// The newest good set of the same group before this one.
-pub fn set_before<'a>(state: &'a State, entry: &SetEntry) -> Option<&'a SetEntry> {
-    state.live().rev().find(|other| other.is_good() && other.manifest.group == entry.manifest.group && other.number < entry.number)
 }
 
 /// Every good set of `groups` that was never read back, the newest first; when there is none, the newest once more.
@@ -63,24 +57,12 @@ pub fn groups_meant(job: &Job, own: &str, has_own: impl Fn(&Schedule) -> bool) -
     job.group_names().into_iter().filter(|group| !own_entry(group)).collect()
 }
 
-/// What may be told of a difference: of variables their names; of a file its name says enough, a line of it could be a secret.
-pub fn drift(changed: Vec<ArtifactDiff>, now: &Manifest) -> Vec<String> {
-    let mut drift = Vec::new();
-    for changed in changed {
-        let source = changed.artifact.split('.').next().unwrap_or_default();
-        match now.artifacts.iter().any(|a| a.source == source && a.format == ArtifactFormat::Env) {
-            true => drift.extend(changed.lines),
-            false => drift.push(changed.artifact),
-        }
-    }
-    drift
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::JobLog;
-    use crate::catalog::testing::{Bed, at, plain_manifest};
+    use crate::catalog::testing::{Bed, at};
+    use crate::model::Manifest;
     use crate::model::SetKind;
     use crate::model::record::{Body, Proof};
 
@@ -131,7 +113,8 @@ mod tests {
         made(&bed, &mut log, "uploads", |_| {}).await;
         let two = made(&bed, &mut log, "main", |_| {}).await;
         made(&bed, &mut log, "main", |_| {}).await;
-        let before = |set: &SetId| set_before(log.state(), log.state().get(set).unwrap()).map(|entry| entry.id().clone());
+        let before =
+            |set: &SetId| crate::catalog::select::good_before(log.state(), log.state().get(set).unwrap()).map(|entry| entry.id().clone());
         assert_eq!((before(&two), before(&one)), (Some(one), None));
     }
 
@@ -187,27 +170,5 @@ jobs:
         assert_eq!(groups_meant(job, "main", |s| s.verify.is_some()), ["main"], "uploads has a verification of its own");
         assert_eq!(groups_meant(job, "main", |s| s.prune.is_some()), ["main", "uploads"]);
         assert_eq!(groups_meant(job, "uploads", |s| s.verify.is_some()), ["uploads"]);
-    }
-
-    #[test]
-    fn f64_of_a_file_that_changed_no_line_is_told() {
-        let mut now = plain_manifest();
-        let mut artifact = |source: &str, file: &str, format: ArtifactFormat| {
-            let first = now.artifacts[0].clone();
-            now.artifacts.push(crate::model::Artifact { source: source.into(), file: file.into(), format, ..first });
-        };
-        artifact("environment", "environment.app.env.zst", ArtifactFormat::Env);
-        // Its name alone makes it no list of variables.
-        artifact("compose", "compose.env.yml.zst", ArtifactFormat::Yaml);
-        let changed = |artifact: &str, line: &str| ArtifactDiff {
-            artifact: artifact.into(),
-            plain_bytes_before: None,
-            plain_bytes_after: None,
-            counts: Vec::new(),
-            lines: vec![line.into()],
-            more: 0,
-        };
-        let found = vec![changed("environment.app", "~ DB_POOL"), changed("compose.env", "+ PASSWORD: hunter2")];
-        assert_eq!(drift(found, &now), ["~ DB_POOL", "compose.env"]);
     }
 }

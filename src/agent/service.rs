@@ -20,9 +20,10 @@ use crate::config::typed::{Config, Job, StorePlace};
 use crate::error::{Error, Kind, Result};
 use crate::model::{JobName, Severity};
 use crate::notify::words;
-use crate::notify::{Alert, Desk, desk::DeskOptions};
+use crate::notify::{Alert, Desk};
 use crate::observe::Bus;
 use crate::open::policy::pace;
+use crate::open::reporter::{desk, run_name};
 use crate::open::{Surroundings, stores};
 use crate::ops::board::Board;
 use crate::ops::restore::journal::RestoreNote;
@@ -471,23 +472,11 @@ fn has_come(next: Timestamp, now: Timestamp, pace: SignedDuration) -> bool {
     until <= SignedDuration::ZERO || until > pace
 }
 
-fn desk(config: &Config, state: Option<Arc<StateFile>>, around: &Surroundings) -> Desk {
-    Desk::new(config, state, around.clock.clone(), DeskOptions::new(stores::host(), around.environment.clone()))
-}
-
 fn intervals(config: &Config, now: Timestamp) -> BTreeMap<(JobName, String), Duration> {
     let of_group = |job: &Job, group: &str| {
         pace(job.schedule_of(group), &job.timezone, now).map(|(_, interval)| ((job.name.clone(), group.to_owned()), interval))
     };
     config.jobs.iter().flat_map(|job| job.group_names().into_iter().filter_map(move |group| of_group(job, &group))).collect()
-}
-
-/// A name for a run that no other run has: a UUID of version 4, as dead-man switches want it.
-fn run_name() -> String {
-    let bits: u128 = rand::random();
-    let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// Runs until `around.cancel`: schedules, configuration, alarms, delivery.

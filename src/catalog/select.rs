@@ -134,6 +134,11 @@ pub fn good_sets<'a>(state: &'a State, group: Option<&str>) -> impl DoubleEndedI
     state.live().filter(move |entry| entry.is_good() && group.is_none_or(|name| entry.manifest.group == name))
 }
 
+/// The newest good set of the same group before this one.
+pub fn good_before<'a>(state: &'a State, entry: &SetEntry) -> Option<&'a SetEntry> {
+    state.live().rev().find(|other| other.is_good() && other.manifest.group == entry.manifest.group && other.number < entry.number)
+}
+
 /// The names of the groups that have a live set, in order.
 pub fn groups(state: &State) -> std::collections::BTreeSet<&str> {
     state.live().map(|entry| entry.manifest.group.as_str()).collect()

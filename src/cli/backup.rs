@@ -7,10 +7,13 @@ use serde::Serialize;
 use crate::cli::Shell;
 use crate::cli::args::{BackupArgs, GradeArg};
 use crate::cli::output::{bytes, count, counted, duration, took};
+use crate::cli::reports::{self, Reported};
+use crate::config::typed::Job;
 use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
 use crate::model::{SetClass, Timestamp};
 use crate::open::Opened;
+use crate::open::reporter::{Begun, Reporter, run_name};
 use crate::open::runs::{back_up, exit_of, verify_own};
 use crate::ops::JobSpec;
 use crate::ops::backup::{BackupOptions, BackupReport};
@@ -32,11 +35,12 @@ struct Ran {
 
 /// Runs one job, or all, one after the other. The first error decides the exit code; jobs after it still run.
 pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
-    let opened = Opened::for_writing(&shell.around()).await?;
     let mut names = args.jobs.clone();
     if names.first().is_some_and(|word| word == "now") {
         names.remove(0);
     }
+    let opened = Opened::for_writing(&shell.around()).await;
+    let opened = if args.dry_run { opened? } else { reports::opened(shell, Reported::Backup, &names, opened).await? };
     let jobs = opened.job_specs(&names)?;
     with_sources(jobs.clone(), &args.accept_new_identity)?;
     with_sources(jobs.clone(), &args.accept_smaller)?;
@@ -50,12 +54,14 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
         _ => None,
     };
     let (mut ran, mut outcome) = (Vec::new(), Outcome { bus: &shell.bus, first_error: None, code: 0 });
+    let reporter = reports::of(shell, &opened);
     for job in jobs {
         if shell.cancel.is_cancelled() {
             outcome.error(interrupted().context(format!("job {} was not run", job.name)));
             break;
         }
         let recorded = opened.run_started("backup", &job.name);
+        let telling = Telling::begin(reporter.as_ref(), &opened, &job, &args);
         let options = BackupOptions {
             accept_new_identity: own(&job, &args.accept_new_identity),
             accept_smaller: own(&job, &args.accept_smaller),
@@ -63,7 +69,11 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             class: if args.archive { SetClass::Archive } else { SetClass::Ordinary },
             ..own_sources(&job, &args.source)
         };
-        match back_up(&opened, &job, &options).await {
+        let made = back_up(&opened, &job, &options).await;
+        if let Some(telling) = &telling {
+            telling.ended(made.as_ref()).await;
+        }
+        match made {
             Ok(mut report) => {
                 let exit = exit_of(&report);
                 report.unrecorded = recorded.finished(Some(&report.set), exit, None);
@@ -76,6 +86,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
                 let verified = match args.verify {
                     Some(grade) => match verify_now(&opened, &mut report, grade.into()).await {
                         Ok(verified) => {
+                            telling.iter().for_each(|telling| telling.verified(&verified));
                             outcome.code(if verified.passed { 0 } else { Kind::Verify.exit_code() });
                             Some(verified)
                         }
@@ -95,6 +106,7 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
             }
         }
     }
+    reports::deliver(reporter.as_ref()).await;
     for alarm in conformance::alarms(&opened.setup) {
         outcome.error(alarm.context(if ran.is_empty() { "nothing was backed up" } else { "the backup stands, with an alarm" }));
     }
@@ -106,6 +118,40 @@ pub async fn run(shell: &Shell, args: BackupArgs) -> Result<u8> {
     match first_error {
         Some(error) => Err(error),
         None => Ok(code),
+    }
+}
+
+/// What the notifiers are told of one run.
+struct Telling<'a> {
+    reporter: &'a Reporter,
+    opened: &'a Opened,
+    settings: &'a Job,
+    /// Of a run of all sources. One of some only ends no alarm, and is no sign of life.
+    begun: Option<Begun>,
+    sources: &'a [String],
+}
+
+impl<'a> Telling<'a> {
+    fn begin(reporter: Option<&'a Reporter>, opened: &'a Opened, job: &JobSpec, args: &'a BackupArgs) -> Option<Telling<'a>> {
+        let (reporter, settings) = (reporter?, opened.config.as_ref()?.job(job.name.as_str())?);
+        let begun = args.source.is_empty().then(|| reporter.backup_begins(&job.name, &run_name()));
+        Some(Telling { reporter, opened, settings, begun, sources: &args.source })
+    }
+
+    async fn ended(&self, made: Result<&BackupReport, &Error>) {
+        match &self.begun {
+            Some(begun) => self.reporter.backup_ended(Some(self.opened), self.settings, begun, made).await,
+            None => self.reporter.backup_of_some_ended(&self.settings.name, self.sources, made),
+        }
+    }
+
+    /// The set just made is the newest: its reading says how verifications stand.
+    fn verified(&self, verified: &VerifyReport) {
+        let job = &self.settings.name;
+        let failed = (!verified.passed).then(|| reports::failed_reading(&verified.set, &verified.findings, job));
+        if failed.is_some() || self.begun.is_some() {
+            self.reporter.verification_ended(job, failed.as_ref());
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod output;
 mod pin;
 mod progress;
 mod prune;
+mod reports;
 mod repository;
 mod restore;
 mod rotate_identity;
@@ -248,7 +249,8 @@ fn start(cli: Cli, out: Output, signal: Arc<AtomicU8>) -> Result<u8> {
         } else {
             shell.bus.subscribe(Progress::new(shell.global.verbose > 0, shell.out.quiet, shell.out.color));
         }
-        listen(shell.cancel.clone(), signal)?;
+        // The agent reads its configuration again at SIGHUP.
+        listen(shell.cancel.clone(), signal, !matches!(cli.verb, Verb::Agent))?;
         match cli.verb {
             Verb::Init(args) => init::run(&shell, args).await,
             Verb::Backup(args) => backup::run(&shell, args).await,
@@ -292,15 +294,19 @@ fn configure(global: &Global, out: Output, verb: ConfigVerb) -> Result<u8> {
 }
 
 /// The first signal asks for a clean end; the second ends the process where it stands.
-fn listen(cancel: CancellationToken, seen: Arc<AtomicU8>) -> Result<()> {
+fn listen(cancel: CancellationToken, seen: Arc<AtomicU8>, hang_up_ends: bool) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "listen for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "listen for signals")?;
+    // A terminal that is closed, an ssh connection that breaks; not below nohup, which had it ignored.
+    let hang_up_ends = hang_up_ends && !hang_up_is_ignored();
+    let mut hang_up = hang_up_ends.then(|| signal(SignalKind::hangup())).transpose().context(|| "listen for signals")?;
     tokio::spawn(async move {
         loop {
             let number = tokio::select! {
                 _ = interrupt.recv() => 2,
                 _ = terminate.recv() => 15,
+                Some(_) = async { hang_up.as_mut()?.recv().await } => 15,
             };
             if cancel.is_cancelled() {
                 std::process::exit(128 + i32::from(number));
@@ -312,6 +318,15 @@ fn listen(cancel: CancellationToken, seen: Arc<AtomicU8>) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// Whether whoever started this process had SIGHUP ignored. Asked before it is listened for.
+fn hang_up_is_ignored() -> bool {
+    // SAFETY: a null new action changes nothing; `old` is written by the call or left as it is, and all of its bytes may be zero.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// A core dump would hold keys and passwords.

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use crate::cli::Shell;
 use crate::cli::args::PruneArgs;
 use crate::cli::output::{bytes, count, table};
+use crate::cli::reports::{self, Reported};
 use crate::error::{Error, Kind, Result};
+use crate::open::reporter::PruneFailure;
 use crate::open::{Opened, no_such_job, policy::prune_policy};
 use crate::ops::prune::{PruneOptions, PruneReport, prune};
 use crate::state::Act;
@@ -13,7 +15,12 @@ use crate::state::Act;
 /// Plans the jobs, and with `--apply` deletes. The first error decides the exit code; jobs after it are still pruned.
 pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
     let around = shell.around();
-    let opened = if args.apply { Opened::for_writing(&around).await? } else { Opened::for_reading(&around).await? };
+    let named: Vec<String> = args.job.iter().cloned().collect();
+    let opened = match args.apply {
+        true => reports::opened(shell, Reported::Prune, &named, Opened::for_writing(&around).await).await?,
+        false => Opened::for_reading(&around).await?,
+    };
+    let reporter = reports::of(shell, &opened).filter(|_| args.apply);
     let config = opened.config.as_ref().ok_or_else(|| {
         Error::new(Kind::Usage, "prune needs a configuration: it says which sets are kept").hint("drctl init --from FOLDER|URL makes one")
     })?;
@@ -30,6 +37,9 @@ pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
             true => opened.setup.audited_by(Act::of("prune").job(&job.name), pruning, PruneReport::exit_code).await,
             false => pruning.await,
         };
+        if let Some(reporter) = &reporter {
+            reporter.prune_ended(&job.name, PruneFailure::of(Some(&opened), pruned.as_ref()).as_ref());
+        }
         match pruned {
             Ok(report) => {
                 code = code.max(report.exit_code());
@@ -41,6 +51,7 @@ pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
             },
         }
     }
+    reports::deliver(reporter.as_ref()).await;
     if !reports.is_empty() || first_error.is_none() {
         shell.out.result("prune", &reports, |reports| reports.iter().map(text).collect());
     }

@@ -11,6 +11,7 @@ use crate::cli::args::RestoreArgs;
 use crate::cli::backup::{own_sources, with_sources};
 use crate::cli::load_errors::{Accept, problems_text};
 use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
+use crate::cli::reports;
 use crate::error::{Error, Kind, Result};
 use crate::model::{JobName, SetClass};
 use crate::open::Opened;
@@ -57,25 +58,64 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
         zone_name: zone.iana_name().unwrap_or("UTC").to_owned(),
         zone: zone.clone(),
     };
-    let log = opened.setup.log(&job).await?;
-    let mut prepared = plan(&opened.setup, &log, &opened, &options, &new_restore_id()).await?;
-    sweep::look(&opened.setup, &opened, &mut prepared).await?;
+    let mut begun = false;
+    let done = plan_and_restore(shell, &opened, &args, &job, &options, &mut begun).await;
+    // A script is told of what kept it from its work, too; a person sees it.
+    if (begun || (args.yes && !args.dry_run && !is_interactive()))
+        && let Some(reporter) = reports::of(shell, &opened)
+    {
+        match &done {
+            Ok(Done::Restored(report)) => reporter.restore_ended(&job, Ok(report)),
+            Ok(Done::Planned(_)) => {}
+            Err(error) => reporter.restore_ended(&job, Err(error)),
+        }
+        reporter.deliver().await;
+    }
+    match done? {
+        Done::Planned(code) => Ok(code),
+        Done::Restored(report) => {
+            shell.out.result("restore", report.as_ref(), done_text);
+            Ok(if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() })
+        }
+    }
+}
+
+/// What a restore came to.
+enum Done {
+    /// The plan was shown, with this exit code.
+    Planned(u8),
+    Restored(Box<RestoreReport>),
+}
+
+/// `begun` is set once it was agreed to.
+async fn plan_and_restore(
+    shell: &Shell,
+    opened: &Opened,
+    args: &RestoreArgs,
+    job: &JobName,
+    options: &RestoreOptions,
+    begun: &mut bool,
+) -> Result<Done> {
+    let zone = &options.zone;
+    let log = opened.setup.log(job).await?;
+    let mut prepared = plan(&opened.setup, &log, opened, options, &new_restore_id()).await?;
+    sweep::look(&opened.setup, opened, &mut prepared).await?;
 
     if args.dry_run {
-        shell.out.result("restore", &prepared.plan, |plan| plan_text(plan, &zone));
-        return Ok(if prepared.plan.refusals().next().is_some() { Kind::Preflight.exit_code() } else { 0 });
+        shell.out.result("restore", &prepared.plan, |plan| plan_text(plan, zone));
+        return Ok(Done::Planned(if prepared.plan.refusals().next().is_some() { Kind::Preflight.exit_code() } else { 0 }));
     }
     // The plan is what a person reads before yes: to standard error, as the result is still to come.
     if !shell.out.json {
-        eprint!("{}", plan_text(&prepared.plan, &zone));
+        eprint!("{}", plan_text(&prepared.plan, zone));
     }
     if let Some(refusal) = prepared.plan.refusals().next() {
         return Err(Error::new(Kind::Preflight, refusal.clone()).hint("nothing was changed; mend this and run the same line again"));
     }
-    agree(shell, &args, || command_line(&args, &prepared.plan))?;
-    let report = opened.setup.audited(act(&args, &prepared.plan, &job), go(shell, &opened, &args, &job, log, prepared)).await?;
-    shell.out.result("restore", &report, done_text);
-    Ok(if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() })
+    agree(shell, args, || command_line(args, &prepared.plan))?;
+    *begun = true;
+    let report = opened.setup.audited(act(args, &prepared.plan, job), go(shell, opened, args, job, log, prepared)).await?;
+    Ok(Done::Restored(Box::new(report)))
 }
 
 /// What was agreed to, for the audit log.
@@ -158,6 +198,10 @@ async fn settle(shell: &Shell, opened: &Opened, args: &RestoreArgs, way: Way, id
             setup.audited(act("restore --forget"), async { aftermath::forget(setup, opened, &plan.restore.restore) }).await?
         }
     };
+    if let (Way::Undo, Some(reporter)) = (way, reports::of(shell, opened)) {
+        reporter.restore_undone(plan.restore.set.job(), &report.restore, &report.done);
+        reporter.deliver().await;
+    }
     shell.out.result("restore", &report, aftermath_text);
     Ok(report.exit_code)
 }

@@ -73,7 +73,7 @@ fn path(message: &Message, late: bool) -> Option<String> {
         // What no run would tell: lost state, a clock that jumped, a restore point that is too old. The next good run sets it right.
         What::IncidentOpened if message.severity == Severity::Critical && message.exit_code.is_none() => Some("fail".to_owned()),
         What::Test => Some("log".to_owned()),
-        What::IncidentOpened | What::IncidentOpen | What::IncidentRecovered | What::Digest => None,
+        What::IncidentOpened | What::IncidentOpen | What::IncidentRecovered | What::Digest | What::Done => None,
     }
 }
 

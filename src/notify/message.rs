@@ -18,6 +18,8 @@ pub enum What {
     RunStarted,
     /// A run ended.
     RunReport,
+    /// Something else was done that is worth knowing: a restore, say.
+    Done,
     /// How everything stands: a sign of life.
     Digest,
     /// A person tries whether messages arrive.
@@ -33,6 +35,7 @@ impl What {
             What::IncidentRecovered => "incident-recovered",
             What::RunStarted => "run-started",
             What::RunReport => "run-report",
+            What::Done => "done",
             What::Digest => "digest",
             What::Test => "test",
         }

@@ -73,6 +73,10 @@ pub fn wanted(message: &Message, wants: Wants) -> bool {
         What::RunStarted => wants.pace == Pace::Runs,
         // A failed run is an incident, and told as one.
         What::RunReport => wants.pace == Pace::Runs || (message.is_good_run() && wants.success == Success::Each),
+        What::Done => {
+            let heeded = message.severity > Severity::Info && message.severity >= wants.least;
+            wants.pace != Pace::Runs && (heeded || wants.success == Success::Each)
+        }
         What::Test | What::Digest => true,
         What::IncidentOpened | What::IncidentOpen | What::IncidentRecovered => message.severity >= wants.least,
     }

@@ -29,6 +29,7 @@ use crate::state::{Run, RunOutcome, RunRow, StateFile};
 
 pub mod history;
 pub mod policy;
+pub mod reporter;
 pub mod runs;
 pub mod sources;
 pub mod stores;

@@ -240,9 +240,7 @@ async fn dump_and_commit(
         outcomes.push(outcome);
     }
     if outcomes.iter().all(|o| o.artifacts.is_empty()) {
-        // Nothing at all came out: the first error decides (FORMAT, Exit codes).
-        let first = outcomes.into_iter().find_map(|o| o.error);
-        return Err(first.unwrap_or_else(|| Error::failed(format!("job {} has nothing to back up", job.name))));
+        return Err(nothing_came_out(job, outcomes));
     }
 
     let not_chosen = not_chosen(job, sources);
@@ -570,6 +568,22 @@ async fn describe(
         // Which of them hold all of it is known when all of it is stored.
         stores: Vec::new(),
     })
+}
+
+/// Nothing at all came out: the first error decides (FORMAT, Exit codes), and every source that failed is named.
+fn nothing_came_out(job: &JobSpec, outcomes: Vec<SourceOutcome>) -> Error {
+    let mut failed = outcomes.into_iter().filter_map(|outcome| Some((outcome.entry.name, outcome.error?)));
+    let Some((name, first)) = failed.next() else { return Error::failed(format!("job {} has nothing to back up", job.name)) };
+    let others: Vec<String> = failed.map(|(name, error)| format!("{name}: {error}")).collect();
+    if others.is_empty() {
+        return first;
+    }
+    let text = format!("no source could be backed up: {}", [vec![format!("{name}: {first}")], others].concat().join("; "));
+    let error = Error::new(first.kind(), text);
+    match first.hint_text() {
+        Some(hint) => error.hint(format!("{name}: {hint}")),
+        None => error,
+    }
 }
 
 /// A whole set that is not like those before it is suspect. `on_purpose`: artifacts that the configuration leaves out by now.

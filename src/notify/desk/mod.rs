@@ -192,7 +192,7 @@ impl Desk {
         problem
     }
 
-    /// A run begins or ended. The report of a run that names an incident raises it when the run was not good, and clears it when it was.
+    /// A run begins or ended, or something was done. The report of a run that names an incident raises it when the run was not good, and clears it when it was.
     /// `Some`: why it is kept in memory only.
     pub fn report(&self, report: Message) -> Option<Error> {
         let report = Message { id: self.id(), host: self.options.host.clone(), ..report };
