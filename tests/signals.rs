@@ -128,7 +128,9 @@ fn f08_a_signal_in_the_midst_of_a_dump_leaves_no_child_no_object_no_record() {
     let mut command = std::process::Command::new("nohup");
     let drctl = home.command(&["backup", "now"]);
     command.arg(drctl.get_program()).args(drctl.get_args()).current_dir(home.path("")).env_clear().stdin(Stdio::null());
-    drctl.get_envs().for_each(|(name, value)| drop(command.env(name, value.unwrap())));
+    for (name, value) in drctl.get_envs() {
+        command.env(name, value.unwrap());
+    }
     let running = Running(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
     let told = |name: &str| std::fs::read_to_string(home.path(name)).is_ok_and(|text| text.ends_with('\n'));
     until("the child", || told("child"));
