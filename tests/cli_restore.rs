@@ -499,3 +499,27 @@ fn the_recovery_file_opens_the_repository_without_a_configuration() {
     let foreign = run(&new, &["list"]);
     assert_ne!(foreign.code, 0, "{}", foreign.all());
 }
+
+#[test]
+fn f124_globals_and_role_passwords_are_left_out_where_the_configuration_says_so() {
+    let shop = Shop::new();
+    let jobs = |more: &str| format!("jobs:\n  - job: shop\n    timezone: UTC\n    sources:\n      - {}\n", shop.postgres(more));
+    let whole = shop.orders();
+    shop.set_jobs(&jobs(""));
+    shop.backup();
+    let artifacts = |set: &str| shop.home.ok(&["show", set]).out;
+    let globals = || shop.home.ok(&["cat", "latest", "postgres.globals.sql"]).out;
+    assert!(globals().contains("CREATE ROLE") && globals().contains("PASSWORD 'SCRAM-SHA-256$"), "the role that connects has one");
+
+    shop.set_jobs(&jobs(", role_passwords: false"));
+    shop.backup();
+    assert!(globals().contains("CREATE ROLE") && !globals().contains("PASSWORD"), "{}", globals());
+
+    // Left out on purpose is neither missing nor odd, and the rest comes back.
+    shop.set_jobs(&jobs(", globals: false"));
+    let set = shop.backup();
+    assert!(!artifacts(&set).contains("globals") && artifacts(&set).contains("complete"), "{}", artifacts(&set));
+    shop.damage();
+    let restored = shop.home.ok(&["restore", &set, "--yes"]);
+    assert_eq!(shop.orders(), whole, "{}", restored.all());
+}

@@ -124,6 +124,8 @@ fn postgres_settings(config: &PostgresConfig) -> Result<PostgresSettings> {
             DatabaseChoice::Named(names) => Databases::Named(names),
         },
         exclude: config.exclude.clone(),
+        globals: config.globals,
+        role_passwords: config.role_passwords,
         maintenance_database: connection.maintenance_database,
         lock_wait_timeout: config.lock_wait_timeout,
         sslmode: match connection.sslmode {
@@ -141,4 +143,145 @@ fn postgres_settings(config: &PostgresConfig) -> Result<PostgresSettings> {
         connect_timeout: config.connect_timeout,
         ..PostgresSettings::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::{LoadOptions, load};
+
+    const HEAD: &str = "repository:\n  id: shop-7k3q\n  root_key: RWR3cBpllPzfHE/HcwpCzx0LtLbYTVuI6FSpV6SdSJzNM53mU1tJlsq/\n  \
+        stores: [{ name: main, local: { path: store } }]\n  recipients: [age17et55u4d4df3aee5pafa5cs4ahcwfrl507ultujwu3a9ntsk34xs7r78nm]\n  \
+        identity: keys/identity\n  signing_key: keys/signing\njobs:\n  - job: shop\n    sources:\n";
+
+    /// What is done by a source with these settings; an error's text where they are refused.
+    fn done(folder: &Path, kind: &str, settings: &str) -> String {
+        let path = folder.join("drctl.yaml");
+        std::fs::write(&path, format!("{HEAD}      - {kind}: {{ {settings} }}\n")).unwrap();
+        let mut options = LoadOptions::new(Environment::of(folder, [("HOME", "/nonexistent")]));
+        (options.config, options.look_at_files) = (Some(path), false);
+        let config = match load(&options) {
+            Ok(config) => config,
+            Err(problems) => return problems.to_string(),
+        };
+        let source = &config.jobs[0].sources[0];
+        let settings = match &source.kind {
+            SourceKind::Postgres(c) => postgres_settings(c).map(|s| {
+                let password = s.password.as_ref().map(|password| password.expose().to_owned());
+                format!("{s:?} {password:?}")
+            }),
+            SourceKind::Files(c) => Ok(format!("{:?}", files_settings(c))),
+            SourceKind::Environment(c) => Ok(format!("{:?}", environment_settings(c))),
+            SourceKind::Compose(c) => Ok(format!("{:?}", c.files)),
+            SourceKind::Command(c) => {
+                command_settings(c).map(|s| format!("{s:?} {:?}", s.env.iter().map(|(n, v)| (n, v.expose())).collect::<Vec<_>>()))
+            }
+        };
+        format!("{} {:?} {:?}", source.name, settings.unwrap_or_else(|e| e.to_string()), allowed(source))
+    }
+
+    /// What every source has, and where the tests are that show what it does.
+    const COMMON: [(&str, &str); 3] =
+        [("schedule", "tests/groups.rs"), ("retention", "src/open/policy.rs"), ("allow_plaintext", "tests/config_messages.rs")];
+
+    /// A setting that is read, checked and shown, and then does nothing, is a promise that nobody keeps (FAULTS 124).
+    #[test]
+    fn f124_every_setting_of_a_source_changes_what_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let schema: &Value = &crate::config::schema::JOB.value;
+        let of = |kind: &str| -> Vec<String> {
+            let kinds = &schema["properties"]["sources"]["items"]["properties"];
+            let own = |value: &Value| value["properties"].as_object().map(|keys| keys.keys().cloned().collect::<Vec<_>>());
+            let alternatives = || kinds[kind]["anyOf"].as_array()?.iter().find_map(own);
+            own(&kinds[kind]).or_else(alternatives).unwrap_or_else(|| panic!("{kind}: {}", kinds[kind]))
+        };
+        let flips: [(&str, &str, &[(&str, &str)]); 5] = [
+            (
+                "postgres",
+                "host: h",
+                &[
+                    ("name", "other"),
+                    ("reach", "{ docker: db }"),
+                    ("tools", "there, reach: { docker: db }"),
+                    ("url", "postgres://u:p@elsewhere:1/d"),
+                    ("host", "elsewhere"),
+                    ("port", "5555"),
+                    ("database", "[shop]"),
+                    ("exclude", "[shop]"),
+                    ("user", "other"),
+                    ("password", "secret"),
+                    ("sslmode", "require"),
+                    ("sslrootcert", "/ca.pem, sslmode: verify-ca"),
+                    ("sslcert", "/c.pem, sslkey: /k.pem"),
+                    ("sslkey", "/k.pem, sslcert: /c.pem"),
+                    ("maintenance_database", "other"),
+                    ("globals", "false"),
+                    ("role_passwords", "false"),
+                    ("allow_empty", "true"),
+                    ("lock_wait_timeout", "7s"),
+                    ("connect_timeout", "7s"),
+                    ("client_folders", "[/usr/lib/x]"),
+                ],
+            ),
+            (
+                "files",
+                "paths: [/srv]",
+                &[
+                    ("name", "other"),
+                    ("paths", "[/opt]"),
+                    ("include", "['*.a']"),
+                    ("exclude", "['*.b']"),
+                    ("newer_than", "7d"),
+                    ("one_file_system", "false"),
+                    ("allow_empty", "true"),
+                ],
+            ),
+            ("environment", "from: { file: e.env }", &[("name", "other"), ("from", "self"), ("prefixes", "[A]"), ("names", "[B]")]),
+            ("compose", "files: [c.yml]", &[("name", "other"), ("files", "[d.yml]")]),
+            (
+                "command",
+                "run: [echo]",
+                &[
+                    ("name", "other"),
+                    ("run", "[printf]"),
+                    ("artifact", "other"),
+                    ("extension", "txt"),
+                    ("folder", "/srv"),
+                    ("env", "{ A: b }"),
+                    ("allow_empty", "true"),
+                    ("timeout", "7s"),
+                    ("idle_timeout", "7s"),
+                ],
+            ),
+        ];
+        for (kind, base, flips) in flips {
+            let as_it_is = done(folder.path(), kind, base);
+            for key in of(kind) {
+                if COMMON.iter().any(|(common, _)| *common == key) {
+                    continue;
+                }
+                let (_, value) =
+                    flips.iter().find(|(known, _)| *known == key).unwrap_or_else(|| panic!("{kind}.{key} is in no row of this test"));
+                // A value may bring what it needs with it; that alone must not make the difference.
+                let (own, beside) = value.split_once("}, ").map_or_else(
+                    || value.split_once(", ").filter(|(_, rest)| rest.contains(": ")).map_or((*value, ""), |(own, rest)| (own, rest)),
+                    |_| (*value, ""),
+                );
+                let base_without: Vec<&str> = base.split(", ").filter(|part| !part.starts_with(&format!("{key}:"))).collect();
+                let with = |more: &[&str]| {
+                    let parts: Vec<&str> =
+                        base_without.iter().copied().chain(more.iter().copied()).filter(|part| !part.is_empty()).collect();
+                    done(folder.path(), kind, &parts.join(", "))
+                };
+                let before = if beside.is_empty() { as_it_is.clone() } else { with(&[beside]) };
+                let flipped = with(&[&format!("{key}: {own}"), beside]);
+                assert_ne!(flipped, before, "{kind}.{key}: {value} does nothing");
+                assert!(!flipped.contains("unknown key"), "{kind}.{key}: {flipped}");
+            }
+        }
+    }
 }

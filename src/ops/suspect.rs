@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Artifact, Manifest};
+use crate::model::{Artifact, ArtifactFormat, Manifest};
 
 /// So many good sets before are looked at; the median of them is what is usual.
 pub const LOOK_BACK: usize = 7;
@@ -36,7 +36,7 @@ pub fn findings(
     let Some(newest) = before.first() else { return Vec::new() };
     let mut found = Vec::new();
     for artifact in &manifest.artifacts {
-        let Some(previous) = of(newest, &artifact.file) else { continue };
+        let Some(previous) = of(newest, artifact) else { continue };
         let (source, file) = (&artifact.source, &artifact.file);
         let may = allowed(source);
         for total in ["files", "tables"] {
@@ -59,7 +59,7 @@ pub fn findings(
         let may = allowed(&previous.source);
         let odd = !may.fewer && !may.smaller && !may.empty;
         if still_backed_up
-            && of(manifest, &previous.file).is_none()
+            && of(manifest, previous).is_none()
             && !on_purpose.contains(stem(&previous.file))
             && odd
             && is_data(previous)
@@ -85,8 +85,10 @@ fn accept(source: &str) -> String {
     format!("if that is as it should be, back up once more with --accept-smaller {source}")
 }
 
-fn of<'a>(manifest: &'a Manifest, file: &str) -> Option<&'a Artifact> {
-    manifest.artifacts.iter().find(|artifact| stem(&artifact.file) == stem(file))
+/// The same artifact in another set. A database may be called `globals`, as that which holds the roles is.
+fn of<'a>(manifest: &'a Manifest, artifact: &Artifact) -> Option<&'a Artifact> {
+    let is_dump = |artifact: &Artifact| artifact.format == ArtifactFormat::PgCustom;
+    manifest.artifacts.iter().find(|other| stem(&other.file) == stem(&artifact.file) && is_dump(other) == is_dump(artifact))
 }
 
 /// Source and artifact of a file name. What follows them says how it is stored, which is no matter here; neither holds a dot.
@@ -102,7 +104,7 @@ fn is_data(artifact: &Artifact) -> bool {
 
 /// The first count that dropped too far, with what is usual.
 fn smaller(artifact: &Artifact, before: &[&Manifest]) -> Option<String> {
-    let earlier: Vec<&Artifact> = before.iter().take(LOOK_BACK).filter_map(|manifest| of(manifest, &artifact.file)).collect();
+    let earlier: Vec<&Artifact> = before.iter().take(LOOK_BACK).filter_map(|manifest| of(manifest, artifact)).collect();
     let drop = |name: &str, now: u64, were: Vec<u64>, least: u64, share: f64| {
         let usual = median(were)?;
         let odd = usual >= least && (now as f64) < usual as f64 * share;
@@ -201,6 +203,20 @@ mod tests {
         };
         let found = |system: &str| findings(&of("2", 1000), &[&of(system, 90_000)], &BTreeSet::new(), &|_| no).len();
         assert_eq!((found("1"), found("2")), (0, 1));
+    }
+
+    #[test]
+    fn f123_a_database_called_globals_is_missed_although_the_roles_are_there() {
+        let mut before = testing::plain_manifest();
+        before.sources.push(testing::source_entry(&before.artifacts[0].source, "postgres"));
+        let roles = Artifact { file: "postgres.globals.sql.zst".into(), format: ArtifactFormat::Sql, ..before.artifacts[0].clone() };
+        let mut database = Artifact { file: "postgres.globals.dump.zst".into(), format: ArtifactFormat::PgCustom, ..roles.clone() };
+        database.totals.insert("tables".into(), 1);
+        let mut now = before.clone();
+        before.artifacts = vec![roles.clone(), database];
+        now.artifacts = vec![roles];
+        let found = findings(&now, &[&before], &BTreeSet::new(), &|_| Allowed::default());
+        assert!(found.len() == 1 && found[0].contains("postgres.globals.dump.zst is gone"), "{found:?}");
     }
 
     #[test]

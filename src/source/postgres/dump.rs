@@ -339,7 +339,7 @@ impl Session for PostgresSession {
         // What cannot be dumped is an artifact all the same: it fails by itself.
         let missing = self.choice.failed.keys().filter(|name| self.database(name).is_none()).map(|name| plan(name, None));
         // Roles first: a restore in this order has the owners before what they own.
-        std::iter::once(globals).chain(databases).chain(missing).collect()
+        Some(globals).filter(|_| self.settings.globals).into_iter().chain(databases).chain(missing).collect()
     }
 
     async fn gone(&mut self, artifact: &ArtifactPlan) -> Option<String> {

@@ -115,8 +115,10 @@ impl PostgresSource {
             .query_one("select has_table_privilege('pg_authid', 'SELECT'), rolsuper from pg_roles where rolname = current_user", &[])
             .await;
         let row = readable.map_err(|e| connect::pg_error("ask for privileges", &e))?;
-        let (role_passwords, superuser): (bool, bool) = (row.get(0), row.get(1));
-        if !role_passwords {
+        let (may_read, superuser): (bool, bool) = (row.get(0), row.get(1));
+        let wanted = settings.globals && settings.role_passwords;
+        let role_passwords = wanted && may_read;
+        if wanted && !may_read {
             warnings.push(format!("Role {} may not read the passwords of roles: the globals are dumped without them.", settings.user));
         }
         let mut found =

@@ -16,9 +16,9 @@ use crate::reach::Reach;
 /// Which databases are dumped. Asked anew in every run (FAULTS 45).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Databases {
-    /// All that accept connections, `template1` only where it has something of its own, and the globals.
+    /// All that accept connections, `template1` only where it has something of its own.
     All,
-    /// These, and the globals. One that does not exist is an error.
+    /// These. One that does not exist is an error.
     Named(Vec<String>),
 }
 
@@ -80,6 +80,10 @@ pub struct PostgresSettings {
     pub databases: Databases,
     /// Of those, what is left out: names, or patterns with `*`, `?`, `[…]` and `{…}`.
     pub exclude: Vec<String>,
+    /// Whether roles, tablespaces and the settings of roles are dumped.
+    pub globals: bool,
+    /// Whether these have the roles' password hashes; only a superuser reads those.
+    pub role_passwords: bool,
     /// Database for questions about the whole server.
     pub maintenance_database: String,
     /// How long pg_dump waits for a table that someone has locked.
@@ -131,6 +135,8 @@ impl Default for PostgresSettings {
             password: None,
             databases: Databases::All,
             exclude: Vec::new(),
+            globals: true,
+            role_passwords: true,
             maintenance_database: "postgres".into(),
             lock_wait_timeout: Duration::from_secs(60),
             sslmode: SslMode::default(),
