@@ -184,6 +184,9 @@ mod tests {
         format!("{} {:?} {:?}", source.name, settings.unwrap_or_else(|e| e.to_string()), allowed(source))
     }
 
+    /// Keys, each with a value that is not what holds without it.
+    type Flips<'a> = &'a [(&'a str, &'a str)];
+
     /// What every source has, and where the tests are that show what it does.
     const COMMON: [(&str, &str); 3] =
         [("schedule", "tests/groups.rs"), ("retention", "src/open/policy.rs"), ("allow_plaintext", "tests/config_messages.rs")];
@@ -199,7 +202,7 @@ mod tests {
             let alternatives = || kinds[kind]["anyOf"].as_array()?.iter().find_map(own);
             own(&kinds[kind]).or_else(alternatives).unwrap_or_else(|| panic!("{kind}: {}", kinds[kind]))
         };
-        let flips: [(&str, &str, &[(&str, &str)]); 5] = [
+        let flips: [(&str, &str, Flips<'_>); 5] = [
             (
                 "postgres",
                 "host: h",
