@@ -112,6 +112,85 @@ async fn compose_files_come_byte_for_byte_with_their_images() {
     assert_eq!(take(&missing).await.err().unwrap().kind(), Kind::Preflight);
 }
 
+/// A project is all that its files name; what cannot be taken is named.
+#[tokio::test]
+async fn f126_everything_that_a_compose_project_names_is_taken_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write(
+        "compose.yml",
+        "include: [part/compose.yml]\nservices:\n  a: {env_file: [a.env, missing.env, {path: perhaps.env, required: false}]}\n  \
+         b: {env_file: '${STAGE}.env', extends: {file: base/common.yml, service: b}}\nsecrets: {pw: {file: secrets/pw}, dir: {file: secrets}}\n",
+    );
+    write("compose.override.yml", "services:\n  a: {env_file: override.env}\n");
+    write("override.env", "O=1\n");
+    write(".env", "STAGE=prod\n");
+    write("a.env", "A=a #b\n");
+    write("secrets/pw", "hunter2");
+    write("base/common.yml", "services:\n  b: {env_file: common.env}\n");
+    write("base/common.env", "C=1\n");
+    // A circle comes to its end; what it names counts from its own folder.
+    write("part/compose.yml", "include: [../compose.yml]\nconfigs: {c: {file: nginx.conf}}\n");
+    write("part/nginx.conf", "server {}\n");
+    let source = ComposeSource::new("compose", ComposeSettings { files: vec![root.join("compose.yml")] });
+    let preflight = source.preflight(&context()).await.unwrap();
+    assert_eq!(preflight.problems.len(), 0, "{:?}", preflight.problems);
+    let words = preflight.warnings.join("\n");
+    assert_eq!(preflight.warnings.len(), 3, "{words}");
+    for what in [
+        "missing.env (env_file), which is not there",
+        "${STAGE}.env (env_file), which a variable decides",
+        "secrets (secrets), which is no file",
+    ] {
+        assert!(words.contains(what), "{what}: {words}");
+    }
+    let (taken, details) = take(&source).await.unwrap();
+    let mut found: Vec<(String, String)> = (taken.iter().zip(details["files"].as_array().unwrap()))
+        .map(|(taken, file)| {
+            let path = file["path"].as_str().unwrap().strip_prefix(&format!("{}/", root.display())).unwrap().to_owned();
+            assert_eq!(taken.bytes, std::fs::read(root.join(&path)).unwrap(), "{path}");
+            assert_eq!(taken.artifact.name, file["name"].as_str().unwrap());
+            (path, taken.artifact.name.clone())
+        })
+        .collect();
+    found.sort();
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            ".env",
+            "a.env",
+            "base/common.env",
+            "base/common.yml",
+            "compose.override.yml",
+            "compose.yml",
+            "override.env",
+            "part/compose.yml",
+            "part/nginx.conf",
+            "secrets/pw"
+        ]
+    );
+    let names: std::collections::BTreeSet<&String> = found.iter().map(|(_, name)| name).collect();
+    assert_eq!(names.len(), found.len(), "no two share a name: {found:?}");
+    // Each comes back with the line that copies it to where it was.
+    let artifacts = taken.iter().map(|taken| taken.artifact.clone()).collect();
+    let plan = AsideLoader::new(dir.path(), None).plan(&request("compose", artifacts, details), &context()).await.unwrap();
+    assert!(plan.touches.iter().any(|line| line.starts_with("cp ") && line.ends_with("/secrets/pw")), "{:?}", plan.touches);
+    // What is there and cannot be taken is missing from the set.
+    std::fs::File::create(root.join("a.env")).unwrap().set_len(17 << 20).unwrap();
+    let preflight = source.preflight(&context()).await.unwrap();
+    assert!(
+        preflight.problems.len() == 1 && preflight.problems[0].to_string().contains("a.env is longer than"),
+        "{:?}",
+        preflight.problems
+    );
+}
+
 #[tokio::test]
 async fn a_command_is_no_shell_line_and_its_exit_status_decides() {
     let of = |program: &str, args: &[&str]| CommandSource::new("command", CommandSettings::of(program, args.iter().copied()));

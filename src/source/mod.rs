@@ -17,6 +17,7 @@ use crate::pipeline::plain::PlainSender;
 
 pub mod command;
 pub mod compose;
+mod compose_references;
 pub mod environment;
 mod environment_dotenv;
 pub mod environment_load;
