@@ -11,7 +11,7 @@ use drctl::error::{Error, Kind, Result};
 use drctl::model::ArtifactFormat;
 use drctl::ops::restore::run::compare;
 use drctl::pipeline::plain::channel;
-use drctl::source::load::{Journal, LoadProblem, LoadRequest, Loader};
+use drctl::source::load::{Growth, Journal, LoadProblem, LoadRequest, Loader};
 use drctl::source::postgres::{PostgresLoader, PostgresSettings, PostgresSource};
 use drctl::source::{RunContext, Source};
 use serde_json::Value;
@@ -85,6 +85,7 @@ impl Set {
             details,
             as_of: jiff::Timestamp::now(),
             in_place: false,
+            grows: Vec::new(),
             exchange_first: false,
             target: None,
         };
@@ -616,6 +617,34 @@ fn without_globals(mut set: Set) -> Set {
     set
 }
 
+/// In place is for want of room beside; it needs some too, and nothing may be dropped for what would not fit.
+#[tokio::test]
+async fn f112_in_place_is_refused_where_what_it_frees_is_not_enough() {
+    let server = shared();
+    let set = small(&server, "roomy", "").await;
+    let loader = PostgresLoader::new(server.settings());
+    let plan = async |size: u64, in_place: bool, grows: &[(&str, u64)]| {
+        let mut request = LoadRequest { in_place, ..set.request.clone() };
+        request.grows = grows.iter().map(|(folder, bytes)| Growth { folder: folder.into(), bytes: *bytes }).collect();
+        let databases = request.details["databases"].as_array_mut().unwrap();
+        let recorded = databases.iter_mut().find(|d| d["name"] == "roomy").unwrap();
+        assert!(recorded["size_bytes"].as_u64().unwrap() > 0);
+        recorded["size_bytes"] = size.into();
+        loader.plan(&request, &context("plan")).await.unwrap().refusals
+    };
+    let (small, huge) = (1 << 20, 1 << 60);
+    let temp = std::env::temp_dir().display().to_string();
+    assert_eq!(plan(small, true, &[(&temp, small)]).await, Vec::<String>::new());
+    let refused = plan(huge, true, &[]).await;
+    assert!(refused.len() == 1 && refused[0].contains("what is live gives back") && refused[0].contains("--target"), "{refused:?}");
+    let refused = plan(huge, false, &[]).await;
+    assert!(refused.len() == 1 && refused[0].contains("in place they would not fit either"), "{refused:?}");
+    // A safety set on the same disk takes its part first; elsewhere it does not.
+    let refused = plan(small, true, &[(&temp, huge)]).await;
+    assert!(refused.len() == 1 && refused[0].contains("the safety set, which goes to that disk first"), "{refused:?}");
+    assert_eq!(plan(small, true, &[("/proc", huge)]).await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn in_place_keeps_the_live_database_when_the_new_one_cannot_be_made() {
     let server = shared();
@@ -753,13 +782,39 @@ async fn f101_the_last_copy_is_not_dropped_and_an_undo_puts_it_back() {
     assert!(error.hint_text().unwrap().contains("rename away what is called lastly now"), "{error:?}");
     server.sql("postgres", "drop database lastly");
     loader.undo(&journal, &context).await.unwrap();
-    // What was not there before the restore is rightly gone after its undo: nothing keeps the end from coming.
-    server.sql("postgres", "drop database lastly");
-    let journal = TestJournal::default();
-    set.load_and_switch(&loader, &journal).await;
-    loader.undo(&journal, &context).await.unwrap();
-    assert_eq!(named(&server, "lastly"), ["lastly_drctl_undone_7k3q closed"]);
-    assert_eq!(loader.finish(&journal, &context).await.unwrap().len(), 1);
+}
+
+/// What was not there before the restore, and was undone, is all there is of it.
+#[tokio::test]
+async fn f111_the_undone_copy_of_what_was_not_there_before_is_not_dropped() {
+    let server = shared();
+    let set = small(&server, "firstly", "").await;
+    let (loader, context) = (PostgresLoader::new(server.settings()), context("finish"));
+    server.sql("postgres", "drop database firstly");
+    // Taken back by hand, dropped by hand, or another made under the name: then the end may come.
+    let kept = "firstly_drctl_undone_7k3q";
+    for (way, lines) in [
+        (vec![format!("alter database {kept} rename to firstly"), "alter database firstly allow_connections true".into()], 1),
+        (vec![format!("drop database {kept}")], 0),
+        (vec!["create database firstly".to_owned()], 1),
+    ] {
+        let journal = TestJournal::default();
+        set.load_and_switch(&loader, &journal).await;
+        loader.undo(&journal, &context).await.unwrap();
+        assert_eq!(named(&server, "firstly"), [format!("{kept} closed")]);
+        let told = loader.kept(&journal, &context).await.unwrap();
+        assert!(told[0].contains("NOTHING is called firstly"), "{told:?}");
+        let error = loader.finish(&journal, &context).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Preflight);
+        assert!(error.to_string().contains(&format!("{kept} would be dropped: it may be the last copy")), "{error}");
+        let hint = error.hint_text().unwrap();
+        assert!(hint.contains(&format!("ALTER DATABASE \"{kept}\" RENAME TO \"firstly\"")) && hint.contains("restore it again"), "{hint}");
+        assert!(hint.contains(&format!("DROP DATABASE \"{kept}\"")), "{hint}");
+        assert_eq!(named(&server, "firstly"), [format!("{kept} closed")]);
+        way.iter().for_each(|sql| drop(server.sql("postgres", sql)));
+        assert_eq!(loader.finish(&journal, &context).await.unwrap().len(), lines, "{way:?}");
+        server.sql("postgres", "drop database if exists firstly");
+    }
 }
 
 /// One leftover that cannot be dropped keeps no other, and what somebody else dropped or renamed is nobody's to clean up.

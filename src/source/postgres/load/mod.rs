@@ -17,6 +17,7 @@ mod globals;
 mod plan;
 mod properties;
 mod roles;
+mod room;
 mod server;
 mod state;
 mod steps;
@@ -34,7 +35,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{ArtifactFormat, Facts, Secret};
 use crate::pipeline::plain::{Plain, PlainReceiver};
 use crate::source::RunContext;
-use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequest, Loader};
+use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequest, Loader, drained};
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client::{self, Private, major_of};
@@ -243,6 +244,10 @@ impl PostgresLoader {
         let mut steps = Steps::open(prepared.settings.clone(), prepared.state.clone(), journal, context).await?;
         prepared.suit(&steps.connection).await?;
         let Preparation { database, at, .. } = &prepared;
+        if bound::by(database).is_some() && steps.is_free(*at).await? {
+            // It could not be made under another name, and nothing is there to be lost.
+            return drained(input).await.map(|()| Vec::new());
+        }
         let target = steps.target().await?;
         steps.create(*at, database, &target).await?;
         let into = steps.state.entries[*at].new.clone();
@@ -460,6 +465,12 @@ impl Loader for PostgresLoader {
         let Some(mut steps) = self.steps(journal, context).await? else { return Ok(()) };
         let recorded = Recorded::of(request)?;
         steps.switch(&recorded.databases).await
+    }
+
+    async fn take(&self, request: &LoadRequest, artifact: &LoadArtifact, journal: &dyn Journal, context: &RunContext) -> Result<()> {
+        let Some(mut steps) = self.steps(journal, context).await? else { return Ok(()) };
+        let recorded = Recorded::of(request)?;
+        steps.take(&artifact.name, &recorded.databases).await
     }
 
     async fn discard(&self, journal: &dyn Journal, context: &RunContext) -> Result<()> {
