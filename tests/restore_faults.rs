@@ -402,6 +402,20 @@ fn f101_what_a_killed_load_in_place_came_to_is_not_dropped_and_stays_noted() {
     assert!(has(&shop.server, &shop.database) && !shop.home.ok(&["status"]).out.contains(&id));
 }
 
+/// Runs something that must end by itself.
+fn within(command: &mut Command, limit: Duration) -> Ran {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > limit {
+            child.kill().unwrap();
+            panic!("it did not end within {limit:?}: {}", Ran::of(child.wait_with_output().unwrap()).all());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ran::of(child.wait_with_output().unwrap())
+}
+
 /// Two restores of the same to the same place would each take the other's work for what was live.
 #[test]
 fn f114_a_second_restore_of_the_same_gives_way() {
@@ -413,7 +427,7 @@ fn f114_a_second_restore_of_the_same_gives_way() {
     for second in
         [&args[..], &["restore", &set, "--yes"], &["restore", &set, "--source", "postgres", "--in-place", "--no-safety-set", "--yes"]]
     {
-        let ran = shop.run(second);
+        let ran = within(&mut shop.home.command(second), Duration::from_secs(120));
         assert_eq!(ran.code, 7, "{second:?}: {}", ran.all());
         assert!(ran.err.contains(&format!("restore {id} of {set} is under way, to the same place")), "{second:?}: {}", ran.err);
         assert!(ran.err.contains("hint: wait for its end (drctl status)"), "{second:?}: {}", ran.err);

@@ -228,7 +228,19 @@ impl PostgresLoader {
         state.roles.insert(fill::stand_in(&request.restore));
         let surroundings = recorded.surroundings;
         let (args, options) = (Vec::new(), String::new());
-        Ok(Preparation { settings: place.settings, database, surroundings, pg_restore, private, args, options, state, at })
+        Ok(Preparation {
+            settings: place.settings,
+            database,
+            surroundings,
+            pg_restore,
+            private,
+            args,
+            options,
+            money: None,
+            other_money: None,
+            state,
+            at,
+        })
     }
 
     /// Loads all but the rows into a database of its own, which is dropped again.
@@ -316,6 +328,10 @@ struct Preparation {
     args: Vec<String>,
     /// And what its session is.
     options: String,
+    /// The locale by which money is read, where that is known.
+    money: Option<String>,
+    /// Why money cannot be read as it was written.
+    other_money: Option<String>,
     state: State,
     /// Where the database stands in the state.
     at: usize,
@@ -325,7 +341,21 @@ impl Preparation {
     /// Suits the load to what the target has, and to what it makes of a session of this role.
     async fn suit(&mut self, connection: &Connection) -> Result<()> {
         self.args.extend(Tablespaces::look(connection, &self.database, &self.surroundings).await?.argument());
-        self.options = session::load_options(connection).await?;
+        let wanted = self.database.money().map(str::to_owned);
+        if let Some(locale) = &wanted {
+            if !session::knows_money(connection, locale).await {
+                self.other_money = Some(format!(
+                    "the server does not have the locale {locale}, by which the dump writes money: install it there (locale-gen)"
+                ));
+            } else if connection.pooled && session::inherited_money(connection).await? != *locale {
+                self.other_money = Some(format!(
+                    "the dump writes money by lc_monetary {locale}, and through a connection pooler pg_restore cannot be told so: name PostgreSQL \
+                     itself as host and port"
+                ));
+            }
+        }
+        self.money = wanted.filter(|_| self.other_money.is_none());
+        self.options = session::load_options(connection, self.money.as_deref()).await?;
         Ok(())
     }
 
@@ -347,6 +377,8 @@ impl Preparation {
             into,
             args: self.args.clone(),
             options: self.options.clone(),
+            money: self.money.as_deref(),
+            other_money: self.other_money.as_deref(),
         }
     }
 

@@ -230,7 +230,8 @@ impl Planner<'_> {
                 self.refuse(format!(
                     "database {live} is of encoding {encoding} and what is in it belongs to roles ({names}) whose names this server, of encoding \
                      {here}, keeps in other bytes: PostgreSQL would not find them. Name a server as --target that was made with initdb \
-                     --encoding={encoding}, or load it by hand without its owners: drctl cat SET {source} | pg_restore --no-owner --dbname=NAME"
+                     --encoding={encoding}, or load it by hand without its owners: drctl cat SET {source} | PGOPTIONS='-c lc_monetary=C' \
+                     pg_restore --no-owner --dbname=NAME"
                 ));
             }
         }
@@ -336,7 +337,8 @@ impl Planner<'_> {
             let (name, encoding) = (shown(live), self.server.encoding.clone().unwrap_or_default());
             self.refuse(format!(
                 "database {name}: the target keeps names in {encoding}, where nobody can connect to this one by its name in UTF-8; restore the \
-                 rest with --without, and load this one by hand under a name of ASCII letters: drctl cat SET {name} | pg_restore --dbname=NAME"
+                 rest with --without, and load this one by hand under a name of ASCII letters: drctl cat SET {name} | PGOPTIONS='-c lc_monetary=C' \
+                 pg_restore --dbname=NAME"
             ));
         }
         if live == "template1" && source != live {

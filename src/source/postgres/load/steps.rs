@@ -159,7 +159,7 @@ impl<'a> Steps<'a> {
         }
         statements.push(rename_sql(&new, &live));
         // Whoever waits for the database to come back must not write into one that is half there; superusers get in all the same.
-        if server::is_superuser(&self.connection).await? {
+        if catalog::is_superuser(&self.connection).await? {
             statements.push(format!("ALTER DATABASE {} CONNECTION LIMIT 0", ident(&live)));
         }
         // Nor may a backup take it for what it is named after. The recorded comment comes back with the other properties.
