@@ -553,6 +553,7 @@ async fn a_job_does_one_thing_at_a_time_four_run_at_once_and_a_restore_comes_fir
         switched_at: None,
         elapsed_seconds: None,
         identities: Default::default(),
+        load_errors: 0,
     };
     note.save(&state).unwrap();
     bench.clock.step_seconds(61);

@@ -226,6 +226,7 @@ async fn i11_of_restores_only_one_that_took_place_makes_another_one_known() {
         switched_at: None,
         elapsed_seconds: None,
         identities: [("s".to_owned(), [("who".to_owned(), "9902".to_owned())].into())].into(),
+        load_errors: 0,
     };
     let elsewhere = [("t".to_owned(), took_place.identities["s"].clone())].into();
     let not_it = [

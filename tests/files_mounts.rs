@@ -351,6 +351,25 @@ async fn f101_finish_keeps_what_may_be_the_last_copy_after_an_undo_too() {
 }
 
 #[tokio::test]
+async fn f111_finish_keeps_the_undone_copy_of_a_folder_that_was_not_there_before() {
+    let (dir, root) = tree();
+    write(&root.join("f"), "set");
+    let restore = Restore::of(FilesSettings::all_of([&root])).await;
+    std::fs::remove_dir_all(&root).unwrap();
+    restore.load().await;
+    restore.switch().await.unwrap();
+    restore.undo().await.unwrap();
+    let undone = dir.path().join("data.drctl-undone-7k3q");
+    assert!(!root.exists() && undone.join("f").exists());
+    let error = restore.finish().await.unwrap_err();
+    assert!(error.to_string().contains("it may be the last copy"), "{error}");
+    assert!(error.hint_text().unwrap().contains(&format!("move it to {}, or away", root.display())), "{error:?}");
+    std::fs::rename(&undone, &root).unwrap();
+    restore.finish().await.unwrap();
+    assert_eq!(read(&root.join("f")).as_deref(), Some("set"));
+}
+
+#[tokio::test]
 async fn what_a_dump_passes_over_stays_live() {
     let (_dir, root) = tree();
     write(&root.join("f"), "set");

@@ -183,6 +183,32 @@ fn f98_what_an_interrupted_drop_left_is_passed_over_and_missed() {
     has(&ran, &["database half cannot be dumped: an interrupted DROP DATABASE left it", "DROP DATABASE \"half\""]);
 }
 
+/// A restore with --exchange-first loads under the live name: what has it meanwhile is half of a database.
+#[test]
+fn f114_a_database_that_is_half_loaded_under_its_own_name_is_not_dumped() {
+    let server = Server::start();
+    for name in ["shop", "jobs"] {
+        database(&server, name);
+    }
+    let home = home(&server, "postgres", "");
+    server.sql("postgres", "comment on database jobs is 'drctl: being loaded by restore 7k3q9xyz'");
+    let ran = home.run(&["backup", "now"]);
+    has(&ran, &["Database jobs is not dumped: a restore is loading it."]);
+    assert_eq!(artifacts(&home), ["postgres", "shop"]);
+    // By name it is missed, and no other is kept from being dumped.
+    configure(&home, &jobs(&server, "postgres", "").replace("database: all", "database: [jobs, shop]"));
+    for args in [&["backup", "--dry-run"][..], &["backup", "now"]] {
+        let ran = home.run(args);
+        has(&ran, &["database jobs cannot be dumped: a restore is loading it", "drctl restore --undo"]);
+    }
+    let ran = home.run(&["backup", "now"]);
+    assert_eq!((ran.code, artifacts(&home)), (3, vec!["shop".to_owned()]), "{}", ran.all());
+    // A comment of one's own says nothing.
+    server.sql("postgres", "comment on database jobs is 'being loaded by restore 7k3q9xyz'");
+    home.ok(&["backup", "now"]);
+    assert_eq!(artifacts(&home), ["jobs", "shop"]);
+}
+
 #[test]
 fn f98_a_database_that_vanishes_before_its_dump_is_no_failure() {
     let server = Server::start();

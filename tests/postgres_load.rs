@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use drctl::error::{Error, Kind, Result};
 use drctl::model::ArtifactFormat;
 use drctl::ops::restore::run::compare;
-use drctl::pipeline::plain::channel;
-use drctl::source::load::{Journal, LoadProblem, LoadRequest, Loader};
+use drctl::pipeline::plain::{PlainReceiver, channel};
+use drctl::source::load::{Growth, Journal, LoadArtifact, LoadProblem, LoadRequest, Loader, Rereads};
 use drctl::source::postgres::{PostgresLoader, PostgresSettings, PostgresSource};
 use drctl::source::{RunContext, Source};
 use serde_json::Value;
@@ -85,6 +85,7 @@ impl Set {
             details,
             as_of: jiff::Timestamp::now(),
             in_place: false,
+            grows: Vec::new(),
             exchange_first: false,
             target: None,
         };
@@ -114,7 +115,18 @@ impl Set {
                     let _ = sender.end().await;
                 }
             };
-            let (result, ()) = tokio::join!(loader.load(&self.request, artifact, receiver, journal, context), send);
+            // The stream again, as often as it is asked for.
+            let (ask, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<PlainReceiver>>(1);
+            let again = async {
+                while let Some(reply) = asked.recv().await {
+                    let _ = reply.send(load::plain(&dumped.bytes));
+                }
+            };
+            let loading = async {
+                let artifact = LoadArtifact { rereads: Rereads::of(ask), ..artifact.clone() };
+                loader.load(&self.request, &artifact, receiver, journal, context).await
+            };
+            let (result, (), ()) = tokio::join!(loading, send, again);
             problems.extend(result?);
         }
         Ok(problems)
@@ -616,6 +628,34 @@ fn without_globals(mut set: Set) -> Set {
     set
 }
 
+/// In place is for want of room beside; it needs some too, and nothing may be dropped for what would not fit.
+#[tokio::test]
+async fn f112_in_place_is_refused_where_what_it_frees_is_not_enough() {
+    let server = shared();
+    let set = small(&server, "roomy", "").await;
+    let loader = PostgresLoader::new(server.settings());
+    let plan = async |size: u64, in_place: bool, grows: &[(&str, u64)]| {
+        let mut request = LoadRequest { in_place, ..set.request.clone() };
+        request.grows = grows.iter().map(|(folder, bytes)| Growth { folder: folder.into(), bytes: *bytes }).collect();
+        let databases = request.details["databases"].as_array_mut().unwrap();
+        let recorded = databases.iter_mut().find(|d| d["name"] == "roomy").unwrap();
+        assert!(recorded["size_bytes"].as_u64().unwrap() > 0);
+        recorded["size_bytes"] = size.into();
+        loader.plan(&request, &context("plan")).await.unwrap().refusals
+    };
+    let (small, huge) = (1 << 20, 1 << 60);
+    let temp = std::env::temp_dir().display().to_string();
+    assert_eq!(plan(small, true, &[(&temp, small)]).await, Vec::<String>::new());
+    let refused = plan(huge, true, &[]).await;
+    assert!(refused.len() == 1 && refused[0].contains("what is live gives back") && refused[0].contains("--target"), "{refused:?}");
+    let refused = plan(huge, false, &[]).await;
+    assert!(refused.len() == 1 && refused[0].contains("in place they would not fit either"), "{refused:?}");
+    // A safety set on the same disk takes its part first; elsewhere it does not.
+    let refused = plan(small, true, &[(&temp, huge)]).await;
+    assert!(refused.len() == 1 && refused[0].contains("the safety set, which goes to that disk first"), "{refused:?}");
+    assert_eq!(plan(small, true, &[("/proc", huge)]).await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn in_place_keeps_the_live_database_when_the_new_one_cannot_be_made() {
     let server = shared();
@@ -753,13 +793,39 @@ async fn f101_the_last_copy_is_not_dropped_and_an_undo_puts_it_back() {
     assert!(error.hint_text().unwrap().contains("rename away what is called lastly now"), "{error:?}");
     server.sql("postgres", "drop database lastly");
     loader.undo(&journal, &context).await.unwrap();
-    // What was not there before the restore is rightly gone after its undo: nothing keeps the end from coming.
-    server.sql("postgres", "drop database lastly");
-    let journal = TestJournal::default();
-    set.load_and_switch(&loader, &journal).await;
-    loader.undo(&journal, &context).await.unwrap();
-    assert_eq!(named(&server, "lastly"), ["lastly_drctl_undone_7k3q closed"]);
-    assert_eq!(loader.finish(&journal, &context).await.unwrap().len(), 1);
+}
+
+/// What was not there before the restore, and was undone, is all there is of it.
+#[tokio::test]
+async fn f111_the_undone_copy_of_what_was_not_there_before_is_not_dropped() {
+    let server = shared();
+    let set = small(&server, "firstly", "").await;
+    let (loader, context) = (PostgresLoader::new(server.settings()), context("finish"));
+    server.sql("postgres", "drop database firstly with (force)");
+    // Taken back by hand, dropped by hand, or another made under the name: then the end may come.
+    let kept = "firstly_drctl_undone_7k3q";
+    for (way, lines) in [
+        (vec![format!("alter database {kept} rename to firstly"), "alter database firstly allow_connections true".into()], 1),
+        (vec![format!("drop database {kept} with (force)")], 0),
+        (vec!["create database firstly".to_owned()], 1),
+    ] {
+        let journal = TestJournal::default();
+        set.load_and_switch(&loader, &journal).await;
+        loader.undo(&journal, &context).await.unwrap();
+        assert_eq!(named(&server, "firstly"), [format!("{kept} closed")]);
+        let told = loader.kept(&journal, &context).await.unwrap();
+        assert!(told[0].contains("NOTHING is called firstly"), "{told:?}");
+        let error = loader.finish(&journal, &context).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Preflight);
+        assert!(error.to_string().contains(&format!("{kept} would be dropped: it may be the last copy")), "{error}");
+        let hint = error.hint_text().unwrap();
+        assert!(hint.contains(&format!("ALTER DATABASE \"{kept}\" RENAME TO \"firstly\"")) && hint.contains("restore it again"), "{hint}");
+        assert!(hint.contains(&format!("DROP DATABASE \"{kept}\"")), "{hint}");
+        assert_eq!(named(&server, "firstly"), [format!("{kept} closed")]);
+        way.iter().for_each(|sql| drop(server.sql("postgres", sql)));
+        assert_eq!(loader.finish(&journal, &context).await.unwrap().len(), lines, "{way:?}");
+        server.sql("postgres", "drop database if exists firstly with (force)");
+    }
 }
 
 /// One leftover that cannot be dropped keeps no other, and what somebody else dropped or renamed is nobody's to clean up.
@@ -1181,5 +1247,59 @@ async fn load_whole(set: &Set, loader: &PostgresLoader, journal: &TestJournal) {
     for (dumped, artifact) in set.dumped.iter().zip(&set.request.artifacts) {
         let problems = loader.load(&set.request, artifact, load::plain(&dumped.bytes), journal, &context("restore")).await.unwrap();
         assert_eq!(problems, [], "{}", artifact.name);
+    }
+}
+
+/// `$ 12,34` of one locale is 1,234 by another, and nobody is told: every dump writes money by one that all servers have, and every load reads it
+/// by that.
+#[tokio::test]
+async fn f113_money_is_what_it_was_whatever_locale_is_set_for_it() {
+    let Some(server) = Server::start_with_locale("es_AR") else { return };
+    let money = "create function least_of() returns numeric language sql as 'select 0.01';
+        create function is_much(m money) returns bool language plpgsql as $$ begin return m::numeric > least_of(); end $$;
+        create table m (i int primary key, m money, n money default '$ 5,50');
+        insert into m values (1, '$ 12,34'), (2, '$ 1.234,56');
+        create index on m (i) where m > '$ 12,50'::money;
+        -- pg_restore cannot load these rows: what the check calls is found by a path.
+        create table late (m money, check (is_much(m))); insert into late values ('$ 99,01')";
+    let amounts = "select string_agg(a::text, ' ' order by a) from (select m::numeric from m union all select n::numeric from m \
+        union all select m::numeric from late) x (a)";
+    let partial = "select pg_get_expr(indpred, indrelid) from pg_index where indpred is not null";
+    let default = "insert into m values (3, 1::numeric::money) returning n::numeric";
+    for whose in ["database peso", "role postgres", "role postgres in database peso"] {
+        server.sql("postgres", "create database peso");
+        server.sql("postgres", &format!("alter {whose} set lc_monetary = 'es_AR.UTF-8'"));
+        server.sql("peso", money);
+        let (before, index) = (server.sql("peso", amounts), server.sql("peso", partial));
+        assert_eq!(before, "5.50 5.50 12.34 99.01 1234.56");
+        let set = without_globals(Set::of(server.named(&["peso"])).await);
+        let loader = PostgresLoader::new(server.settings());
+        let loads_it = async |set: &Set| {
+            let journal = TestJournal::default();
+            set.load_and_switch(&loader, &journal).await;
+            let got = (server.sql("peso", amounts), server.sql("peso", partial), server.sql("peso", default));
+            assert_eq!(got, (before.clone(), index.clone(), "5.50".to_owned()), "{whose}");
+            loader.undo(&journal, &context("undo")).await.unwrap();
+            loader.finish(&journal, &context("finish")).await.unwrap();
+        };
+        loads_it(&set).await;
+        // Sets of older versions were written by what the session had, and read by what the database is set to.
+        if whose == "database peso" {
+            let mut older = set;
+            older.request.details["databases"]
+                .as_array_mut()
+                .unwrap()
+                .iter_mut()
+                .for_each(|d| drop(d.as_object_mut().unwrap().remove("money_locale")));
+            older.dumped[0].bytes = server.pg_dump("peso", &["--format=custom", "--compress=0"]);
+            loads_it(&older).await;
+            // What cannot be read as it was written is not read at all.
+            older.request.details["databases"].as_array_mut().unwrap().iter_mut().for_each(|d| d["money_locale"] = "xx_XX".into());
+            let error = older.load(&loader, &TestJournal::default(), &context("none")).await.unwrap_err();
+            assert!(error.kind() == Kind::Preflight && error.to_string().contains("does not have the locale xx_XX"), "{error}");
+            assert_eq!(named(&server, "peso"), ["peso"]);
+        }
+        server.sql("postgres", &format!("alter {whose} reset lc_monetary"));
+        server.sql("postgres", "drop database peso with (force)");
     }
 }

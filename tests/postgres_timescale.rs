@@ -107,6 +107,7 @@ async fn request(settings: PostgresSettings) -> (Vec<Dumped>, LoadRequest) {
         details,
         as_of,
         in_place: false,
+        grows: Vec::new(),
         exchange_first: false,
         target: None,
     };

@@ -18,6 +18,7 @@ use cli::Ran;
 use drctl::model::SystemClock;
 use drctl::ops::restore::journal::{Phase, RestoreNote};
 use drctl::state::StateFile;
+use rustix::process::{Pid, Signal, kill_process};
 use shop::Shop;
 use support::{PASSWORD, Server};
 
@@ -162,6 +163,15 @@ fn killed_in_mid_load(shop: &Shop, server: &Server, args: &[&str]) -> (String, S
     child.kill().unwrap();
     child.wait().unwrap();
     (id, database)
+}
+
+/// Ends what a killed restore left at work in a database.
+fn empty(server: &Server, database: &str) {
+    let begun = Instant::now();
+    while server.sql("postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'")) != "0" {
+        server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"));
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
 }
 
 /// The note of a restore, changed as if it had come another way.
@@ -386,14 +396,111 @@ fn f101_what_a_killed_load_in_place_came_to_is_not_dropped_and_stays_noted() {
     }
     // A person took it by hand.
     let rename = format!("ALTER DATABASE {left} RENAME TO {}", shop.database);
-    let begun = Instant::now();
-    while shop.server.sql("postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{left}'")) != "0" {
-        shop.server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{left}'"));
-        assert!(begun.elapsed() < Duration::from_secs(60));
-    }
+    empty(&shop.server, &left);
     shop.server.sql("postgres", &rename);
     shop.home.ok(&["restore", "--finish", &id, "--yes"]);
     assert!(has(&shop.server, &shop.database) && !shop.home.ok(&["status"]).out.contains(&id));
+}
+
+/// Runs something that must end by itself.
+fn within(command: &mut Command, limit: Duration) -> Ran {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > limit {
+            child.kill().unwrap();
+            panic!("it did not end within {limit:?}: {}", Ran::of(child.wait_with_output().unwrap()).all());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ran::of(child.wait_with_output().unwrap())
+}
+
+/// Two restores of the same to the same place would each take the other's work for what was live.
+#[test]
+fn f114_a_second_restore_of_the_same_gives_way() {
+    let shop = Shop::on(Arc::new(Server::start()));
+    shop.sql(ENDLESS);
+    let set = shop.backup();
+    let args = ["restore", &set, "--source", "postgres", "--yes"];
+    let (mut first, id, loading) = in_mid_load(&shop.server, &mut shop.home.command(&args));
+    for second in
+        [&args[..], &["restore", &set, "--yes"], &["restore", &set, "--source", "postgres", "--in-place", "--no-safety-set", "--yes"]]
+    {
+        let ran = within(&mut shop.home.command(second), Duration::from_secs(120));
+        assert_eq!(ran.code, 7, "{second:?}: {}", ran.all());
+        assert!(ran.err.contains(&format!("restore {id} of {set} is under way, to the same place")), "{second:?}: {}", ran.err);
+        assert!(ran.err.contains("hint: wait for its end (drctl status)"), "{second:?}: {}", ran.err);
+        let there = shop.databases();
+        assert_eq!(there, [shop.database.clone(), loading.clone()], "{second:?}: {}", ran.all());
+    }
+    // Another source, or another place, is none of its business.
+    shop.home.ok(&["restore", &set, "--source", "uploads", "--yes"]);
+    assert!(first.try_wait().unwrap().is_none(), "the first one is still at work");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // What is dead keeps nobody away: the next one gets as far as its own load.
+    empty(&shop.server, &loading);
+    let (next, _) = killed_in_mid_load(&shop, &shop.server, &args);
+    assert_ne!(next, id);
+    assert!(!has(&shop.server, &loading));
+}
+
+/// Like [`ENDLESS`], in a database that has its live name for as long as it is loaded.
+const ENDLESS_LENT: &str = "CREATE FUNCTION endless(i int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+      IF (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()) ~ '^drctl: being loaded' THEN
+        PERFORM pg_sleep(3600);
+      END IF; RETURN true; END $$;
+    CREATE TABLE endless (i int CHECK (endless(i))); INSERT INTO endless VALUES (1)";
+
+/// What is live is put aside for the load: whoever stops that gets it back, and gets into it.
+#[test]
+fn f114_a_load_under_the_live_name_that_is_told_to_stop_gives_the_name_back() {
+    let shop = Shop::on(Arc::new(Server::start()));
+    shop.sql(ENDLESS_LENT);
+    let set = shop.backup();
+    shop.damage();
+    let lost = shop.picture();
+    let oid = || shop.server.sql("postgres", &format!("SELECT oid FROM pg_database WHERE datname = '{}'", shop.database));
+    let before = oid();
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let mut command = shop.home.command(&["restore", &set, "--source", "postgres", "--exchange-first", "--yes"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        let loading = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event = 'PgSleep'", shop.database);
+        while shop.server.sql("postgres", &loading) != "1" {
+            assert!(child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(120), "it never came to its load");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_ne!(oid(), before, "another one has the name meanwhile");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, code, "{}", ran.all());
+        assert_eq!((oid(), shop.databases()), (before.clone(), vec![shop.database.clone()]), "{}", ran.all());
+        // It is open, and what it was.
+        assert_eq!(shop.picture(), lost, "{}", ran.all());
+        let open = format!("SELECT datallowconn || ' ' || datconnlimit FROM pg_database WHERE datname = '{}'", shop.database);
+        assert_eq!(shop.server.sql("postgres", &open), "true -1");
+        assert!(!shop.home.ok(&["status"]).out.contains("restore --"), "nothing is left to undo");
+    }
+}
+
+/// `template0` is what databases are made from, and what is in `template1` every new database begins with.
+#[test]
+fn f114_no_restore_goes_into_the_templates_of_the_server() {
+    let shop = Shop::new();
+    let set = shop.backup();
+    for (name, why) in [("template0", "is never restored: name another database"), ("template1", "name another database than template1")] {
+        let url = format!("postgres://postgres@127.0.0.1:{}/{name}", shop.server.port);
+        let oid = || shop.server.sql("postgres", &format!("SELECT oid FROM pg_database WHERE datname = '{name}'"));
+        let before = oid();
+        for more in ["--dry-run", "--yes"] {
+            let ran = shop.run(&["restore", &set, "--source", "postgres", "--target", &url, more]);
+            assert_eq!(ran.code, 4, "{name} {more}: {}", ran.all());
+            assert!(ran.all().contains(why), "{name} {more}: {}", ran.all());
+        }
+        assert_eq!(oid(), before);
+    }
 }
 
 fn percent(text: &str) -> String {

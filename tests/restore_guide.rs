@@ -164,7 +164,7 @@ fn f89_what_pg_restore_leaves_out_comes_back_by_the_words_of_the_guide() {
     let again = words.split("`| pg_restore --data-only").nth(1).and_then(|rest| rest.split("`.").next()).unwrap();
     let again = |table: &str| format!("| pg_restore --data-only{again}").replace("TABLE", table).replace("NEW_DATABASE", &new);
     let load = lines.iter().find(|block| block.contains("pg_restore")).unwrap();
-    let open = load.lines().find(|line| line.contains("| LC_ALL=C pg_restore")).unwrap().split("| LC_ALL=C pg_restore").next().unwrap();
+    let open = load.lines().find(|line| line.contains("| LC_ALL=C ")).unwrap().split("| LC_ALL=C ").next().unwrap();
     let errors =
         std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).find(|path| path.extension().is_some_and(|e| e == "errors"));
     let errors = std::fs::read_to_string(errors.unwrap()).unwrap();

@@ -252,3 +252,91 @@ fn several_databases_into_one_are_refused_once() {
     let dry = shop.run(&["restore", &set, "--target", &url, "--dry-run"]);
     assert_eq!((dry.code, dry.out.matches(&told).count(), dry.out.matches("  ! ").count()), (4, 1, 1), "{}", dry.all());
 }
+
+/// A child whose parent is gone: the rows are whole, and their foreign key cannot be made of them. Nothing but the rows shows it.
+const BROKEN_KEY: &str = "CREATE TABLE parent (i int PRIMARY KEY); INSERT INTO parent SELECT generate_series(1, 9);
+    CREATE TABLE child (i int CONSTRAINT child_of REFERENCES parent); INSERT INTO child SELECT generate_series(1, 9);
+    SET session_replication_role = replica; DELETE FROM parent WHERE i > 5";
+
+fn with_broken_key() -> (Shop, String, String) {
+    let shop = Shop::on(Arc::new(Server::start()));
+    shop.sql(BROKEN_KEY);
+    shop.server.sql("postgres", "CREATE DATABASE other");
+    shop.server.sql("other", BROKEN_KEY);
+    shop.set_jobs(&jobs(&shop, &format!("[{}, other]", shop.database)));
+    let set = shop.backup();
+    for database in [shop.database.as_str(), "other"] {
+        shop.server.sql(database, "INSERT INTO parent VALUES (77)");
+    }
+    let other = shop.server.sql("postgres", "SELECT oid FROM pg_database WHERE datname = 'other'");
+    (shop, set, other)
+}
+
+/// Databases of the server but its own.
+fn all_databases(shop: &Shop) -> String {
+    shop.server.sql("postgres", "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname !~ '^(postgres|template)'")
+}
+
+fn parents(shop: &Shop, database: &str) -> String {
+    shop.server.sql(database, "SELECT count(*) || ' ' || max(i) || ' ' || (SELECT count(*) FROM child) FROM parent")
+}
+
+/// What was live is gone by the time that the rows show it, and at night there is nobody to be asked: a database without a foreign key is better
+/// than none.
+#[test]
+fn f110_what_only_the_rows_show_in_place_never_leaves_nothing_live() {
+    let (shop, set, _) = with_broken_key();
+    let dry = shop.home.ok(&["restore", &set, "--in-place", "--dry-run"]).out;
+    assert!(dry.contains("What only the rows show") && dry.contains("(exit 3)"), "{dry}");
+    assert!(dry.contains("the way back is the safety set made first, of about "), "{dry}");
+    let databases = format!("other {}", shop.database);
+    for more in [&[][..], &["--no-safety-set"], &["--no-safety-set", "--accept-load-errors", "0"]] {
+        let ran = shop.run(&[&["restore", &set, "--in-place", "--yes"], more].concat());
+        assert_eq!(ran.code, 3, "{more:?}: {}", ran.all());
+        assert_eq!(all_databases(&shop), databases, "{more:?}: {}", ran.all());
+        for database in [shop.database.as_str(), "other"] {
+            assert_eq!(parents(&shop, database), "5 5 9", "{database} {more:?}: {}", ran.all());
+            assert!(ran.out.contains(&format!("{database}: FK CONSTRAINT public.child child_of")), "{more:?}: {}", ran.out);
+        }
+        let told = ["NOT LOADED, as nobody could be asked and nothing else was live (2):", "ADD CONSTRAINT child_of FOREIGN KEY"];
+        assert!(told.iter().all(|words| ran.out.contains(words)), "{more:?}: {}", ran.out);
+        let back = match more {
+            [] => format!("back to what was live before: drctl restore {} --in-place", shop.home.newest()),
+            _ => "no safety set was made".to_owned(),
+        };
+        assert!(ran.err.contains(&back), "{more:?}: {}", ran.err);
+        assert!(!shop.home.ok(&["status"]).out.contains("restore --"), "{more:?}: nothing is left to mend");
+    }
+    // For machines, too. What was accepted beforehand is nobody's to be told that it was not.
+    let restore = |number: &str| {
+        shop.home.json(&["restore", &set, "--in-place", "--no-safety-set", "--yes", "--accept-load-errors", number])["result"].clone()
+    };
+    let (unasked, asked) = (restore("0"), restore("2"));
+    assert_eq!((&unasked["unasked"], unasked["problems"].as_array().unwrap().len()), (&true.into(), 2), "{unasked}");
+    assert_eq!((&asked["unasked"], asked["problems"].as_array().unwrap().len()), (&false.into(), 2), "{asked}");
+    // Beside, where everything is live, nothing is taken that nobody accepted.
+    let ran = shop.run(&["restore", &set, "--yes"]);
+    assert_eq!((ran.code, all_databases(&shop)), (4, databases), "{}", ran.all());
+}
+
+/// A person is asked for each database before the next one is dropped, and a no keeps what was loaded aside.
+#[test]
+fn f110_a_person_is_asked_in_place_before_the_next_database_is_dropped() {
+    let (shop, set, other) = with_broken_key();
+    let ran = at_a_terminal(&shop, &["restore", &set, "--in-place", "--no-safety-set", "--yes"], "no");
+    let list = all_databases(&shop);
+    let kept = list.split(' ').find(|name| name.contains("_drctl_")).unwrap_or_else(|| panic!("{list}: {}", ran.all()));
+    assert!(ran.out.contains("that was not accepted") && ran.out.contains(kept), "{}", ran.all());
+    assert_eq!(parents(&shop, kept), "5 5 9");
+    // The other one is what it was: nothing of it was touched.
+    let now = shop.server.sql("postgres", "SELECT oid FROM pg_database WHERE datname = 'other'");
+    assert_eq!((now, parents(&shop, "other")), (other, "6 77 9".to_owned()), "{}", ran.all());
+    // The line that mends it says what it takes, and does it.
+    let status = shop.home.ok(&["status"]).out;
+    let line = format!("drctl restore {set} --source postgres --in-place --no-safety-set --accept-load-errors 1");
+    assert!(status.contains(&line), "{status}");
+    let ran = at_a_terminal(&shop, &["restore", &set, "--in-place", "--no-safety-set", "--yes"], "yes\nyes");
+    assert_eq!(ran.code, 3, "{}", ran.all());
+    assert_eq!(all_databases(&shop), format!("other {}", shop.database), "{}", ran.all());
+    assert!(ran.out.contains("NOT LOADED, accepted (2)"), "{}", ran.all());
+}

@@ -360,7 +360,8 @@ pub struct RestoreArgs {
     /// of use while the restore loads, and come back by themselves if it fails
     #[arg(long, conflicts_with = "in_place")]
     pub exchange_first: bool,
-    /// Switch although up to N objects could not be loaded, without asking; every row must be there all the same (exit 3)
+    /// Switch although up to N objects could not be loaded, without asking; every row must be there all the same (exit 3). With --in-place
+    /// nothing is dropped for more than N; what only the rows show, when what was live is gone, is taken whatever N says
     #[arg(long, value_name = "N")]
     pub accept_load_errors: Option<usize>,
     /// Show the plan, change nothing

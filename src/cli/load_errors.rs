@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::cli::Shell;
 use crate::cli::output::{confirm, is_interactive};
 use crate::error::{Error, Kind, Result};
-use crate::ops::restore::run::Decide;
+use crate::model::SetId;
+use crate::ops::restore::run::{Accepted, Decide, Found};
 use crate::source::load::LoadProblem;
 
 /// Decides by `--accept-load-errors N`, else by asking.
@@ -15,6 +16,8 @@ pub struct Accept<'a> {
     pub at_most: Option<usize>,
     /// The line that accepts what was found, but for the number.
     pub line: String,
+    /// What was live before a load in place, saved.
+    pub safety_sets: Vec<SetId>,
 }
 
 /// `1 object`, `3 objects`.
@@ -34,18 +37,35 @@ pub fn problems_text(problems: &[LoadProblem]) -> String {
     out
 }
 
+impl Accept<'_> {
+    /// Nothing live is left and nobody can be asked: a database that lacks something is better than none.
+    fn take_unasked(&self, what: &str) {
+        let back = match self.safety_sets.as_slice() {
+            [] => "no safety set was made".to_owned(),
+            sets => {
+                let lines: Vec<String> = sets.iter().map(|set| format!("drctl restore {set} --in-place")).collect();
+                format!("back to what was live before: {}", lines.join("; "))
+            }
+        };
+        self.shell.bus.warn(format!(
+            "{what} could not be loaded, which only the rows showed, when what was live was gone: as nobody can be asked, what was loaded is \
+             taken without them, since nothing else would be live; {back}"
+        ));
+    }
+}
+
 impl Decide for Accept<'_> {
-    fn accept(&self, problems: &[LoadProblem], live_is_gone: bool) -> Result<()> {
+    fn accept(&self, problems: &[LoadProblem], found: Found) -> Result<Accepted> {
+        let live_is_gone = found == Found::InPlace;
         let (count, what) = (problems.len(), objects(problems));
         if self.shell.out.json {
             for LoadProblem { artifact, object, statement, reason } in problems {
                 self.shell.bus.warn(format!("{artifact}: {object} could not be loaded: {reason}; {statement}"));
             }
         } else {
-            let rows = if live_is_gone || !self.line.contains("--in-place") {
-                "Every row is there and was counted, but"
-            } else {
-                "Without rows yet:"
+            let rows = match found {
+                Found::Beside | Found::InPlace => "Every row is there and was counted, but",
+                Found::Rehearsed => "Without rows yet:",
             };
             eprint!(
                 "\n{rows} {what} could not be loaded, neither by pg_restore nor one by one afterwards:\n\n{}\n",
@@ -64,18 +84,23 @@ impl Decide for Accept<'_> {
                 "{}{} --accept-load-errors {count}    takes what is there; the statements above can be run by hand afterwards",
                 self.line,
                 // There is nothing left to make one of.
-                if live_is_gone { " --no-safety-set" } else { "" }
+                if live_is_gone && !self.line.contains("--no-safety-set") { " --no-safety-set" } else { "" }
             ))
         };
         match self.at_most {
-            Some(most) if count <= most => return Ok(()),
-            Some(most) => return Err(refused(&format!("{most} were accepted"))),
-            None => {}
+            Some(most) if count <= most => return Ok(Accepted::ByPerson),
+            Some(most) if !live_is_gone => return Err(refused(&format!("{most} were accepted"))),
+            _ => {}
         }
-        if !is_interactive() {
-            return Err(refused("nobody is there to accept that"));
+        match (is_interactive(), live_is_gone) {
+            (true, _) if confirm("Go on without these?")? && !self.shell.cancel.is_cancelled() => Ok(Accepted::ByPerson),
+            (true, _) => Err(refused("that was not accepted")),
+            (false, true) => {
+                self.take_unasked(&what);
+                Ok(Accepted::Unasked)
+            }
+            (false, false) => Err(refused("nobody is there to accept that")),
         }
-        if confirm("Go on without these?")? && !self.shell.cancel.is_cancelled() { Ok(()) } else { Err(refused("that was not accepted")) }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cli::load_errors::{Accept, problems_text};
 use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
 use crate::cli::reports;
 use crate::error::{Error, Kind, Result};
-use crate::model::{JobName, SetClass};
+use crate::model::{JobName, SetClass, SetId};
 use crate::open::Opened;
 use crate::ops::backup::{BackupOptions, backup};
 use crate::ops::choose::Wanted;
@@ -54,6 +54,7 @@ pub async fn run(shell: &Shell, args: RestoreArgs) -> Result<u8> {
         without: args.without.clone(),
         target: args.target.clone(),
         in_place: args.in_place,
+        safety_set: (args.in_place && !args.no_safety_set).then(|| opened.store_folders()),
         exchange_first: args.exchange_first,
         zone_name: zone.iana_name().unwrap_or("UTC").to_owned(),
         zone: zone.clone(),
@@ -112,7 +113,8 @@ async fn plan_and_restore(
     if let Some(refusal) = prepared.plan.refusals().next() {
         return Err(Error::new(Kind::Preflight, refusal.clone()).hint("nothing was changed; mend this and run the same line again"));
     }
-    agree(shell, args, || command_line(args, &prepared.plan))?;
+    let accepts = args.accept_load_errors.map(|most| format!(" --accept-load-errors {most}")).unwrap_or_default();
+    agree(shell, args, || command_line(args, &prepared.plan) + &accepts)?;
     *begun = true;
     let report = opened.setup.audited(act(args, &prepared.plan, job), go(shell, opened, args, job, log, prepared)).await?;
     Ok(Done::Restored(Box::new(report)))
@@ -144,12 +146,13 @@ async fn go(
     prepared: Prepared,
 ) -> Result<RestoreReport> {
     sweep::sweep(&opened.setup, opened, &prepared).await?;
+    let mut safety_sets = Vec::new();
     if args.in_place && !args.no_safety_set {
-        make_safety_sets(shell, opened, job, &prepared.plan).await?;
+        safety_sets = make_safety_sets(shell, opened, job, &prepared.plan).await?;
         log.refresh().await?;
     }
     let recorded = opened.run_started("restore", job);
-    let decide = Accept { shell, at_most: args.accept_load_errors, line: command_line(args, &prepared.plan) };
+    let decide = Accept { shell, at_most: args.accept_load_errors, line: command_line(args, &prepared.plan), safety_sets };
     match carry_out(&opened.setup, &mut log, prepared, &decide).await {
         Ok(report) => {
             let exit_code = if report.problems.is_empty() { 0 } else { Kind::Partial.exit_code() };
@@ -220,13 +223,13 @@ fn agree(shell: &Shell, args: &RestoreArgs, line: impl FnOnce() -> String) -> Re
     Ok(())
 }
 
-/// What is live now, saved before it is loaded over. A safety set that is not whole is none.
-async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &RestorePlan) -> Result<()> {
+/// What is live now, saved before it is loaded over: the sets. A safety set that is not whole is none.
+async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &RestorePlan) -> Result<Vec<SetId>> {
     let wanted: Vec<String> = plan.sources.iter().map(|s| s.name.clone()).collect();
     let no_set = |e: Error| {
         e.context("make a safety set before loading over the live data").hint("if there is nothing left to save: add --no-safety-set")
     };
-    let mut saved = Vec::new();
+    let (mut saved, mut sets) = (Vec::new(), Vec::new());
     for spec in with_sources(opened.job_specs(&[job.to_string()])?, &wanted).map_err(no_set)? {
         shell.bus.step("making a safety set of what is live now");
         let options = BackupOptions { class: SetClass::Safety, ..own_sources(&spec, &wanted) };
@@ -240,6 +243,7 @@ async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &
             saved.push(Details::read(&opened.setup, &opened.setup.sinks[0].store, &entry.manifest).await.map_err(no_set)?);
         }
         shell.bus.warn(format!("safety set {}: back to it with drctl restore {} --in-place", safety.set, safety.set));
+        sets.push(safety.set);
     }
     // The configuration says what a backup holds, the set says what is dropped: these need not be the same.
     let unsaved = plan.unsaved(&saved);
@@ -250,7 +254,7 @@ async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &
         )
         .hint("add it to the source's `database` in the configuration (or `database: all`), restore without --in-place, or give it up with --no-safety-set"));
     }
-    Ok(())
+    Ok(sets)
 }
 
 fn some(id: &str) -> Option<&str> {
@@ -278,6 +282,9 @@ fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
     }
     if args.in_place {
         line.push_str(" --in-place");
+    }
+    if args.no_safety_set {
+        line.push_str(" --no-safety-set");
     }
     if args.exchange_first {
         line.push_str(" --exchange-first");
@@ -333,7 +340,15 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
         None => writeln!(out, "No restore of this job was timed on this host yet."),
     };
     let _ = match (plan.in_place, &plan.target) {
-        (true, _) => writeln!(out, "IN PLACE: the live data is overwritten; the way back is the safety set made first."),
+        (true, _) => {
+            let loads = plan.sources.iter().any(|source| source.kind == "postgres");
+            let back = match (plan.safety_set, plan.safety_bytes) {
+                (false, _) => "; NO safety set is made (--no-safety-set): what is live now cannot be had back".to_owned(),
+                (true, None) => "; the way back is the safety set made first.".to_owned(),
+                (true, Some(size)) => format!("; the way back is the safety set made first, of about {}.", bytes(size)),
+            };
+            writeln!(out, "IN PLACE: the live data is overwritten{back}{}", if loads { ONLY_ROWS } else { "" })
+        }
         (false, Some(target)) if plan.sources.iter().any(|s| s.load.exchanges) => {
             let password = if target.contains("***") { "   (its password in PGPASSWORD or ~/.pgpass)" } else { "" };
             writeln!(
@@ -358,6 +373,11 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     out
 }
 
+/// What can go wrong in place when nothing live is left, and what becomes of it.
+const ONLY_ROWS: &str = "\nAll but the rows is tried out before anything is dropped: what cannot be loaded is asked about, or refused, with everything still live.
+What only the rows show (a foreign key that they break) turns up when what was live is gone: you are asked whether to take what was loaded
+without it; where nobody can be asked it is taken, with everything that is missing listed (exit 3), as nothing else would be live.";
+
 /// `environment: --source environment` as `environment (to get it: --source environment)`.
 fn left_out(source: &str) -> String {
     match source.split_once(": ") {
@@ -379,7 +399,8 @@ pub fn done_text(report: &RestoreReport) -> String {
         let _ = writeln!(out, "{} into {}: {}{same}", source.name, source.target, bytes(source.plain_bytes));
     }
     if !report.problems.is_empty() {
-        let _ = writeln!(out, "NOT LOADED, accepted ({}):\n{}", report.problems.len(), problems_text(&report.problems));
+        let how = if report.unasked { "as nobody could be asked and nothing else was live" } else { "accepted" };
+        let _ = writeln!(out, "NOT LOADED, {how} ({}):\n{}", report.problems.len(), problems_text(&report.problems));
     }
     for line in &report.kept {
         let _ = writeln!(out, "kept: {line}");
@@ -527,6 +548,8 @@ mod tests {
             without: vec![],
             warnings: vec![],
             in_place: false,
+            safety_set: false,
+            safety_bytes: None,
             exchange_first: false,
             target: None,
             took_before: Some((370.0, at("2024-12-30T10:00:00Z"))),
@@ -549,6 +572,7 @@ mod tests {
         plan.sets.truncate(1);
         plan.spread_seconds = 0;
         plan.in_place = true;
+        (plan.safety_set, plan.safety_bytes) = (true, Some(3 << 20));
         plan.sets[0].proof = None;
         plan.took_before = None;
         plan.left_out.clear();
@@ -557,6 +581,8 @@ mod tests {
             .refusals
             .push("extension postgis 3.3.2 is not available there: apt-get install postgresql-15-postgis-3".into());
         insta::assert_snapshot!(plan_text(&plan, &zone()));
+        plan.safety_set = false;
+        assert!(plan_text(&plan, &zone()).contains("NO safety set is made"));
         plan.in_place = false;
         plan.target = Some("postgres://drill@db2/scratch".into());
         let last: Vec<String> = plan_text(&plan, &zone()).lines().rev().take(1).map(str::to_owned).collect();
@@ -587,6 +613,7 @@ mod tests {
             kept: vec!["database jisu_prod_drctl_old_7k3q9abc, 1.2 GiB".into()],
             aside: vec![],
             problems: Vec::new(),
+            unasked: false,
             afterwards: vec!["vacuumdb --host=127.0.0.1 --port=5432 --username=postgres --analyze-in-stages --dbname=jisu_prod".into()],
             elapsed_seconds: 41.5,
         };
@@ -609,6 +636,7 @@ mod tests {
             switched_at: Some(at("2025-01-01T18:43:20Z")),
             elapsed_seconds: Some(370.0),
             identities: BTreeMap::new(),
+            load_errors: 0,
         };
         let mut plan = AftermathPlan {
             way: Way::Undo,

@@ -280,6 +280,16 @@ impl Opened {
         configured.map_or_else(TimeZone::system, |job| job.timezone.clone())
     }
 
+    /// Folders of this machine that are stores.
+    pub fn store_folders(&self) -> Vec<PathBuf> {
+        let stores = self.config.iter().flat_map(|config| &config.repository.stores);
+        let folder = |place: &StorePlace| match place {
+            StorePlace::Local { path } => Some(path.clone()),
+            StorePlace::S3(_) => None,
+        };
+        stores.filter_map(|store| folder(&store.place)).collect()
+    }
+
     /// The jobs asked for, ready to run, a spec for each group of each; all when none is named.
     pub fn job_specs(&self, names: &[String]) -> Result<Vec<JobSpec>> {
         let config = self.config.as_ref().ok_or_else(|| Error::new(Kind::Usage, "this needs a configuration").hint("drctl init"))?;

@@ -22,8 +22,11 @@ Each that it shows stands in the file `….errors`. Go through them from the fir
   database's own search_path holds, which pg_restore empties. First `SET ROLE` to the owner of what it makes, so that no function runs as a
   superuser. Where the server says `unrecognized … parameter`, leave that parameter out.
 - `COPY failed for table`, or a statement that begins with `COPY`: none of the rows of this table are there. Mend what the error names, then
-  put in front of the following the line of that dump up to `pg_restore`: `| pg_restore --data-only --table=TABLE --file=- | grep -avxF
-  \"SELECT pg_catalog.set_config('search_path', '', false);\" | psql --dbname=NEW_DATABASE`.
+  put in front of the following the line of that dump up to `| LC_ALL=C`: `| pg_restore --data-only --table=TABLE --file=- | grep -avxF
+  \"SELECT pg_catalog.set_config('search_path', '', false);\" | PGOPTIONS='-c lc_monetary=C' psql --dbname=NEW_DATABASE`.
+
+`lc_monetary=C` is how values of type money are written in the dumps; read otherwise they would be other amounts. Where Details name another
+`money_locale` for a database, use that one.
 
 ";
 
@@ -156,7 +159,7 @@ fn artifact_lines(out: &mut String, artifact: &Artifact) {
     let lines = match artifact.format {
         ArtifactFormat::PgCustom => format!(
             "createdb --template=template0 NEW_DATABASE    # its true name and properties: see Details\n\
-             {plain} | LC_ALL=C pg_restore --dbname=NEW_DATABASE 2> {base}.errors\n\
+             {plain} | LC_ALL=C PGOPTIONS='-c lc_monetary=C' pg_restore --dbname=NEW_DATABASE 2> {base}.errors\n\
              grep ' error: ' {base}.errors | grep -v transaction_timeout    # shows nothing: all is loaded\n\
              vacuumdb --analyze-in-stages --dbname=NEW_DATABASE    # statistics for the planner, which a dump does not hold"
         ),

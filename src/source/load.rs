@@ -5,6 +5,8 @@
 //! after a crash at any point.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -66,6 +68,24 @@ pub struct LoadArtifact {
     pub rereads: Rereads,
 }
 
+/// What is written to a folder of this machine before the load begins: a safety set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Where.
+    pub folder: PathBuf,
+    /// How much, as far as earlier ones tell.
+    pub bytes: u64,
+}
+
+impl Growth {
+    /// What of these goes to the disk that `place` is on.
+    pub fn beside(all: &[Growth], place: &Path) -> u64 {
+        let disk = |path: &Path| path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev());
+        let here = disk(place);
+        all.iter().filter(|growth| here.is_some() && disk(&growth.folder) == here).map(|growth| growth.bytes).sum()
+    }
+}
+
 /// What is to be loaded, from one source of one set.
 #[derive(Clone, Debug)]
 pub struct LoadRequest {
@@ -81,6 +101,8 @@ pub struct LoadRequest {
     pub as_of: Timestamp,
     /// Load over the live data instead of beside it.
     pub in_place: bool,
+    /// What takes room before that load begins.
+    pub grows: Vec<Growth>,
     /// Load under the live name, with the live data out of use meanwhile, whatever needs that or not.
     pub exchange_first: bool,
     /// Load into another place (a URL for databases, a folder for files) instead of where it came from.
@@ -120,6 +142,17 @@ pub trait Journal: Send + Sync {
     fn get(&self, key: &str) -> Option<Value>;
 }
 
+/// Reads a stream to its end for nothing but to know that it is whole.
+pub async fn drained(mut input: PlainReceiver) -> Result<()> {
+    loop {
+        match input.next().await {
+            Some(Plain::End) => return Ok(()),
+            Some(_) => {}
+            None => return Err(Error::new(Kind::Stopped, "the artifact broke off")),
+        }
+    }
+}
+
 /// Something that a source's artifacts can be loaded into.
 #[async_trait]
 pub trait Loader: Send + Sync {
@@ -132,17 +165,11 @@ pub trait Loader: Send + Sync {
         &self,
         _request: &LoadRequest,
         _artifact: &LoadArtifact,
-        mut input: PlainReceiver,
+        input: PlainReceiver,
         _journal: &dyn Journal,
         _context: &RunContext,
     ) -> Result<Vec<LoadProblem>> {
-        loop {
-            match input.next().await {
-                Some(Plain::End) => return Ok(Vec::new()),
-                Some(_) => {}
-                None => return Err(Error::new(Kind::Stopped, "the artifact broke off")),
-            }
-        }
+        drained(input).await.map(|()| Vec::new())
     }
 
     /// Loads one artifact from its plain stream, beside the live data (or over it when `in_place`). The stream is cut short
@@ -163,6 +190,12 @@ pub trait Loader: Send + Sync {
 
     /// Puts what was loaded in the live data's place; keeps the old data aside. Nothing to do when `in_place`. May be repeated.
     async fn switch(&self, request: &LoadRequest, journal: &dyn Journal, context: &RunContext) -> Result<()>;
+
+    /// In place: what was loaded of this artifact lacks something, is counted, and was accepted; what was live there is gone. Puts it in that
+    /// place now, whatever becomes of the others. Nothing to do for what is in its place already. May be repeated; a cancel does not break it off.
+    async fn take(&self, _request: &LoadRequest, _artifact: &LoadArtifact, _journal: &dyn Journal, _context: &RunContext) -> Result<()> {
+        Ok(())
+    }
 
     /// Removes what a load left that was never switched in. May be repeated.
     async fn discard(&self, journal: &dyn Journal, context: &RunContext) -> Result<()>;

@@ -382,6 +382,7 @@ pub fn request(
         details,
         as_of: "2025-01-01T02:00:00Z".parse().unwrap(),
         in_place: false,
+        grows: Vec::new(),
         exchange_first: false,
         target: None,
     }

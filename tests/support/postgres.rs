@@ -68,6 +68,8 @@ pub struct Server {
     pub bin: PathBuf,
     /// A folder of extensions that this server alone sees in place of the installed ones.
     extensions: Option<PathBuf>,
+    /// A folder of locales that it has beside those of the machine.
+    locales: Option<PathBuf>,
 }
 
 /// Where the server looks for extensions.
@@ -107,6 +109,30 @@ impl Server {
         Self::start_of(bin(), conf, extensions, &["-E", "UTF8", "--locale=C.UTF-8"])
     }
 
+    /// A server that has a locale (`es_AR`), in UTF-8, which the machine may not have; `None`, said aloud, where it cannot be made.
+    pub fn start_with_locale(name: &str) -> Option<Server> {
+        let mut server = Self::start();
+        let folder = server.folder.path().join("locales");
+        std::fs::create_dir(&folder).unwrap();
+        let made = Command::new("localedef").args(["-i", name, "-f", "UTF-8"]).arg(folder.join(format!("{name}.UTF-8"))).output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            eprintln!("SKIPPED tests with locale {name}: it cannot be made here (apt-get install locales)");
+            return None;
+        }
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&folder));
+        server.crash();
+        server.locales = Some(folder);
+        server.pg_ctl(&["start", "-w", "-l", &server.home().join("log").display().to_string()]);
+        Some(server)
+    }
+
+    /// What its own pg_dump makes of a database, with nothing set for it.
+    pub fn pg_dump(&self, database: &str, args: &[&str]) -> Vec<u8> {
+        let mut command = Command::new(self.bin.join("pg_dump"));
+        command.args(args).args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string(), "-d", database]);
+        run(command.env("PGPASSWORD", PASSWORD)).stdout
+    }
+
     /// A server of another encoding than UTF-8.
     pub fn start_in(encoding: &str) -> Server {
         Self::start_of(bin(), "", None, &["-E", encoding, "--locale=C"])
@@ -131,7 +157,7 @@ impl Server {
         let mut initdb = as_server(&bin.join("initdb"));
         initdb.current_dir(&home).arg("-D").arg(&data).args(["-U", "postgres", "-A", "scram-sha-256", "--no-sync"]);
         run(initdb.args(encoding).arg(format!("--pwfile={}", password.display())));
-        let server = Server { folder, port: free_port(), bin, extensions };
+        let server = Server { folder, port: free_port(), bin, extensions, locales: None };
         let settings = format!(
             "listen_addresses='127.0.0.1'\nport={}\nunix_socket_directories='{}'\nfsync=off\nwal_level=logical\nlog_statement=all\n{conf}\n",
             server.port,
@@ -155,7 +181,7 @@ impl Server {
         let mut copy = as_server(&self.bin.join("pg_basebackup"));
         copy.current_dir(&home).args(["-R", "-X", "stream", "-c", "fast", "-h", "127.0.0.1", "-U", "postgres", "-p"]);
         run(copy.arg(self.port.to_string()).arg("-D").arg(home.join("data")).env("PGPASSWORD", PASSWORD));
-        let server = Server { folder, port: free_port(), bin: self.bin.clone(), extensions: None };
+        let server = Server { folder, port: free_port(), bin: self.bin.clone(), extensions: None, locales: None };
         let file = home.join("data/postgresql.auto.conf");
         let settings = std::fs::read_to_string(&file).unwrap();
         let own = format!("port={}\nunix_socket_directories='{}'\n", server.port, home.display());
@@ -186,6 +212,7 @@ impl Server {
             }
         };
         command.current_dir(self.home()).arg("-D").arg(self.home().join("data")).args(args).env("PGCTLTIMEOUT", "300");
+        command.envs(self.locales.iter().map(|folder| ("LOCPATH", folder)));
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         assert!(status.success(), "pg_ctl {args:?}: {}", self.log());
     }

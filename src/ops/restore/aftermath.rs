@@ -122,17 +122,18 @@ pub fn ways_on(note: &RestoreNote) -> String {
     let id = &note.restore;
     match note.phase {
         Phase::Loading | Phase::Switching => format!("drctl restore --undo {id}   or, to give it up:   drctl restore --forget {id}"),
-        Phase::InPlace => {
-            let sources: Vec<String> = note.sources.iter().map(|(name, _)| format!(" --source {name}")).collect();
-            format!(
-                "drctl restore {}{} --in-place --no-safety-set   or, to give it up:   drctl restore --forget {id}",
-                note.set,
-                sources.concat()
-            )
-        }
+        Phase::InPlace => format!("{}   or, to give it up:   drctl restore --forget {id}", again_in_place(note)),
         Phase::Switched => format!("drctl restore --undo {id}   or   drctl restore --finish {id}"),
         Phase::Undone | Phase::Finished | Phase::Discarded | Phase::Forgotten => format!("drctl restore --finish {id}"),
     }
+}
+
+/// The line that loads the same in place once more, when nothing live is left to be saved.
+fn again_in_place(note: &RestoreNote) -> String {
+    let sources: Vec<String> = note.sources.iter().map(|(name, _)| format!(" --source {name}")).collect();
+    // What could not be loaded once cannot be loaded the next time.
+    let errors = if note.load_errors > 0 { format!(" --accept-load-errors {}", note.load_errors) } else { String::new() };
+    format!("drctl restore {}{} --in-place --no-safety-set{errors}", note.set, sources.concat())
 }
 
 /// How to get at what a restore made of one source: its journal, and a loader. `None` where nothing was noted, and so nothing was made.
@@ -342,15 +343,19 @@ async fn finish_one(
 ) -> Result<()> {
     let Some((loader, journal)) = part(state, note, loaders, source)? else { return Ok(()) };
     let context = setup.context(&note.restore);
-    if note.phase == Phase::InPlace {
+    let in_place = stays(note, &source.1);
+    if in_place {
         loader.discard(&journal, &context).await?;
     }
     done.extend(loader.finish(&journal, &context).await?);
-    if note.phase == Phase::InPlace
-        && let Some(line) = loader.kept(&journal, &context).await?.first()
-    {
+    // However it ended: a load in place keeps nothing but what is the last of its kind.
+    if in_place && let Some(line) = loader.kept(&journal, &context).await?.first() {
         let what = format!("nothing else is left of what was live, so what was loaded of it stays: {line}");
-        return Err(Error::new(Kind::Preflight, what).hint(format!("restore it: {}", ways_on(note))));
+        return Err(Error::new(Kind::Preflight, what).hint(format!(
+            "restore it: {}   or, to give it up:   drctl restore --forget {}",
+            again_in_place(note),
+            note.restore
+        )));
     }
     Ok(())
 }

@@ -89,6 +89,9 @@ pub struct RestoreNote {
     /// By source: what its data went into, in the words of a manifest's identity; absent in notes of older versions.
     #[serde(default)]
     pub identities: BTreeMap<String, BTreeMap<String, String>>,
+    /// How many objects it could not load, as far as it came.
+    #[serde(default)]
+    pub load_errors: usize,
 }
 
 /// Where a restore as a whole is noted.

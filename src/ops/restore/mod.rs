@@ -8,9 +8,11 @@ pub mod journal;
 pub mod pick;
 pub mod plan;
 pub mod run;
+mod safety;
 pub mod sweep;
 pub mod without;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -41,6 +43,8 @@ pub struct RestoreOptions {
     pub target: Option<String>,
     /// Over the live data.
     pub in_place: bool,
+    /// What is live is saved as a set before it is loaded over; with the folders of this machine that the stores are.
+    pub safety_set: Option<Vec<PathBuf>>,
     /// Databases under their live names, what is live put aside first.
     pub exchange_first: bool,
     /// The zone of civil days.

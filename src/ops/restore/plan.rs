@@ -14,6 +14,7 @@ use crate::ops::backup::OWN_SOURCE;
 use crate::ops::copies::check_is_here;
 use crate::ops::details::Details;
 use crate::ops::restore::pick::pick;
+use crate::ops::restore::safety;
 use crate::ops::restore::without::{Without, concerns_others, shown, way_past};
 use crate::ops::restore::{Loaders, RestoreOptions};
 use crate::ops::{Setup, choose};
@@ -42,6 +43,10 @@ pub struct RestorePlan {
     pub warnings: Vec<String>,
     /// Over the live data.
     pub in_place: bool,
+    /// What is live is saved as a set first.
+    pub safety_set: bool,
+    /// What that may take in each store, as far as earlier sets tell.
+    pub safety_bytes: Option<u64>,
     /// Databases under their live names, what is live put aside first.
     pub exchange_first: bool,
     /// Into another place, without its password.
@@ -116,6 +121,9 @@ pub struct Work {
 pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &RestoreOptions, restore: &str) -> Result<Prepared> {
     let now = setup.clock.now();
     let picked = pick(log, options, loaders.groups(log.job()).as_deref(), now)?;
+    let names: Vec<&str> = picked.picks.iter().flat_map(|pick| &pick.sources).map(String::as_str).collect();
+    let safety_bytes = options.safety_set.as_ref().and_then(|_| safety::bytes(log, &names));
+    let grows = safety::growth(options.safety_set.as_deref().unwrap_or_default(), safety_bytes);
     let (mut work, mut sources, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     let (mut without, mut requests, mut loads) = (Without::new(&options.without), Vec::new(), Vec::new());
     for pick in &picked.picks {
@@ -136,7 +144,8 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         for source in pick.sources.iter().filter_map(|name| manifest.source(name)) {
             let wanted = without.of(manifest, &details, source);
             if !wanted.is_empty() {
-                requests.push((manifest, source, request(manifest, &details, source, &wanted, options, restore)?));
+                let request = LoadRequest { grows: grows.clone(), ..request(manifest, &details, source, &wanted, options, restore)? };
+                requests.push((manifest, source, request));
             }
             loaded.extend(wanted);
         }
@@ -162,6 +171,9 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         });
         work.push(Work { kind: source.kind.clone(), set: manifest.set.clone(), request, loader });
     }
+    if let (Some(first), Some(refusal)) = (sources.first_mut(), safety::no_room(&grows)) {
+        first.load.refusals.push(refusal);
+    }
     if setup.read_from > 0 {
         warnings.push(format!("read from the copy in store '{}'", setup.reading().name));
     }
@@ -176,6 +188,8 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         left_out: picked.left_out,
         without: without.left_out,
         in_place: options.in_place,
+        safety_set: options.safety_set.is_some(),
+        safety_bytes,
         exchange_first: options.exchange_first,
         target: options.target.as_deref().map(super::shown_target),
         warnings,
@@ -263,6 +277,7 @@ fn request(
         details: all,
         as_of: source.as_of,
         in_place: options.in_place,
+        grows: Vec::new(),
         exchange_first: options.exchange_first,
         target: options.target.clone(),
     })

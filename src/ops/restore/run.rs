@@ -40,6 +40,8 @@ pub struct RestoreReport {
     pub aside: Vec<String>,
     /// What could not be loaded, and was accepted.
     pub problems: Vec<LoadProblem>,
+    /// Some of it turned up when nothing live was left, with nobody there to be asked: what was loaded was taken as it is.
+    pub unasked: bool,
     /// Lines to type now, each with what it is for.
     pub afterwards: Vec<String>,
     /// Seconds it took.
@@ -106,11 +108,31 @@ pub fn state(setup: &Setup) -> Result<Arc<StateFile>> {
     })
 }
 
+/// When something turned out that could not be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Before the load in place, without the rows. Nothing live was touched.
+    Rehearsed,
+    /// All is loaded and counted beside what is live.
+    Beside,
+    /// All is loaded and counted, and what was live was dropped for it: without what was loaded there is nothing.
+    InPlace,
+}
+
+/// Who said that a restore goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// A person, now or on the command line.
+    ByPerson,
+    /// Nobody could be asked.
+    Unasked,
+}
+
 /// Decides whether a restore goes on although something could not be loaded.
 pub trait Decide: Send + Sync {
-    /// `problems` is not empty, and every row was counted. `live_is_gone`: what was live was dropped for this load. An error ends the restore, with
-    /// nothing switched.
-    fn accept(&self, problems: &[LoadProblem], live_is_gone: bool) -> Result<()>;
+    /// `problems` is not empty. An error ends the restore, with nothing switched. Where nothing live is left and nobody can be asked
+    /// ([`Found::InPlace`]) what was loaded is better than nothing.
+    fn accept(&self, problems: &[LoadProblem], found: Found) -> Result<Accepted>;
 }
 
 /// Carries out a plan that was agreed to.
@@ -141,6 +163,7 @@ pub async fn run(setup: &Setup, log: &mut JobLog, prepared: Prepared, decide: &d
         switched_at: None,
         elapsed_seconds: None,
         identities: plan.sources.iter().map(|s| (s.name.clone(), s.load.identity.clone())).collect(),
+        load_errors: 0,
     };
     let mut holds = hold_all(setup, log, &sets).await?;
     let result = load_and_switch(setup, log, &state, &plan, &work, &mut note, &mut holds, decide, started).await;
@@ -171,39 +194,39 @@ async fn load_and_switch(
 ) -> Result<RestoreReport> {
     note.save(state)?;
     refuse_second(state, note)?;
-    let mut agreed = Vec::new();
+    let mut errors = LoadErrors { decide, in_place: plan.in_place, agreed: Vec::new(), found: Vec::new(), unasked: false };
     let mut loaded = Ok(());
     if plan.in_place {
         // What can be known before anything is dropped is decided before.
         let rehearsed = while_holding(setup, log, holds, check_all(setup, state, work)).await;
-        loaded = rehearsed.and_then(|problems| {
-            if !problems.is_empty() {
-                decide.accept(&problems, false)?;
-            }
-            agreed = problems;
-            Ok(())
-        });
+        loaded = rehearsed.and_then(|problems| errors.rehearsed(problems));
     }
     if plan.in_place && loaded.is_ok() {
         note.phase = Phase::InPlace;
+        note.load_errors = errors.agreed.len();
         loaded = note.save(state);
     }
     let loaded = match loaded {
-        Ok(()) => while_holding(setup, log, holds, load_all(setup, state, work)).await,
+        Ok(()) => while_holding(setup, log, holds, load_all(setup, state, work, &mut errors)).await,
         Err(error) => Err(error),
     };
     fail::fail_point!("restore::counted");
-    let loaded = loaded.and_then(|(counts, problems)| {
-        if problems.iter().any(|problem| !agreed.contains(problem)) {
-            decide.accept(&problems, plan.in_place)?;
-        }
-        Ok((counts, problems))
-    });
-    // The last moment at which a signal leaves everything as it was: the switch itself is not broken off.
-    let loaded = loaded.and_then(|loaded| if setup.cancel.is_cancelled() { Err(interrupted()) } else { Ok(loaded) });
-    let (counts, problems) = match loaded {
+    let loaded = loaded.and_then(|counts| errors.loaded().map(|()| counts));
+    // The last moment at which a signal leaves everything as it was: the switch itself is not broken off. In place nothing is as it was, and
+    // what is loaded is all there is.
+    let databases_are_gone = plan.in_place && !exchanged(plan);
+    let signalled = || setup.cancel.is_cancelled() && !databases_are_gone;
+    let loaded = loaded.and_then(|loaded| if signalled() { Err(interrupted()) } else { Ok(loaded) });
+    note.load_errors = note.load_errors.max(errors.found.len());
+    let counts = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
+            // The line that mends it has to accept them again.
+            if note.load_errors > 0
+                && let Err(error) = note.save(state)
+            {
+                setup.bus.warn(format!("the state file does not know what restore {} could not load: {error}", note.restore));
+            }
             discard(setup, state, work, note).await;
             let error = hold::explain(log, &note.set, error).await;
             return Err(match (plan.in_place, note.phase) {
@@ -254,7 +277,8 @@ async fn load_and_switch(
         switched,
         kept,
         aside,
-        problems,
+        problems: errors.found,
+        unasked: errors.unasked,
         afterwards: plan.sources.iter().flat_map(|s| s.load.afterwards.iter().cloned()).collect(),
         elapsed_seconds: started.elapsed().as_secs_f64(),
     })
@@ -330,34 +354,90 @@ async fn check_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Resu
     Ok(problems)
 }
 
-/// Loads and counts every source.
-async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work]) -> Result<(Vec<Counts>, Vec<LoadProblem>)> {
-    let (mut all, mut problems) = (Vec::new(), Vec::new());
+/// What could not be loaded, and what was said to it.
+struct LoadErrors<'a> {
+    decide: &'a dyn Decide,
+    in_place: bool,
+    /// Accepted before anything live was dropped.
+    agreed: Vec<LoadProblem>,
+    /// What the load came to.
+    found: Vec<LoadProblem>,
+    unasked: bool,
+}
+
+impl LoadErrors<'_> {
+    /// Before anything is dropped in place.
+    fn rehearsed(&mut self, problems: Vec<LoadProblem>) -> Result<()> {
+        if !problems.is_empty() {
+            self.decide.accept(&problems, Found::Rehearsed)?;
+        }
+        self.agreed = problems;
+        Ok(())
+    }
+
+    /// An artifact is in place of what was dropped for it, and counted. Asked for each by itself: the next one is still live.
+    fn in_place(&mut self, problems: &[LoadProblem]) -> Result<()> {
+        if problems.iter().any(|problem| !self.agreed.contains(problem)) {
+            self.unasked |= self.decide.accept(problems, Found::InPlace)? == Accepted::Unasked;
+        }
+        Ok(())
+    }
+
+    /// All is loaded beside what is live, and counted.
+    fn loaded(&mut self) -> Result<()> {
+        if !self.in_place && !self.found.is_empty() {
+            self.decide.accept(&self.found, Found::Beside)?;
+        }
+        Ok(())
+    }
+}
+
+/// Loads and counts every source. In place each artifact is counted and decided on before what the next one replaces is dropped.
+async fn load_all(setup: &Setup, state: &Arc<StateFile>, work: &[Work], errors: &mut LoadErrors<'_>) -> Result<Vec<Counts>> {
+    let mut all = Vec::new();
     for item in work {
         let journal = SourceJournal::open(state.clone(), &item.request.restore, &item.request.source)?;
         let mut counts = Counts::new();
         for artifact in &item.request.artifacts {
             let loaded = load_one(setup, item, artifact, &journal).await.context(|| format!("load {}", artifact.artifact.file));
-            problems.extend(loaded.map_err(|error| past(error, work, item, artifact))?);
+            let problems = loaded.map_err(|error| past(error, work, item, artifact))?;
+            errors.found.extend(problems.iter().cloned());
             fail::fail_point!("restore::loaded");
+            if errors.in_place {
+                counts.insert(artifact.name.clone(), count_one(setup, work, item, artifact, &journal, &problems).await?);
+                if !problems.is_empty() {
+                    errors.in_place(&problems)?;
+                    let taken = item.loader.take(&item.request, artifact, &journal, &setup.context(&item.request.restore)).await;
+                    taken.context(|| format!("take {} as it is", artifact.name)).map_err(|error| past(error, work, item, artifact))?;
+                }
+            }
         }
-        for artifact in &item.request.artifacts {
-            setup.bus.step(format!("counting {}.{}", item.request.source, artifact.name));
-            let context = setup.context(&item.request.restore);
-            let found = tokio::select! {
-                biased;
-                () = setup.cancel.cancelled() => return Err(interrupted()),
-                found = item.loader.count(&item.request, artifact, &journal, &context) => found,
-            };
-            let counted = found.and_then(|found| compare(&artifact.facts, &found).map(|()| found));
-            let counted =
-                counted.map_err(|e| with_problems(e, &problems)).context(|| format!("count {}.{}", item.request.source, artifact.name));
-            let found = counted.map_err(|error| past(error, work, item, artifact))?;
-            counts.insert(artifact.name.clone(), found.totals);
+        for artifact in item.request.artifacts.iter().filter(|_| !errors.in_place) {
+            counts.insert(artifact.name.clone(), count_one(setup, work, item, artifact, &journal, &errors.found).await?);
         }
         all.push(counts);
     }
-    Ok((all, problems))
+    Ok(all)
+}
+
+async fn count_one(
+    setup: &Setup,
+    work: &[Work],
+    item: &Work,
+    artifact: &LoadArtifact,
+    journal: &SourceJournal,
+    problems: &[LoadProblem],
+) -> Result<BTreeMap<String, u64>> {
+    setup.bus.step(format!("counting {}.{}", item.request.source, artifact.name));
+    let context = setup.context(&item.request.restore);
+    let found = tokio::select! {
+        biased;
+        () = setup.cancel.cancelled() => return Err(interrupted()),
+        found = item.loader.count(&item.request, artifact, journal, &context) => found,
+    };
+    let counted = found.and_then(|found| compare(&artifact.facts, &found).map(|()| found));
+    let counted = counted.map_err(|e| with_problems(e, problems)).context(|| format!("count {}.{}", item.request.source, artifact.name));
+    Ok(counted.map_err(|error| past(error, work, item, artifact))?.totals)
 }
 
 /// What is missing after a load, with why it could not be loaded.

@@ -11,6 +11,7 @@ use crate::format::pgdump::table_key;
 use crate::source::postgres::client::major_of;
 use crate::source::postgres::connect::{Connection, pg_error};
 use crate::source::postgres::names::{Text, is_raw, shown};
+use crate::source::postgres::session;
 
 /// A server, as recorded in the details.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +121,9 @@ pub(super) struct Database {
     /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) object_tablespaces: Option<BTreeSet<String>>,
+    /// The `lc_monetary` by which its dump writes values of type money; absent in sets of older versions, which wrote them by that of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) money_locale: Option<String>,
 }
 
 impl Database {
@@ -130,6 +134,12 @@ impl Database {
             && self.role_settings.is_empty()
             && self.acl.is_none()
             && self.subscriptions.is_empty()
+    }
+
+    /// By which `lc_monetary` the values in its dump are to be read, as far as is known: in older sets what the database itself was set to.
+    pub(super) fn money(&self) -> Option<&str> {
+        let set = || self.settings.iter().find_map(|setting| setting.strip_prefix("lc_monetary="));
+        self.money_locale.as_deref().or_else(set)
     }
 
     /// What initdb made is all that is in it.
@@ -336,6 +346,7 @@ pub(super) async fn look_inside(connection: &Connection, database: &mut Database
     database.subscriptions = inside.subscriptions.clone();
     database.owners = inside.owners.clone();
     database.object_tablespaces = Some(inside.object_tablespaces.clone());
+    database.money_locale = Some(session::money_of_dumps(connection).await?);
     Ok(inside)
 }
 

@@ -69,17 +69,52 @@ pub(super) async fn options(connection: &Connection) -> Result<String> {
     if connection.pooled {
         return Ok(String::new());
     }
-    let deviating = deviating(connection).await?;
-    Ok(deviating.iter().map(|(name, value)| option(name, value)).collect::<Vec<_>>().join(" "))
+    with_money(connection, Some(MONEY)).await
 }
 
 /// The same for a load: thousands of small statements need not each wait for the disk, as the switch commits synchronously, and with it all
-/// that came before.
-pub(super) async fn load_options(connection: &Connection) -> Result<String> {
+/// that came before. `money` is the locale by which the dump writes money, where that is known.
+pub(super) async fn load_options(connection: &Connection, money: Option<&str>) -> Result<String> {
     if connection.pooled {
         return Ok(String::new());
     }
-    Ok(format!("-c synchronous_commit=off {}", options(connection).await?).trim_end().to_owned())
+    Ok(format!("-c synchronous_commit=off {}", with_money(connection, money).await?).trim_end().to_owned())
+}
+
+async fn with_money(connection: &Connection, money: Option<&str>) -> Result<String> {
+    let mut options = deviating(connection).await?;
+    let inherited = inherited_money(connection).await?;
+    options.extend(money.filter(|money| **money != inherited).map(|money| (MONETARY.to_owned(), money.to_owned())));
+    Ok(options.iter().map(|(name, value)| option(name, value)).collect::<Vec<_>>().join(" "))
+}
+
+/// The setting by which values of type money are written and read: `1.234,56 €` is 1,234.56 by one locale and an error by most others, but
+/// `$ 12,34` of es_AR is 1,234 by C, and nobody is told.
+const MONETARY: &str = "lc_monetary";
+
+/// The locale that every server has.
+const MONEY: &str = "C";
+
+/// The `lc_monetary` with which a session of this role begins in this database.
+pub(super) async fn inherited_money(connection: &Connection) -> Result<String> {
+    let row = connection.query_one("select coalesce(reset_val, '') from pg_catalog.pg_settings where name = $1", &[&MONETARY]).await;
+    Ok(row.map_err(|e| pg_error("ask for lc_monetary", &e))?.get(0))
+}
+
+/// The locale by which a program that connects as this connection did, with our [`options`], writes money.
+pub(super) async fn money_of_dumps(connection: &Connection) -> Result<String> {
+    if connection.pooled { inherited_money(connection).await } else { Ok(MONEY.to_owned()) }
+}
+
+/// Whether the server has a locale for money.
+pub(super) async fn knows_money(connection: &Connection, locale: &str) -> bool {
+    locale == MONEY || connection.query_one("select pg_catalog.set_config($1, $2, true)", &[&MONETARY, &locale]).await.is_ok()
+}
+
+/// Has a session of ours read money as a dump wrote it.
+pub(super) async fn read_money(connection: &Connection, locale: &str) -> Result<()> {
+    let done = connection.query_one("select pg_catalog.set_config($1, $2, false)", &[&MONETARY, &locale]).await;
+    done.map(drop).map_err(|e| pg_error("set lc_monetary", &e))
 }
 
 /// Settings with which a session of this role begins and which a program of ours must not have, with the value that they should have.

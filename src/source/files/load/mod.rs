@@ -181,9 +181,7 @@ fn check_finish(root: &RootState, restore: &str, at: &Progress) -> Result<()> {
         let what = format!("nothing is at {}, and {} would be removed: it may be the last copy", root.live().display(), shown(sort));
         Err(Error::new(Kind::Preflight, what).hint(way))
     };
-    // What was not there before the restore is rightly not there after its undo.
-    let was_there = !matches!(at.switch, Switch::Exchange { old: None, .. });
-    if at.undone && gone && was_there && found(Beside::Undone)?.is_some() {
+    if at.undone && gone && found(Beside::Undone)?.is_some() {
         return last(Beside::Undone, format!("move it to {}, or away", root.live().display()));
     }
     let Some(kept) = found(Beside::Old)? else { return Ok(()) };

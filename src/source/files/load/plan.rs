@@ -18,7 +18,7 @@ use crate::source::files::names::Beside;
 use crate::source::files::owners::Owners;
 use crate::source::files::roots::{FilesDetails, absolute};
 use crate::source::files::sys;
-use crate::source::load::{LoadPlan, LoadRequest};
+use crate::source::load::{Growth, LoadPlan, LoadRequest};
 
 /// Time for measuring live data, all roots together.
 const MEASURE: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ fn target_plan(plan: &mut LoadPlan, target: &Path, details: &FilesDetails, total
     for root in &details.roots {
         plan.touches.push(format!("{} is written; nothing live is changed", target.join(&root.name).display()));
     }
-    room(plan, &[target], totals, need);
+    room(plan, &[target], totals, need, &[]);
     Ok(())
 }
 
@@ -123,7 +123,7 @@ fn live_plan(
         }
     }
     plan.target = details.roots.iter().map(|root| root.path.as_str()).collect::<Vec<_>>().join(", ");
-    room(plan, &bases, totals, need);
+    room(plan, &bases, totals, need, &request.grows);
     Ok(())
 }
 
@@ -133,7 +133,7 @@ fn writable(path: &Path) -> Option<bool> {
 }
 
 /// Compares what the set needs with what the disks have.
-fn room(plan: &mut LoadPlan, places: &[PathBuf], totals: &Totals, need: u64) {
+fn room(plan: &mut LoadPlan, places: &[PathBuf], totals: &Totals, need: u64, grows: &[Growth]) {
     let mut disks: Vec<(u64, PathBuf, u64, Option<u64>)> = Vec::new();
     for place in places {
         let Some(existing) = place.ancestors().find(|p| p.exists()) else { continue };
@@ -146,8 +146,11 @@ fn room(plan: &mut LoadPlan, places: &[PathBuf], totals: &Totals, need: u64) {
     }
     let single = disks.len() == 1;
     for (_, place, free, inodes) in disks {
-        let short = if free < need {
-            format!("{} has {} free, the set needs {}", place.display(), size(free), size(need))
+        let before = Growth::beside(grows, &place);
+        let short = if free.saturating_sub(before) < need {
+            let safety =
+                if before > 0 { format!(" and the safety set, which goes to that disk first, {}", size(before)) } else { String::new() };
+            format!("{} has {} free, the set needs {}{safety}", place.display(), size(free), size(need))
         } else if inodes.is_some_and(|inodes| inodes < totals.entries()) {
             format!("{} has too few inodes free for {} entries", place.display(), totals.entries())
         } else {

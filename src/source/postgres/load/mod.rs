@@ -17,6 +17,7 @@ mod globals;
 mod plan;
 mod properties;
 mod roles;
+mod room;
 mod server;
 mod state;
 mod steps;
@@ -34,7 +35,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{ArtifactFormat, Facts, Secret};
 use crate::pipeline::plain::{Plain, PlainReceiver};
 use crate::source::RunContext;
-use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequest, Loader};
+use crate::source::load::{Journal, LoadArtifact, LoadPlan, LoadProblem, LoadRequest, Loader, drained};
 use crate::source::postgres::application;
 use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client::{self, Private, major_of};
@@ -227,7 +228,19 @@ impl PostgresLoader {
         state.roles.insert(fill::stand_in(&request.restore));
         let surroundings = recorded.surroundings;
         let (args, options) = (Vec::new(), String::new());
-        Ok(Preparation { settings: place.settings, database, surroundings, pg_restore, private, args, options, state, at })
+        Ok(Preparation {
+            settings: place.settings,
+            database,
+            surroundings,
+            pg_restore,
+            private,
+            args,
+            options,
+            money: None,
+            other_money: None,
+            state,
+            at,
+        })
     }
 
     /// Loads all but the rows into a database of its own, which is dropped again.
@@ -243,6 +256,10 @@ impl PostgresLoader {
         let mut steps = Steps::open(prepared.settings.clone(), prepared.state.clone(), journal, context).await?;
         prepared.suit(&steps.connection).await?;
         let Preparation { database, at, .. } = &prepared;
+        if bound::by(database).is_some() && steps.is_free(*at).await? {
+            // It could not be made under another name, and nothing is there to be lost.
+            return drained(input).await.map(|()| Vec::new());
+        }
         let target = steps.target().await?;
         steps.create(*at, database, &target).await?;
         let into = steps.state.entries[*at].new.clone();
@@ -311,6 +328,10 @@ struct Preparation {
     args: Vec<String>,
     /// And what its session is.
     options: String,
+    /// The locale by which money is read, where that is known.
+    money: Option<String>,
+    /// Why money cannot be read as it was written.
+    other_money: Option<String>,
     state: State,
     /// Where the database stands in the state.
     at: usize,
@@ -320,7 +341,21 @@ impl Preparation {
     /// Suits the load to what the target has, and to what it makes of a session of this role.
     async fn suit(&mut self, connection: &Connection) -> Result<()> {
         self.args.extend(Tablespaces::look(connection, &self.database, &self.surroundings).await?.argument());
-        self.options = session::load_options(connection).await?;
+        let wanted = self.database.money().map(str::to_owned);
+        if let Some(locale) = &wanted {
+            if !session::knows_money(connection, locale).await {
+                self.other_money = Some(format!(
+                    "the server does not have the locale {locale}, by which the dump writes money: install it there (locale-gen)"
+                ));
+            } else if connection.pooled && session::inherited_money(connection).await? != *locale {
+                self.other_money = Some(format!(
+                    "the dump writes money by lc_monetary {locale}, and through a connection pooler pg_restore cannot be told so: name PostgreSQL \
+                     itself as host and port"
+                ));
+            }
+        }
+        self.money = wanted.filter(|_| self.other_money.is_none());
+        self.options = session::load_options(connection, self.money.as_deref()).await?;
         Ok(())
     }
 
@@ -342,6 +377,8 @@ impl Preparation {
             into,
             args: self.args.clone(),
             options: self.options.clone(),
+            money: self.money.as_deref(),
+            other_money: self.other_money.as_deref(),
         }
     }
 
@@ -460,6 +497,12 @@ impl Loader for PostgresLoader {
         let Some(mut steps) = self.steps(journal, context).await? else { return Ok(()) };
         let recorded = Recorded::of(request)?;
         steps.switch(&recorded.databases).await
+    }
+
+    async fn take(&self, request: &LoadRequest, artifact: &LoadArtifact, journal: &dyn Journal, context: &RunContext) -> Result<()> {
+        let Some(mut steps) = self.steps(journal, context).await? else { return Ok(()) };
+        let recorded = Recorded::of(request)?;
+        steps.take(&artifact.name, &recorded.databases).await
     }
 
     async fn discard(&self, journal: &dyn Journal, context: &RunContext) -> Result<()> {

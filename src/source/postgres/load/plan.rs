@@ -9,19 +9,17 @@ use crate::error::Result;
 use crate::model::ArtifactFormat;
 use crate::process::{human_bytes, shell_word};
 use crate::source::RunContext;
-use crate::source::load::{LoadPlan, LoadRequest};
+use crate::source::load::{Growth, LoadPlan, LoadRequest};
 use crate::source::postgres::catalog::{self, Database, Server};
 use crate::source::postgres::client;
 use crate::source::postgres::connect::{Connection, pg_error};
 use crate::source::postgres::load::properties::DEFAULT_TABLESPACE;
+use crate::source::postgres::load::room::{self, Takes};
 use crate::source::postgres::load::tablespaces::Tablespaces;
 use crate::source::postgres::load::{Place, Recorded, bound, roles, state, timescale};
 use crate::source::postgres::names::{is_raw, shown};
 use crate::source::postgres::session;
 use crate::source::postgres::settings::Databases;
-
-/// Rooms for what grows while it is loaded: sorting for indexes, WAL.
-const ROOM_PERCENT: u64 = 110;
 
 /// Why a database cannot be loaded under this name, whatever the server.
 pub(super) fn cannot_load(live: &str) -> Option<String> {
@@ -72,14 +70,15 @@ impl Planner<'_> {
         self.identity(&databases, &existing);
         self.roles(&databases).await?;
         self.extensions(&databases).await?;
-        let mut needed = 0;
+        let mut takes = Vec::new();
         for (source, live) in &databases {
-            needed += self.recorded.database(source).and_then(|d| d.size_bytes).unwrap_or(0);
+            let needs = self.recorded.database(source).and_then(|d| d.size_bytes).unwrap_or(0);
             self.about = Some(source.clone());
-            self.database(source, live, &existing).await?;
+            let live_bytes = self.database(source, live, &existing).await?;
+            takes.push(Takes { needs, live: live_bytes });
         }
         self.about = None;
-        self.room(needed).await;
+        self.room(&takes).await;
         self.statistics(&databases);
         if self.request.artifacts.iter().any(|a| a.artifact.format == ArtifactFormat::Sql) {
             self.plan.touches.push("roles that are missing are created; roles that exist stay as they are".into());
@@ -231,7 +230,8 @@ impl Planner<'_> {
                 self.refuse(format!(
                     "database {live} is of encoding {encoding} and what is in it belongs to roles ({names}) whose names this server, of encoding \
                      {here}, keeps in other bytes: PostgreSQL would not find them. Name a server as --target that was made with initdb \
-                     --encoding={encoding}, or load it by hand without its owners: drctl cat SET {source} | pg_restore --no-owner --dbname=NAME"
+                     --encoding={encoding}, or load it by hand without its owners: drctl cat SET {source} | PGOPTIONS='-c lc_monetary=C' \
+                     pg_restore --no-owner --dbname=NAME"
                 ));
             }
         }
@@ -323,11 +323,13 @@ impl Planner<'_> {
         Ok(())
     }
 
-    async fn database(&mut self, source: &str, live: &str, existing: &[Database]) -> Result<()> {
+    /// Looks at one database. Returns the bytes of the one that is live.
+    async fn database(&mut self, source: &str, live: &str, existing: &[Database]) -> Result<u64> {
         let Some(recorded) = self.recorded.database(source).cloned() else {
             self.refuse(format!("the set's details hold no properties of database {source}"));
-            return Ok(());
+            return Ok(0);
         };
+        let mut live_bytes = 0;
         if let Some(why) = cannot_load(live) {
             self.refuse(why);
         }
@@ -335,7 +337,8 @@ impl Planner<'_> {
             let (name, encoding) = (shown(live), self.server.encoding.clone().unwrap_or_default());
             self.refuse(format!(
                 "database {name}: the target keeps names in {encoding}, where nobody can connect to this one by its name in UTF-8; restore the \
-                 rest with --without, and load this one by hand under a name of ASCII letters: drctl cat SET {name} | pg_restore --dbname=NAME"
+                 rest with --without, and load this one by hand under a name of ASCII letters: drctl cat SET {name} | PGOPTIONS='-c lc_monetary=C' \
+                 pg_restore --dbname=NAME"
             ));
         }
         if live == "template1" && source != live {
@@ -355,7 +358,9 @@ impl Planner<'_> {
         self.plan.warnings.extend(tablespaces.warning(source, live, &self.place.settings.user, surroundings));
         if let Some(old) = existing.iter().find(|e| e.name == live) {
             let found = self.live(live).await?;
-            let size = found.size_bytes.or(old.size_bytes).map_or("size unknown".to_owned(), human_bytes);
+            let bytes = found.size_bytes.or(old.size_bytes);
+            live_bytes = bytes.unwrap_or(0);
+            let size = bytes.map_or("size unknown".to_owned(), human_bytes);
             let connections = match found.connections {
                 0 => String::new(),
                 n => format!(", {n} connections will be ended"),
@@ -411,12 +416,12 @@ impl Planner<'_> {
                 self.plan.warnings.push(format!("{kind} of {source} come back without their replication slots: {}.", names.join(", ")));
             }
         }
-        Ok(())
+        Ok(live_bytes)
     }
 
     /// Only where the server's folder is one of this machine.
-    async fn room(&mut self, needed: u64) {
-        if !self.place.settings.is_local() || self.request.in_place {
+    async fn room(&mut self, takes: &[Takes]) {
+        if !self.place.settings.is_local() {
             return;
         }
         let Ok(row) = self.connection.query_one("select current_setting('data_directory', true)", &[]).await else { return };
@@ -427,14 +432,12 @@ impl Planner<'_> {
             return;
         }
         let Ok(stat) = rustix::fs::statvfs(&folder) else { return };
-        let free = stat.f_bavail * stat.f_frsize;
-        let wanted = needed / 100 * ROOM_PERCENT;
-        if free < wanted {
-            self.refuse(format!(
-                "{folder} has {} free, the databases need about {}: make room, or restore --in-place",
-                human_bytes(free),
-                human_bytes(wanted)
-            ));
-        }
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let grows = Growth::beside(&self.request.grows, Path::new(&folder));
+        let refusal = match self.request.in_place {
+            true => room::in_place(&folder, free, grows, takes),
+            false => room::beside(&folder, free, takes),
+        };
+        self.plan.refusals.extend(refusal);
     }
 }

@@ -244,12 +244,6 @@ async fn drop_subscriptions(inside: &Connection, database: &str, subscriptions: 
     Ok(())
 }
 
-/// Whether we are a superuser.
-pub(super) async fn is_superuser(connection: &Connection) -> Result<bool> {
-    let row = connection.query_one("select rolsuper from pg_roles where rolname = current_user", &[]).await;
-    Ok(row.map_err(|e| pg_error("ask for privileges", &e))?.get(0))
-}
-
 /// Size in bytes.
 pub(super) async fn size(connection: &Connection, name: &str) -> Option<u64> {
     let row = connection.query_one("select pg_database_size($1::name)", &[&name]).await.ok()?;

@@ -6,6 +6,8 @@ use super::properties::{Target, create_sql, differences, property_sql};
 use super::server::{self, Databases, administer, atomically, open_sql, rename_sql, run, set_open};
 use super::state::{Entry, Phase, State, lent_mark};
 use super::timescale;
+use tokio_util::sync::CancellationToken;
+
 use crate::error::{Error, Kind, Result};
 use crate::process::human_bytes;
 use crate::source::RunContext;
@@ -23,6 +25,8 @@ pub(super) struct Steps<'a> {
     pub(super) connection: Connection,
     journal: &'a dyn Journal,
     context: &'a RunContext,
+    /// Ends what is under way: the run's.
+    cancel: CancellationToken,
 }
 
 impl<'a> Steps<'a> {
@@ -35,7 +39,7 @@ impl<'a> Steps<'a> {
         let busy: Vec<&str> = state.entries.iter().map(|e| e.live.as_str()).collect();
         let connection = administer(&settings, &application(context), &busy).await?;
         state.tie_to(&catalog::server(&connection).await?, &settings.address())?;
-        Ok(Steps { settings, state, connection, journal, context })
+        Ok(Steps { settings, state, connection, journal, context, cancel: context.cancel.clone() })
     }
 
     /// What the target has.
@@ -51,11 +55,11 @@ impl<'a> Steps<'a> {
     }
 
     async fn run(&self, what: &str, sql: &str) -> Result<()> {
-        server::run_until(&self.connection, what, sql, &self.context.cancel).await
+        server::run_until(&self.connection, what, sql, &self.cancel).await
     }
 
     async fn empty(&self, name: &str) -> Result<()> {
-        server::empty_until(&self.connection, name, &self.context.cancel).await
+        server::empty_until(&self.connection, name, &self.cancel).await
     }
 
     /// Not ended by a cancel: it cleans up.
@@ -72,6 +76,11 @@ impl<'a> Steps<'a> {
 
     fn in_phase(&self, phases: &[Phase]) -> Vec<usize> {
         (0..self.state.entries.len()).filter(|at| phases.contains(&self.state.entries[*at].phase)).collect()
+    }
+
+    /// Whether nothing has the live name.
+    pub(super) async fn is_free(&self, at: usize) -> Result<bool> {
+        Ok(Databases::ask(&self.connection).await?.oid_of(&self.state.entries[at].live).is_none())
     }
 
     /// Makes the empty database beside; in place, drops the live one once the new one is there.
@@ -150,7 +159,7 @@ impl<'a> Steps<'a> {
         }
         statements.push(rename_sql(&new, &live));
         // Whoever waits for the database to come back must not write into one that is half there; superusers get in all the same.
-        if server::is_superuser(&self.connection).await? {
+        if catalog::is_superuser(&self.connection).await? {
             statements.push(format!("ALTER DATABASE {} CONNECTION LIMIT 0", ident(&live)));
         }
         // Nor may a backup take it for what it is named after. The recorded comment comes back with the other properties.
@@ -195,6 +204,8 @@ impl<'a> Steps<'a> {
 
     /// Gives a database that was loaded in place the name of the one that was dropped for it.
     async fn take_name(&mut self, at: usize, database: &Database, target: &Target) -> Result<()> {
+        // Nothing else is left under that name: a signal comes too late to keep it away.
+        self.cancel = CancellationToken::new();
         self.dress(at, database, target).await?;
         let (new, live) = (self.state.entries[at].new.clone(), self.state.entries[at].live.clone());
         let mut statements = vec![rename_sql(&new, &live)];
@@ -205,6 +216,16 @@ impl<'a> Steps<'a> {
         }
         self.empty(&new).await?;
         atomically(&self.connection, &format!("rename database {new}"), &statements, &[new]).await
+    }
+
+    /// Gives its name to a database of the source that was loaded in place and lacks something, which was accepted.
+    pub(super) async fn take(&mut self, source: &str, recorded: &[Database]) -> Result<()> {
+        let Some(at) = self.state.of_source(source).filter(|at| self.state.entries[*at].in_place) else { return Ok(()) };
+        if Self::is_live(&self.state.entries[at], &Databases::ask(&self.connection).await?) {
+            return Ok(());
+        }
+        let target = self.target().await?;
+        self.take_name(at, recorded_of(source, recorded)?, &target).await
     }
 
     /// Puts the recorded properties on the new database and compares.
@@ -219,7 +240,7 @@ impl<'a> Steps<'a> {
                 self.run(&what, &property.sql).await?;
                 continue;
             };
-            if let Some(why) = server::set_until(&self.connection, &what, &property.sql, &self.context.cancel).await? {
+            if let Some(why) = server::set_until(&self.connection, &what, &property.sql, &self.cancel).await? {
                 setting.leave_out_of(&mut wanted);
                 self.context.bus.warn(format!("Database {}: its {} is left out, as the server {why}.", database.name, setting.words()));
             }
@@ -246,13 +267,9 @@ impl<'a> Steps<'a> {
         let (in_place, waiting): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(|at| self.state.entries[*at].in_place);
         let databases = Databases::ask(&self.connection).await?;
         let target = self.target().await?;
-        let unknown = |source: &str| Error::failed(format!("the set's details hold no properties of database {source}"));
         for at in in_place {
-            let entry = self.state.entries[at].clone();
-            if !Self::is_live(&entry, &databases) {
-                let database = recorded.iter().find(|d| d.name == entry.source).ok_or_else(|| unknown(&entry.source))?;
-                self.take_name(at, database, &target).await?;
-            }
+            let source = self.state.entries[at].source.clone();
+            self.take(&source, recorded).await?;
         }
         let mut open = Vec::new();
         for at in waiting {
@@ -260,7 +277,7 @@ impl<'a> Steps<'a> {
             match databases.name_of(entry.new_oid) {
                 Some(name) if name == entry.live => self.enter(at, Phase::Switched).await?,
                 Some(name) if name == entry.new => {
-                    let database = recorded.iter().find(|d| d.name == entry.source).ok_or_else(|| unknown(&entry.source))?;
+                    let database = recorded_of(&entry.source, recorded)?;
                     self.dress(at, database, &target).await?;
                     if timescale::of(database).is_some() {
                         // Its workers come back by themselves; the switch lets everyone in again.
@@ -530,15 +547,17 @@ impl<'a> Steps<'a> {
     /// Refused where nothing else is left of a database: what is kept aside may be its last copy.
     fn check_finish(&self, entry: &Entry, databases: &Databases) -> Result<()> {
         let Some((name, oid)) = Self::aside(entry) else { return Ok(()) };
-        // What did not exist before the restore is rightly not there after its undo.
-        let needs_none = entry.phase == Phase::Undone && entry.old_oid.is_none();
-        if needs_none || databases.name_of(Some(oid)) != Some(name) || databases.oid_of(&entry.live).is_some() {
+        if databases.name_of(Some(oid)) != Some(name) || databases.oid_of(&entry.live).is_some() {
             return Ok(());
         }
         let by_hand = rename_sql(name, &entry.live);
         let ways = match entry.phase {
             Phase::Switched => format!("put it back: drctl restore --undo {}; or by hand: {by_hand}", self.state.restore),
-            _ => format!("give it the name by hand: {by_hand}; {}", open_sql(&entry.live, true)),
+            _ => format!(
+                "restore it again, or give it the name by hand: {by_hand}; {}; if nobody needs it: DROP DATABASE {}; then finish again",
+                open_sql(&entry.live, true),
+                ident(name)
+            ),
         };
         Err(Error::new(
             Kind::Preflight,
@@ -575,7 +594,7 @@ impl<'a> Steps<'a> {
             if databases.name_of(Some(oid)) == Some(name) {
                 let size = server::size(&self.connection, name).await.map_or("size unknown".to_owned(), human_bytes);
                 let odd = match databases.oid_of(&entry.live) {
-                    None if entry.phase == Phase::Switched || entry.old_oid.is_some() => format!("; NOTHING is called {} now", entry.live),
+                    None => format!("; NOTHING is called {} now", entry.live),
                     Some(live) if entry.phase == Phase::Switched && Some(live) != entry.new_oid => {
                         format!("; what is called {} now is not what this restore made", entry.live)
                     }
@@ -586,6 +605,11 @@ impl<'a> Steps<'a> {
         }
         Ok(lines)
     }
+}
+
+fn recorded_of<'d>(source: &str, recorded: &'d [Database]) -> Result<&'d Database> {
+    let unknown = || Error::failed(format!("the set's details hold no properties of database {source}"));
+    recorded.iter().find(|d| d.name == source).ok_or_else(unknown)
 }
 
 /// What an undo has to do for one database.

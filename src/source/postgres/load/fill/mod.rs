@@ -31,6 +31,7 @@ use crate::source::postgres::application;
 use crate::source::postgres::catalog::{ANY_BYTES, Database};
 use crate::source::postgres::client::{Call, Client, Private, database_argument};
 use crate::source::postgres::connect::connect;
+use crate::source::postgres::session;
 use crate::source::postgres::settings::PostgresSettings;
 use complaints::{Complaint, Complaints, Listener};
 use entry::Entry;
@@ -62,6 +63,10 @@ pub(super) struct Filling<'a> {
     pub(super) args: Vec<String>,
     /// Its `PGOPTIONS`.
     pub(super) options: String,
+    /// The locale by which money is read; `None` where nobody knows by which it was written.
+    pub(super) money: Option<&'a str>,
+    /// Why money cannot be read as it was written, with the way on: it would be another amount.
+    pub(super) other_money: Option<&'a str>,
 }
 
 /// What pg_restore is given to read.
@@ -108,6 +113,11 @@ impl Filling<'_> {
     async fn head(&self, input: PlainReceiver) -> Result<(Arc<Head>, Reader)> {
         let reading = tokio::task::spawn_blocking(move || Head::read(Reader::new(input)));
         let (head, rest) = reading.await.map_err(|e| Error::failed("a thread that read an archive broke down").because(e))??;
+        if let Some(why) = self.other_money
+            && names_money(&head)?
+        {
+            return Err(Error::new(Kind::Preflight, format!("database {} has values of type money: {why}", self.source)));
+        }
         Ok((Arc::new(head), rest))
     }
 
@@ -152,6 +162,13 @@ impl Filling<'_> {
             None => error,
         })
     }
+}
+
+/// Whether anything in the archive may be of type money. What only looks like it costs no more than a question too many.
+fn names_money(head: &Head) -> Result<bool> {
+    let mut found = false;
+    head.each(|entry| found |= memchr::memmem::find(&entry.definition, b"money").is_some())?;
+    Ok(found)
 }
 
 /// Gives the archive to pg_restore; on a blocking thread.
@@ -286,8 +303,11 @@ impl<'a> Work<'a> {
     /// Our own connection to the database, made when it is first needed.
     async fn hands(&mut self) -> Result<&mut Retry<'a>> {
         if self.retry.is_none() {
-            let Filling { settings, context, into, database, restore, .. } = self.filling;
+            let Filling { settings, context, into, database, restore, money, .. } = self.filling;
             let connection = connect(settings, into, &application(context)).await?;
+            if let Some(money) = money {
+                session::read_money(&connection, money).await?;
+            }
             self.retry = Some(Retry::new(connection, database, into, restore).await?);
         }
         self.retry.as_mut().ok_or_else(|| Error::failed("no connection"))

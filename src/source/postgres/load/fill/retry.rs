@@ -272,7 +272,9 @@ impl<'a> Retry<'a> {
         // Of a newer server there may be some that this one does not know.
         let set = "select pg_catalog.set_config($1, $2, true)
             where $1 like '%.%' or exists (select from pg_catalog.pg_settings where pg_catalog.lower(name) = pg_catalog.lower($1))";
-        for (name, value) in self.actors.settings(&entry.owner) {
+        // Values of money are read as the dump wrote them, whatever functions would find set.
+        let money = |name: &str| name.eq_ignore_ascii_case("lc_monetary") && (entry.is_rows() || entry.definition.contains("money"));
+        for (name, value) in self.actors.settings(&entry.owner).into_iter().filter(|(name, _)| !money(name)) {
             self.connection.query_opt(set, &[&name, &value]).await?;
         }
         self.lend(role, &entry.namespace).await?;
