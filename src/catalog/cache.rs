@@ -1,6 +1,7 @@
 //! A local copy of what was read of a log once. It saves requests; everything in it is hashed again when read, and
 //! nothing is deleted on its word.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -35,6 +36,10 @@ pub(crate) enum Kept {
     /// Nothing, and a person has seen that.
     Gap,
 }
+
+/// The file of hashes of what nobody signed, and how long it may get.
+const JUNK: &str = "junk";
+const MOST_JUNK: u64 = 32 << 16;
 
 /// What stands before bytes that did not verify, in the place of their SHA-256.
 fn unverified(bytes: &[u8]) -> Sha256 {
@@ -132,6 +137,32 @@ impl Cache {
             std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&beside, kept)).and_then(|()| std::fs::rename(&beside, &path));
         if written.is_err() {
             let _ = std::fs::remove_file(&beside);
+        }
+    }
+
+    /// What was found to be signed by nobody, as far as this machine remembers.
+    pub(crate) fn junk(&self, repository: &str) -> BTreeSet<Sha256> {
+        let kept = std::fs::File::open(self.folder.join(repository).join(JUNK)).map(|file| {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::Read::take(file, MOST_JUNK), &mut bytes).map(|_| bytes)
+        });
+        let Ok(Ok(bytes)) = kept else { return BTreeSet::new() };
+        bytes.as_chunks::<32>().0.iter().map(|one| Sha256(*one)).collect()
+    }
+
+    /// Remembers it. What is forgotten is read again: an error is not told.
+    pub(crate) fn keep_junk(&self, repository: &str, what: &Sha256) {
+        let folder = self.folder.join(repository);
+        let appended = std::fs::create_dir_all(&folder).and_then(|()| {
+            let path = folder.join(JUNK);
+            if path.metadata().is_ok_and(|meta| meta.len() >= MOST_JUNK) {
+                std::fs::remove_file(&path)?;
+            }
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+            std::io::Write::write_all(&mut file, &what.0)
+        });
+        if let Err(e) = appended {
+            tracing::debug!("not kept: {e}");
         }
     }
 

@@ -35,6 +35,9 @@ pub(crate) const FAR: u64 = 100;
 const LOOK_AT: usize = 16;
 const LOOK_AT_BYTES: u64 = 16 << 20;
 
+/// No record is shorter.
+const SHORTEST: u64 = 200;
+
 /// A record of ours that stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
@@ -189,21 +192,19 @@ impl JobLog {
         self.from_cache
     }
 
-    /// Numbers after the head that a listing shows, each with its size, up to the first gap of more than [`FAR`]. One that it does not show
+    /// Numbers after the head that a listing shows, up to the first gap of more than [`FAR`]. One that it does not show
     /// may stand all the same.
     ///
     /// Whoever may write the store may put something under a number far ahead; that is no part of the log, and nobody asks for
     /// every number before it.
-    async fn listed(&mut self) -> Result<Vec<(u64, u64)>> {
+    async fn listed(&mut self) -> Result<Vec<(u64, Entry)>> {
         let prefix = format!("jobs/{}/log/", self.job);
         let head = self.state.head();
         let page =
             self.repository.store().list(&prefix, Some(&record_key(&self.job, head)), PAGE).await.map_err(|e| e.context("list the log"))?;
-        let mut numbers: Vec<(u64, u64)> = page
-            .iter()
-            .filter_map(|entry| Some((number_of(&entry.key, &self.job).filter(|number| *number > head)?, entry.bytes)))
-            .collect();
-        numbers.sort_unstable();
+        let number = |entry: &Entry| number_of(&entry.key, &self.job).filter(|number| *number > head);
+        let mut numbers: Vec<(u64, Entry)> = page.into_iter().filter_map(|entry| Some((number(&entry)?, entry))).collect();
+        numbers.sort_by_key(|(number, _)| *number);
         let mut before = head;
         let near = numbers.iter().take_while(|(number, _)| number - std::mem::replace(&mut before, *number) <= FAR).count();
         if let Some((number, _)) = numbers.get(near) {
@@ -244,7 +245,7 @@ impl JobLog {
 
     /// Nothing stands under `from`, and the listing shows what comes after: says whether the log goes on behind a gap. It does where somebody
     /// signed a record there; what nobody signed is a stray, and proves nothing.
-    async fn cross_gap(&mut self, from: u64, listed: &[(u64, u64)]) -> Result<bool> {
+    async fn cross_gap(&mut self, from: u64, listed: &[(u64, Entry)]) -> Result<bool> {
         let Some((first, _)) = listed.first().filter(|(first, _)| *first > from) else { return Ok(false) };
         let Some(next) = first_signed(&self.repository, &self.job, listed, self.frame()).await? else {
             self.stray(*first);
@@ -757,23 +758,26 @@ pub(crate) async fn is_log(repository: &Repository, job: &JobName, book: &KeyBoo
         Some(listed) => listed,
         None => repository.store().list(&format!("jobs/{job}/log/"), None, LOOK_AT).await?,
     };
-    let numbers: Vec<(u64, u64)> = listed.iter().filter_map(|entry| Some((number_of(&entry.key, job)?, entry.bytes))).collect();
+    let numbers: Vec<(u64, Entry)> = listed.into_iter().filter_map(|entry| Some((number_of(&entry.key, job)?, entry))).collect();
     let scheme = &*repository.inner.scheme;
     let frame =
         Frame { repository: repository.id(), job, scheme, keys: book, rules: Rules { revoked_everywhere: false, ..Rules::default() } };
     Ok(first_signed(repository, job, &numbers, frame).await?.is_some())
 }
 
-/// The first of these numbers, each with its size, under which a record stands that a key of the repository signed. Not all are looked at.
-async fn first_signed(repository: &Repository, job: &JobName, listed: &[(u64, u64)], frame: Frame<'_>) -> Result<Option<u64>> {
+/// The first of these numbers under which a record stands that a key of the repository signed. Not all are looked at, and none twice.
+async fn first_signed(repository: &Repository, job: &JobName, listed: &[(u64, Entry)], frame: Frame<'_>) -> Result<Option<u64>> {
     let mut left = LOOK_AT_BYTES;
-    for (number, bytes) in listed.iter().filter(|(_, bytes)| *bytes > 0 && *bytes <= LOOK_AT_BYTES).take(LOOK_AT) {
-        let Some(rest) = left.checked_sub(*bytes) else { break };
+    for (number, entry) in listed.iter().filter(|(_, entry)| (SHORTEST..=LOOK_AT_BYTES).contains(&entry.bytes)).take(LOOK_AT) {
+        if repository.is_junk(entry, frame.keys) {
+            continue;
+        }
+        let Some(rest) = left.checked_sub(entry.bytes) else { break };
         left = rest;
         let key = record_key(job, *number);
-        match repository.store().get_range(&key, 0, *bytes).await {
+        match repository.store().get_range(&key, 0, entry.bytes).await {
             Ok(bytes) if fold::is_signed(*number, &bytes, frame) => return Ok(Some(*number)),
-            Ok(_) => {}
+            Ok(_) => repository.note_junk(entry, frame.keys),
             Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {}
             Err(e) => return Err(e.context(format!("read {key}"))),
         }

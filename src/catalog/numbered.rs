@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::error::{Kind, Result};
-use crate::store::Store;
+use crate::store::{Entry, Store};
 
 /// Largest file of this sort in bytes; nothing larger is read.
 pub const LONGEST: u64 = 64 << 10;
@@ -57,6 +57,11 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
+    /// As the listing shows it.
+    pub(crate) fn entry(&self) -> Entry {
+        Entry { key: self.key.clone(), bytes: self.bytes, modified: self.modified }
+    }
+
     /// Tells it from another that takes its place.
     pub(crate) fn identity(&self) -> (String, u64, Timestamp) {
         (self.key.clone(), self.bytes, self.modified)

@@ -14,6 +14,9 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{FORMAT, JobName, Sha256};
 use crate::store::{DynStore, Entry, whole};
 
+/// What is said of something that was read before.
+const UNSIGNED: &str = "the root key did not sign it";
+
 /// Key files read at once.
 const READERS: usize = 8;
 
@@ -84,6 +87,8 @@ pub(crate) struct Inner {
     known: Mutex<KnownKeys>,
     /// Jobs that were seen to have a log.
     jobs: Mutex<BTreeSet<JobName>>,
+    /// What was found to be signed by nobody: hashes of key, size, date and the keys known then.
+    junk: Mutex<Option<BTreeSet<Sha256>>>,
 }
 
 /// Why files do not verify, by key, size and date.
@@ -184,8 +189,12 @@ impl Repository {
             _ => e.context(what()),
         })?;
         let file = read_repository_file(&bytes, &*scheme, trust).map_err(|e| e.context(what()))?;
-        let terms = newest_terms(&store, &*scheme, &file).await.map_err(|e| e.context(what()))?;
-        Ok(Self::of(store, env, scheme, (file, Sha256::of(&bytes)), terms))
+        let repository = Self::of(store, env, scheme, (file, Sha256::of(&bytes)), (None, Vec::new()));
+        let terms = repository.newest_terms().await.map_err(|e| e.context(what()))?;
+        // Nobody else has it yet.
+        Arc::try_unwrap(repository.inner)
+            .map(|inner| Repository { inner: Arc::new(Inner { terms: terms.0, odd_terms: terms.1, ..inner }) })
+            .map_err(|_| Error::failed(what()))
     }
 
     fn of(
@@ -195,8 +204,8 @@ impl Repository {
         (file, file_sha256): (RepositoryFile, Sha256),
         (terms, odd_terms): (Option<Terms>, Vec<Odd>),
     ) -> Repository {
-        let (known, jobs) = (Mutex::default(), Mutex::default());
-        Repository { inner: Arc::new(Inner { store, env, scheme, file, file_sha256, terms, odd_terms, known, jobs }) }
+        let (known, jobs, junk) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Repository { inner: Arc::new(Inner { store, env, scheme, file, file_sha256, terms, odd_terms, known, jobs, junk }) }
     }
 
     /// The repository's id: 32 hex digits.
@@ -245,6 +254,55 @@ impl Repository {
         Err(too_much("repository"))
     }
 
+    /// The highest terms that the root key signed, and what was passed over.
+    async fn newest_terms(&self) -> Result<(Option<Terms>, Vec<Odd>)> {
+        let Looked { candidates, mut odd } = numbered::look(&*self.inner.store, "repository", terms_key, numbered::LONGEST).await?;
+        let mut newest = None;
+        let mut junk = 0;
+        for candidate in candidates {
+            if self.is_junk(&candidate.entry(), &KeyBook::new()) {
+                odd.push(Odd::new(candidate.key, UNSIGNED));
+                continue;
+            }
+            if junk >= numbered::MOST_ODD {
+                odd.push(Odd::new(candidate.key, "too many before it do not verify: neither it nor what comes after was looked at"));
+                break;
+            }
+            match self.read_terms(&candidate).await? {
+                Ok(terms) => newest = Some(terms),
+                Err(why) => {
+                    junk += 1;
+                    self.note_junk(&candidate.entry(), &KeyBook::new());
+                    odd.push(Odd::new(candidate.key, why));
+                }
+            }
+        }
+        Ok((newest, odd))
+    }
+
+    /// One file under `repository/`; the inner error says why it is none of the root key's.
+    async fn read_terms(&self, candidate: &Candidate) -> Result<std::result::Result<Terms, String>> {
+        let Inner { store, scheme, file, .. } = &*self.inner;
+        let Candidate { number, key, bytes, .. } = candidate;
+        let bytes = match store.get_range(key, 0, *bytes).await {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => return Ok(Err(e.to_string())),
+            Err(e) => return Err(e.context(format!("read {key}"))),
+        };
+        let signed = encoding::split(&bytes).and_then(|parts| {
+            scheme.verify(&file.root, parts.line, &encoding::terms_subject(*number), parts.signature)?;
+            parts.json()
+        });
+        let json = match signed {
+            Ok(json) => json,
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        refuse_newer(json).map_err(|e| e.context(key.clone()))?;
+        let terms: Terms = serde_json::from_str(json).map_err(|e| Error::corrupt(key.clone()).because(e))?;
+        let own = terms.repository == file.repository && terms.number == *number;
+        Ok(if own { Ok(terms) } else { Err("it belongs to another repository or number".to_owned()) })
+    }
+
     /// Keys of the repository's own files that hold, `drctl-repository.json` first.
     pub(crate) async fn own_files(&self) -> Result<Vec<String>> {
         let mut keys = vec![REPOSITORY_KEY.to_owned()];
@@ -252,7 +310,7 @@ impl Repository {
         let looked = numbered::look(&*self.inner.store, "repository", terms_key, numbered::LONGEST).await?;
         let newest = self.inner.terms.as_ref().map_or(0, |terms| terms.number);
         for candidate in looked.candidates.into_iter().filter(|candidate| candidate.number <= newest) {
-            if read_terms(&self.inner.store, &*self.inner.scheme, &self.inner.file, &candidate).await?.is_ok() {
+            if self.read_terms(&candidate).await?.is_ok() {
                 keys.push(candidate.key);
             }
         }
@@ -292,7 +350,9 @@ impl Repository {
                         book.insert(candidate.number, file);
                     }
                     Err(why) => {
-                        junk = (junk.0 + 1, junk.1 + candidate.bytes);
+                        if why != UNSIGNED {
+                            junk = (junk.0 + 1, junk.1 + candidate.bytes);
+                        }
                         odd.push(Odd::new(candidate.key.clone(), why.clone()));
                         failed.insert(candidate.identity(), why);
                     }
@@ -315,13 +375,20 @@ impl Repository {
         if let Some(why) = failed.get(&candidate.identity()) {
             return Ok(Err(why.clone()));
         }
+        if self.is_junk(&candidate.entry(), &KeyBook::new()) {
+            return Ok(Err(UNSIGNED.to_owned()));
+        }
         let Candidate { number, key, bytes, .. } = candidate;
         let opened = match self.inner.store.get_range(key, 0, *bytes).await {
             Ok(bytes) => KeyFile::open(&bytes, &*self.inner.scheme, self.root(), self.id(), *number),
             Err(e) => Err(e),
         };
         match opened {
-            Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => Ok(Err(e.to_string())),
+            Err(e) if e.kind() == Kind::Corrupt => {
+                self.note_junk(&candidate.entry(), &KeyBook::new());
+                Ok(Err(e.to_string()))
+            }
+            Err(e) if e.kind() == Kind::NotFound => Ok(Err(e.to_string())),
             other => other.map(Ok),
         }
     }
@@ -398,6 +465,24 @@ impl Repository {
         Ok((jobs, odd))
     }
 
+    /// Whether an object was found before to be signed by nobody whom these keys know.
+    pub(crate) fn is_junk(&self, entry: &Entry, book: &KeyBook) -> bool {
+        let mut junk = self.inner.junk.lock().unwrap_or_else(|p| p.into_inner());
+        let kept = || self.env().cache.as_ref().map(|cache| cache.junk(self.id())).unwrap_or_default();
+        junk.get_or_insert_with(kept).contains(&junk_hash(entry, book))
+    }
+
+    /// Remembers that it is.
+    pub(crate) fn note_junk(&self, entry: &Entry, book: &KeyBook) {
+        let hash = junk_hash(entry, book);
+        let mut junk = self.inner.junk.lock().unwrap_or_else(|p| p.into_inner());
+        if junk.get_or_insert_default().insert(hash)
+            && let Some(cache) = &self.env().cache
+        {
+            cache.keep_junk(self.id(), &hash);
+        }
+    }
+
     async fn has_log(&self, job: &JobName, book: &KeyBook, listed: Option<Vec<Entry>>) -> Result<bool> {
         let known = |inner: &Inner| inner.jobs.lock().unwrap_or_else(|p| p.into_inner()).contains(job);
         let has = known(&self.inner) || super::log::is_log(self, job, book, listed).await?;
@@ -412,6 +497,12 @@ impl Repository {
         let book = self.key_book().await?;
         self.has_log(job, &book, None).await
     }
+}
+
+fn junk_hash(entry: &Entry, book: &KeyBook) -> Sha256 {
+    let Entry { key, bytes, modified } = entry;
+    let newest = book.keys().next_back().copied().unwrap_or(0);
+    Sha256::of(format!("{key}\n{bytes}\n{modified}\n{newest}\n{}", book.len()).as_bytes())
 }
 
 /// The job's name in a key below `jobs/`.
@@ -473,52 +564,4 @@ pub(crate) fn refuse_newer(json: &str) -> Result<()> {
             .hint("install a newer drctl; this one will neither read nor prune here"));
     }
     Ok(())
-}
-
-/// The highest terms that the root key signed, and what was passed over.
-async fn newest_terms(store: &DynStore, scheme: &dyn Scheme, file: &RepositoryFile) -> Result<(Option<Terms>, Vec<Odd>)> {
-    let Looked { candidates, mut odd } = numbered::look(&**store, "repository", terms_key, numbered::LONGEST).await?;
-    let mut newest = None;
-    let mut junk = 0;
-    for candidate in candidates {
-        if junk >= numbered::MOST_ODD {
-            odd.push(Odd::new(candidate.key, "too many before it do not verify: neither it nor what comes after was looked at"));
-            break;
-        }
-        match read_terms(store, scheme, file, &candidate).await? {
-            Ok(terms) => newest = Some(terms),
-            Err(why) => {
-                junk += 1;
-                odd.push(Odd::new(candidate.key, why));
-            }
-        }
-    }
-    Ok((newest, odd))
-}
-
-/// One file under `repository/`; the inner error says why it is none of the root key's.
-async fn read_terms(
-    store: &DynStore,
-    scheme: &dyn Scheme,
-    file: &RepositoryFile,
-    candidate: &Candidate,
-) -> Result<std::result::Result<Terms, String>> {
-    let Candidate { number, key, bytes, .. } = candidate;
-    let bytes = match store.get_range(key, 0, *bytes).await {
-        Ok(bytes) => bytes,
-        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => return Ok(Err(e.to_string())),
-        Err(e) => return Err(e.context(format!("read {key}"))),
-    };
-    let signed = encoding::split(&bytes).and_then(|parts| {
-        scheme.verify(&file.root, parts.line, &encoding::terms_subject(*number), parts.signature)?;
-        parts.json()
-    });
-    let json = match signed {
-        Ok(json) => json,
-        Err(e) => return Ok(Err(e.to_string())),
-    };
-    refuse_newer(json).map_err(|e| e.context(key.clone()))?;
-    let terms: Terms = serde_json::from_str(json).map_err(|e| Error::corrupt(key.clone()).because(e))?;
-    let own = terms.repository == file.repository && terms.number == *number;
-    Ok(if own { Ok(terms) } else { Err("it belongs to another repository or number".to_owned()) })
 }
