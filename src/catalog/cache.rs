@@ -33,6 +33,13 @@ pub(crate) enum Kept {
         /// Their SHA-256.
         sha256: Sha256,
     },
+    /// Something that is not read: what is bound in its place, and why it counts for nothing.
+    Taken {
+        /// Bound in the place of its SHA-256.
+        sha256: Sha256,
+        /// Why.
+        reason: String,
+    },
     /// Nothing, and a person has seen that.
     Gap,
 }
@@ -51,6 +58,9 @@ fn unverified(bytes: &[u8]) -> Sha256 {
 
 /// Stands for a number without a record.
 const GAP: &[u8] = b"drctl-gap-0";
+
+/// Begins what stands for a number under which something lies that is not read; 32 bytes and the reason follow.
+const TAKEN: &[u8] = b"drctl-taken-0\n";
 
 /// A folder of record bytes. Deleting it costs time only.
 #[derive(Clone, Debug)]
@@ -97,6 +107,9 @@ impl Cache {
         if bytes == GAP {
             return Some(Kept::Gap);
         }
+        if let Some((sha256, reason)) = bytes.strip_prefix(TAKEN).and_then(|rest| rest.split_first_chunk::<32>()) {
+            return Some(Kept::Taken { sha256: Sha256(*sha256), reason: String::from_utf8_lossy(reason).into_owned() });
+        }
         let sha256 = Sha256::of(bytes.get(32..)?);
         let (mark, bytes) = (bytes.slice(..32), bytes.slice(32..));
         if mark[..] == unverified(&bytes).0 {
@@ -121,6 +134,11 @@ impl Cache {
         let mut kept = unverified(bytes).0.to_vec();
         kept.extend_from_slice(bytes);
         self.write(repository, job, number, &kept);
+    }
+
+    /// Keeps that something takes a number which is not read.
+    pub(crate) fn keep_taken(&self, repository: &str, job: &JobName, number: u64, sha256: &Sha256, reason: &str) {
+        self.write(repository, job, number, &[TAKEN, &sha256.0, reason.as_bytes()].concat());
     }
 
     /// Keeps that nothing stands under a number, which a person has seen.

@@ -269,7 +269,11 @@ impl JobLog {
 
     /// A number under which no record can be written is taken, as by an empty object.
     pub(crate) fn take_blocked(&mut self, number: u64) {
-        self.state.apply_unverified(number, Sha256::of(&[]), "a folder stands in its place".to_owned());
+        let (sha256, reason) = (Sha256::of(&[]), "a folder stands in its place");
+        if let Some(cache) = &self.repository.env().cache {
+            cache.keep_taken(self.repository.id(), &self.job, number, &sha256, reason);
+        }
+        self.state.apply_unverified(number, sha256, reason.to_owned());
     }
 
     /// Compares with what the key files of the root key name as the log's head (rule 18). A checkpoint after such a key came into this log says
@@ -311,8 +315,10 @@ impl JobLog {
                 },
             };
             if last_try && self.rules.unverified_takes_number {
-                if let (Some(cache), Found::Bytes(bytes)) = (&self.repository.env().cache, &found) {
-                    cache.keep_unverified(self.repository.id(), &self.job, number, bytes);
+                match (&self.repository.env().cache, &found) {
+                    (Some(cache), Found::Bytes(bytes)) => cache.keep_unverified(self.repository.id(), &self.job, number, bytes),
+                    (Some(cache), _) => cache.keep_taken(self.repository.id(), &self.job, number, &sha256, &reason),
+                    (None, _) => {}
                 }
                 self.state.apply_unverified(number, sha256, reason);
                 return Ok(());
@@ -423,6 +429,7 @@ impl JobLog {
     async fn judge_kept(&mut self, number: u64, kept: Kept) -> Result<Option<Judged>> {
         let (verified, bytes, sha256) = match kept {
             Kept::Gap => return Ok(Some(Judged::Nothing(None))),
+            Kept::Taken { sha256, reason } => return Ok(Some(Judged::Nothing(Some((sha256, reason))))),
             Kept::Record { record, bytes, sha256 } => {
                 self.bring_keys(record.body.key_change().map(|named| [named, record.key])).await?;
                 (fold::vouched(&self.state, number, *record, self.frame()), bytes, sha256)
