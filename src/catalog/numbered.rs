@@ -97,17 +97,17 @@ pub(crate) async fn look(store: &dyn Store, folder: &str, key_of: fn(u64) -> Str
         let (mut number, mut missing) = (0, 0);
         while missing < HOLE && number < PAGE as u64 {
             number += 1;
-            if !found.contains_key(&number) {
-                match store.head(&key_of(number)).await {
-                    Ok(head) => {
-                        found.insert(number, (head.bytes, head.modified));
-                    }
-                    Err(e) if e.kind() == Kind::NotFound => missing += 1,
-                    Err(e) => return Err(e),
-                }
-            }
             if found.contains_key(&number) {
                 missing = 0;
+                continue;
+            }
+            match store.head(&key_of(number)).await {
+                Ok(head) => {
+                    missing = 0;
+                    found.insert(number, (head.bytes, head.modified));
+                }
+                Err(e) if e.kind() == Kind::NotFound => missing += 1,
+                Err(e) => return Err(e),
             }
         }
     }
