@@ -18,7 +18,7 @@ test-compose: ## the real images of PostgreSQL and TimescaleDB (docker-compose.t
 bench: ## drctl beside pg_dump, zstd, restic and borg on a 1 GiB database
 	@scripts/bench.sh
 
-soak: ## what takes longer than a test should: 50 GiB in flat memory, 100 GiB counted, a row of 1 GB
+soak: ## what takes longer than a test should: 50 GiB in flat memory, 100 GiB counted, a row of 1 GB, a thief in the store
 	@scripts/soak.sh
 
 fmt: ## format the source

@@ -223,3 +223,72 @@ fn f88_a_newer_format_is_refused_and_nothing_is_written() {
     }
     assert_eq!(std::fs::read_dir(&log).unwrap().count(), before);
 }
+
+/// What takes a name in a folder and is no file: a link, a pipe, a socket, a folder with something in it.
+fn occupy(path: &std::path::Path, kind: usize) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    match kind {
+        0 => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        1 => rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from(0o600)).unwrap(),
+        2 => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        3 => {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("x"), "x").unwrap();
+        }
+        4 => std::os::unix::fs::symlink("..", path).unwrap(),
+        _ => std::fs::File::create(path).unwrap().set_len(70 << 20).unwrap(),
+    }
+}
+
+/// The input of the fault: one object under `repository/` that nobody signed makes every verb refuse. Its kind: everywhere else, too, and whatever
+/// takes the name. No verb hangs, none fails, each thing is named.
+#[test]
+fn f131_f132_f133_what_nobody_signed_hinders_no_verb_whatever_it_is() {
+    let home = home();
+    let first = home.newest();
+    let repository = home.path("drctl-repository");
+    for kind in 0..6 {
+        let at = |key: String| repository.join(key);
+        occupy(&at(format!("repository/{:04}.json", 2 + kind)), kind);
+        occupy(&at(format!("keys/{:04}.json", 2 + kind)), kind);
+        occupy(&at(format!("jobs/shop/lease/{}.json", u64::MAX - kind as u64)), kind);
+        occupy(&at(format!("jobs/shop/log/{:010}.signed", 9000 + kind)), kind);
+        occupy(&at(format!("jobs/shop/sets/2030/01/0{}", 1 + kind)), kind);
+        occupy(&at(format!("jobs/strange{kind}")), kind);
+        // Where the next record belongs.
+        let next =
+            home.files("drctl-repository/jobs/shop/log").iter().filter_map(|f| f[..10].parse::<u64>().ok()).filter(|n| *n < 9000).max();
+        occupy(&at(format!("jobs/shop/log/{:010}.signed", next.unwrap() + 1)), kind);
+        let begun = std::time::Instant::now();
+        let ran = home.ok(&["backup", "now"]);
+        assert!(ran.err.contains("keys/0002.json") && ran.err.contains("passed over"), "kind {kind}: {}", ran.all());
+        let set = home.newest();
+        home.ok(&["verify", &set]);
+        home.ok(&["list"]);
+        home.ok(&["key", "list"]);
+        assert_eq!(home.run(&["prune"]).code, 0, "kind {kind}");
+        let doctor = home.run(&["doctor"]).all();
+        for part in ["repository/0002.json", "keys/0002.json", "is no lease", "jobs/strange0", "/lease/"] {
+            assert!(doctor.contains(part), "kind {kind}: {part}\n{doctor}");
+        }
+        home.ok(&["unlock", "shop"]);
+        assert!(!home.run(&["doctor"]).all().contains("is no lease"), "kind {kind}");
+        home.ok(&["repository", "acknowledge", "shop", "--yes"]);
+        home.ok(&["backup", "now"]);
+        let back = format!("back{kind}");
+        home.ok(&["restore", &first, "--source", "uploads", "--target", &back, "--yes"]);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(120), "kind {kind}: it hung");
+    }
+    // The way of the recovery file, and of a new machine.
+    let (repo, recovery) = (repository.display().to_string(), home.path("drctl-recovery.txt").display().to_string());
+    let other = Home::new();
+    for args in [vec!["list", "--repo", &repo, "--recovery", &recovery], vec!["init", "--from", &repo, "--recovery", &recovery]] {
+        let ran = cli::Ran::of(other.command(&args).env("DRCTL_PASSPHRASE_FILE", home.path("passphrase")).output().unwrap());
+        assert_eq!(ran.code, 0, "{args:?}\n{}", ran.all());
+    }
+    other.ok(&["backup", "now"]);
+    let rotated =
+        home.command(&["key", "rotate", "--by", "drctl-recovery.txt"]).env("DRCTL_PASSPHRASE_FILE", home.path("passphrase")).output();
+    assert!(rotated.unwrap().status.success());
+    home.ok(&["backup", "now"]);
+}

@@ -134,6 +134,7 @@ fn key_file(repository: &Repository, number: u64, public: drctl::catalog::Public
         holder: "web-1".into(),
         at: "2025-01-02T00:00:00Z".parse().unwrap(),
         revokes,
+        heads: None,
     }
 }
 

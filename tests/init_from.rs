@@ -122,8 +122,20 @@ fn a_new_machine_takes_over_from_a_bucket() {
 fn a_writer_is_sealed_and_a_lost_host_is_revoked() {
     let old = old_machine(None, None);
     let home = new_machine(&old);
+    let set = old.newest();
     let ran = init_ok(&home, &store(&old), &["--role", "writer", "--revoke", "1"]);
     assert!(ran.out.contains("signing key 2 (writer), and no identity") && !ran.out.contains("stays valid"), "{}", ran.out);
+    // F130: every set was signed by the key that goes, so a thief may have written the newest configuration. It can be looked at.
+    assert!(
+        ran.out.contains("no configuration to start from") && ran.out.contains(&format!("drctl cat {set} drctl.yaml --repo ")),
+        "{}",
+        ran.out
+    );
+    let mut command = home.command(&["cat", &set, "drctl.yaml", "--repo", &store(&old), "--recovery", "recovery.txt"]);
+    let kept = Ran::of(command.env("DRCTL_PASSPHRASE_FILE", home.path("passphrase")).output().unwrap());
+    let jobs = kept.out.split_once("\njobs:").unwrap().1;
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    home.write("drctl.yaml", &format!("{config}\njobs:{jobs}"));
     assert_eq!(home.files("drctl-keys"), ["signing.key"]);
     assert!(home.ok(&["status"]).out.contains("sealed writer: "));
     let audit = home.json(&["audit"])["result"]["entries"].to_string();
@@ -273,4 +285,114 @@ fn a_copy_is_not_taken_for_the_first_store() {
     assert!(ran.out.contains("further stores (far)"), "{}", ran.out);
     assert!(std::fs::read_to_string(home.path("drctl.yaml")).unwrap().contains("- name: near\n"), "sets know their store by this name");
     home.ok(&["backup", "now"]);
+}
+
+/// The old machine's host, as a thief copied it: its configuration, its keys, and the store as it was then.
+fn copied_host(old: &Home) -> Home {
+    let thief = Home::new();
+    for file in old.files("") {
+        if !file.starts_with("drctl-keys") && !file.starts_with("drctl-repository") && file != "drctl.yaml" {
+            continue;
+        }
+        std::fs::create_dir_all(thief.path(&file).parent().unwrap()).unwrap();
+        std::fs::copy(old.path(&file), thief.path(&file)).unwrap();
+    }
+    thief
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    cli::walk(from, &mut |file| {
+        let there = to.join(file.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(there.parent().unwrap()).unwrap();
+        std::fs::copy(file, there).unwrap();
+    });
+}
+
+fn rotate(home: &Home) {
+    let mut command = home.command(&["key", "rotate", "--by", "drctl-recovery.txt"]);
+    let ran = Ran::of(command.env("DRCTL_PASSPHRASE_FILE", home.path("passphrase")).output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.all());
+}
+
+/// The input of the fault: the old key founds the log of a new job, whose set carries a configuration with hooks.
+#[test]
+fn f130_a_revoked_key_founds_no_job_and_no_new_machine_runs_its_hooks() {
+    let old = old_machine(None, None);
+    let thief = copied_host(&old);
+    let marker = thief.path("OWNED").display().to_string();
+    let config = std::fs::read_to_string(thief.path("drctl.yaml")).unwrap();
+    let hooks = format!("    hooks: {{ before: [ {{ run: [touch, \"{marker}\"] }} ] }}\n");
+    let evil = |name: &str| format!("  - job: {name}\n    sources:\n      - files: {{ name: data, paths: [data] }}\n{hooks}");
+    thief.write("data/a.txt", "evil");
+    thief.write("drctl.yaml", &format!("{config}\n{}", evil("evil")));
+    thief.ok(&["backup", "now", "evil"]);
+    thief.ok(&["backup", "now", "shop"]);
+    std::fs::remove_file(&marker).unwrap();
+    rotate(&old);
+    old.ok(&["backup", "now"]);
+    let sets = old.sets();
+    // What the thief made with the old key: a new job's log and sets; and, in the log of the job that was, the number that comes next.
+    copy_folder(&thief.path("drctl-repository/jobs/evil"), &old.path("drctl-repository/jobs/evil"));
+    let record = |home: &Home, number: usize| home.path(&format!("drctl-repository/jobs/shop/log/{number:010}.signed"));
+    let next = old.files("drctl-repository/jobs/shop/log").len() + 1;
+    std::fs::copy(record(&thief, 3), record(&old, next)).unwrap();
+
+    assert_eq!(old.sets(), sets, "nothing of it is a set");
+    let status = old.run(&["status"]);
+    assert!(status.all().contains("evil") && status.all().contains("foreign"), "{}", status.all());
+    let evil_set = thief.json(&["list", "--job", "evil"])["result"]["sets"][0]["set"].as_str().unwrap().to_owned();
+    for args in [vec!["show", &evil_set], vec!["cat", &evil_set, "data"], vec!["restore", &evil_set, "--target", "back", "--yes"]] {
+        assert_ne!(old.run(&args).code, 0, "{args:?}");
+    }
+    for (revoke, keys) in [(&[][..], "3"), (&["--revoke", "1"], "4")] {
+        let home = new_machine(&old);
+        let ran = init_ok(&home, &store(&old), revoke);
+        assert!(ran.out.contains("job shop\n") && ran.out.contains(&format!("signing key {keys} ")), "{}", ran.out);
+        let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+        assert!(!config.contains("touch") && !config.contains("evil"), "{config}");
+        home.ok(&["backup", "now"]);
+    }
+    assert!(!std::path::Path::new(&marker).exists());
+    old.ok(&["repository", "acknowledge", "evil", "--yes"]);
+}
+
+/// Nobody has revoked anything yet: the thief's configuration is the newest one there is.
+#[test]
+fn f130_what_runs_a_program_comes_commented_out_and_is_shown() {
+    let old = Home::new();
+    let marker = old.path("OWNED").display().to_string();
+    old.write("data/a.txt", "a");
+    old.write("pw", "x");
+    old.init(&format!(
+        "jobs:\n  - job: shop\n    sources:\n      - files: {{ name: data, paths: [data] }}\n      - command: {{ name: run, run: [echo, mine] }}\n    hooks:\n      \
+         after: [ {{ run: [touch, \"{marker}\"] }} ]\n  - job: db\n    sources:\n      - postgres: {{ host: 127.0.0.1, port: 1, user: x, database: all, \
+         password: {{ cmd: [touch, \"{marker}\"] }} }}\n"
+    ));
+    old.ok(&["backup", "now", "shop"]);
+    std::fs::remove_file(&marker).unwrap();
+    let home = new_machine(&old);
+    let ran = init_ok(&home, &store(&old), &[]);
+    for part in [
+        format!("NOT SWITCHED ON  job shop, hooks: it came out of the repository and would run\n        touch {marker}\n"),
+        "NOT SWITCHED ON  job shop, sources[1].command: it came out of the repository and would run\n        echo mine\n".to_owned(),
+        "NOT SWITCHED ON  job db, sources[0].postgres.password: ".to_owned(),
+        "take the '# ' before it away in ".to_owned(),
+    ] {
+        assert!(ran.out.contains(&part), "{part}\n{}", ran.out);
+    }
+    home.run(&["config", "check"]);
+    home.run(&["doctor"]);
+    home.ok(&["backup", "now", "shop"]);
+    assert!(!std::path::Path::new(&marker).exists());
+    // Switched on as it says.
+    let config = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let on = |line: &str| match line.trim_start().strip_prefix("# ") {
+        Some(rest) if rest.starts_with("NOT SWITCHED ON") => String::new(),
+        Some(rest) if line.starts_with("    ") => format!("{}{rest}\n", &line[..line.len() - line.trim_start().len()]),
+        _ => format!("{line}\n"),
+    };
+    let (head, jobs) = config.split_once("\njobs:\n").unwrap();
+    home.write("drctl.yaml", &format!("{head}\njobs:\n{}", jobs.lines().map(on).collect::<String>()));
+    home.ok(&["backup", "now", "shop"]);
+    assert!(std::path::Path::new(&marker).exists(), "it runs when a person says so");
 }

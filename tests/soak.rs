@@ -6,6 +6,10 @@
 mod cli;
 #[path = "support/postgres.rs"]
 mod support;
+#[path = "support/thief.rs"]
+mod thief;
+#[path = "support/versitygw.rs"]
+mod versitygw;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -142,4 +146,20 @@ async fn soak_100_gib_become_objects_of_at_most_900_equal_parts_in_flat_memory()
     let peak = peak_memory_mib();
     println!("{gib} GiB: {} objects, {} frames, peak memory {peak} MiB", objects.len(), written.frames);
     assert!(peak <= 96, "peak memory {peak} MiB");
+}
+
+/// A thief with a writer's store user and a copy of the host makes random moves; the owner's verbs go on working, and every good set restores.
+/// `THIEF_SECONDS` (default 60, for each kind of store), `THIEF_SEED` to repeat one.
+#[test]
+#[ignore = "a minute and more: make soak"]
+fn soak_thief_in_a_folder() {
+    thief::run(thief::Place::folder);
+}
+
+#[test]
+#[ignore = "a minute and more: make soak"]
+fn soak_thief_in_a_bucket() {
+    if versitygw::program().is_some() {
+        thief::run(|| thief::Place::bucket(versitygw::start().unwrap()));
+    }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::encoding;
-use crate::catalog::keys::{KeyFile, Role};
-use crate::catalog::log::{Appended, Found, JobLog, fetch, number_of, read_key_file};
+use crate::catalog::keys::Role;
+use crate::catalog::log::{Appended, Found, JobLog, fetch, number_of};
 use crate::catalog::repository::refuse_newer;
 use crate::catalog::state::{Finding, Intent, KeyStanding, Pin, SetEntry, StandingProof, State};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::model::record::{Body, Record};
 use crate::model::{SetId, Sha256, Timestamp};
 use crate::store::whole;
@@ -79,7 +79,7 @@ pub(crate) fn summary(state: &State) -> Result<serde_json::Value> {
 fn nameless(finding: &Finding) -> Option<Finding> {
     let reason = String::new();
     match finding {
-        Finding::RolledBack { .. } | Finding::Stray { .. } => None,
+        Finding::RolledBack { .. } | Finding::Stray { .. } | Finding::Exchanged { .. } => None,
         Finding::Unverified { number, .. } => Some(Finding::Unverified { number: *number, reason }),
         Finding::Void { number, .. } => Some(Finding::Void { number: *number, reason }),
         Finding::Gap { number } => Some(Finding::Gap { number: *number }),
@@ -141,18 +141,7 @@ impl JobLog {
     /// Reads every key file into the book and returns the numbers that any of them revokes: a key that the root revoked anywhere
     /// may not vouch for a starting point, since the records that revoke it here are not read.
     async fn read_every_key(&mut self) -> Result<BTreeSet<u64>> {
-        for entry in whole::list_all(&**self.repository.store(), "keys/").await? {
-            let number = entry.key.strip_prefix("keys/").and_then(|k| k.strip_suffix(".json")).and_then(|k| k.parse::<u64>().ok());
-            let Some(number) = number.filter(|number| KeyFile::key(*number) == entry.key) else { continue };
-            match read_key_file(&self.repository, number).await {
-                Ok(file) => {
-                    self.book.insert(number, file);
-                }
-                // Not the root key's: it makes nothing valid.
-                Err(e) if e.kind() == Kind::Corrupt => {}
-                Err(e) => return Err(e),
-            }
-        }
+        self.book.extend(self.repository.key_book().await?);
         Ok(self.book.values().flat_map(|(file, _)| file.revokes.iter().copied()).collect())
     }
 
@@ -205,6 +194,7 @@ impl JobLog {
             let Body::Commit { manifest } = commit.body else { return Err(lost("it is no commit")) };
             let entry = SetEntry {
                 number: set.number,
+                key: commit.key,
                 record_sha256: set.record_sha256,
                 at: commit.at,
                 manifest: Arc::new(*manifest),

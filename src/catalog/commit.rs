@@ -204,6 +204,7 @@ impl Run {
     {
         self.check_manifest(&manifest)?;
         let what = format!("commit {}", self.set);
+        log.refresh_keys().await.map_err(|e| e.context(what.clone()))?;
         log.refresh().await.map_err(|e| e.context(what.clone()))?;
         // Rule 2 taken out: what was read before the first conflict goes unjudged.
         let judged_from = if log.rules.judge_all { self.base } else { log.head() };
@@ -227,7 +228,14 @@ impl Run {
                 Ok(Sent::Stands) => {
                     // It stands; what goes wrong from here on must not be taken for a run that came to nothing.
                     log.take_own(&sealed).await.map_err(|e| e.with_kind(Kind::OutcomeUnknown).context(what.clone()))?;
+                    // A key that was changed in the meantime may have revoked ours as of before this record (rule 18).
+                    if let Err(error) = log.refresh_keys().await {
+                        tracing::warn!("whether the key that signed {} was revoked meanwhile is not known: {error}", self.set);
+                    }
                     let counts = log.state.get(&self.set).is_some_and(|entry| entry.number == sealed.number);
+                    if !counts && log.key_for(&body).is_err() {
+                        return Ok(Outcome::Void { reason: VoidReason::NoValidKey });
+                    }
                     if !counts && log.rules == Rules::default() {
                         return Err(Error::new(
                             Kind::OutcomeUnknown,
@@ -240,6 +248,7 @@ impl Run {
                 Ok(Sent::Taken) => {
                     log.refresh().await.map_err(|e| e.with_kind(Kind::OutcomeUnknown).context(what.clone()))?;
                 }
+                Ok(Sent::Blocked) => log.take_blocked(sealed.number),
                 Err(_) if !log.rules.unknown_is_unknown => return Ok(Outcome::Void { reason: VoidReason::Settled }),
                 Err(e) if e.kind() == Kind::OutcomeUnknown => {
                     return Err(e.context(what).hint("nothing was deleted; the next drctl backup settles it, drctl list shows it"));

@@ -7,9 +7,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::catalog::env::Env;
-use crate::catalog::keys::KeyFile;
-use crate::catalog::log::{FAR, Found, JobLog, fetch, number_of, record_key};
-use crate::catalog::repository::{REPOSITORY_KEY, Repository, Trust};
+use crate::catalog::log::{FAR, Found, JobLog, bound_sha256, fetch, number_of, record_key};
+use crate::catalog::repository::{Repository, Trust};
 use crate::catalog::state::Finding;
 use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
@@ -32,11 +31,7 @@ impl JobLog {
         self.refresh().await?;
         let place = copy.location();
         let store = self.repository().store().clone();
-        let mut files = vec![REPOSITORY_KEY.to_owned()];
-        let keys: BTreeSet<u64> = self.book.keys().chain(self.state.keys.keys()).copied().collect();
-        files.extend(keys.into_iter().map(KeyFile::key));
-        files.extend(whole::list_all(&*store, "repository/").await?.into_iter().map(|entry| entry.key));
-        for key in files {
+        for key in self.repository.own_files().await? {
             place_copy(copy, &key, whole::read(&*store, &key).await?).await.map_err(|e| e.context(format!("copy {key} to {place}")))?;
         }
         let standing = self.standing_in(copy).await?;
@@ -66,7 +61,7 @@ impl JobLog {
     /// Whether `copy` holds the record under `number` as this log does: objects of a copy may be deleted only when their intent
     /// stands there.
     pub async fn stands_in(&self, copy: &DynStore, number: u64) -> Result<bool> {
-        let there = match sha256_of(&**copy, &record_key(self.job(), number)).await? {
+        let there = match bound_sha256(&**copy, &record_key(self.job(), number)).await? {
             Some(sha256) => sha256,
             None => return Ok(false),
         };
@@ -153,7 +148,7 @@ async fn place_copy(copy: &DynStore, key: &str, bytes: Bytes) -> Result<bool> {
 
 /// Copies what stands under a record's number and is longer than any record: it takes its number there too (rule 12).
 async fn place_long(first: &dyn Store, copy: &DynStore, key: &str, sha256: Sha256) -> Result<bool> {
-    match sha256_of(&**copy, key).await? {
+    match bound_sha256(&**copy, key).await? {
         Some(there) if there == sha256 => return Ok(false),
         Some(_) => return Err(other_bytes()),
         None => {}
@@ -161,13 +156,16 @@ async fn place_long(first: &dyn Store, copy: &DynStore, key: &str, sha256: Sha25
     let bytes = first.head(key).await?.bytes;
     let (sender, body) = Body::channel(2);
     let feed = async move {
+        let mut hasher = Sha256::hasher();
         let mut offset = 0;
         while offset < bytes {
             let length = STEP.min(bytes - offset);
-            sender.send(Piece::Data(first.get_range(key, offset, length).await?)).await?;
+            let piece = first.get_range(key, offset, length).await?;
+            hasher.update(&piece);
+            sender.send(Piece::Data(piece)).await?;
             offset += length;
         }
-        sender.send(Piece::End { bytes, sha256, crc64_nvme: None }).await
+        sender.send(Piece::End { bytes, sha256: hasher.finish(), crc64_nvme: None }).await
     };
     let (stored, fed) = tokio::join!(copy.put(key, body), feed);
     stored.map_err(|e| fed.err().map_or(e, |fed| fed)).map(|()| true)

@@ -7,15 +7,12 @@ use serde::Deserialize;
 
 use crate::catalog::checkpoint;
 use crate::catalog::encoding::{self, Scheme};
-use crate::catalog::keys::{KeyFile, PublicKey, roles_for};
+use crate::catalog::keys::{self, KeyBook, KeyFile, PublicKey, roles_for};
 use crate::catalog::rules::Rules;
 use crate::catalog::state::{Finding, Intent, KeyStanding, Pin, SetEntry, StandingProof, State};
 use crate::error::{Error, Kind, Result};
 use crate::model::record::{Body, Proof, Record};
 use crate::model::{FORMAT, JobName, Manifest, SetId, SetKind, Sha256, Timestamp};
-
-/// Key files that were read and verified, by number.
-pub type KeyBook = BTreeMap<u64, (KeyFile, Sha256)>;
 
 /// What every record of a log must agree with.
 #[derive(Clone, Copy)]
@@ -83,6 +80,18 @@ pub fn check_signature(number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<()
     frame.scheme.verify(&file.public, parts.line, &encoding::record_subject(frame.job, number), parts.signature)
 }
 
+/// Whether these bytes are a record of this log under `number`, signed by a key of the repository that is not revoked there; whether it counts
+/// is another question.
+pub fn is_signed(number: u64, bytes: &[u8], frame: Frame<'_>) -> bool {
+    let signed = || -> Result<bool> {
+        let head: Envelope = serde_json::from_str(encoding::split(bytes)?.json()?).map_err(|e| Error::corrupt("no envelope").because(e))?;
+        belongs(&head, number, frame)?;
+        check_signature(number, bytes, frame)?;
+        Ok(!frame.rules.revoked_everywhere || keys::revoked(frame.keys, frame.job, head.key, number).is_none())
+    };
+    signed().unwrap_or(false)
+}
+
 /// Verifies the bytes under `number` with the keys in force there. [`Kind::Unsupported`] for a signed record of a newer format;
 /// any other error says why the record counts for nothing.
 pub fn verify(state: &State, number: u64, bytes: &[u8], frame: Frame<'_>) -> Result<Verified> {
@@ -141,6 +150,9 @@ fn standing<'a>(
 ) -> Result<(&'a PublicKey, KeyStanding)> {
     belongs(head, number, frame)?;
     let (file, sha256) = frame.keys.get(&head.key).ok_or_else(|| Error::corrupt(format!("key file {} is not at hand", head.key)))?;
+    if let Some(why) = keys::revoked(frame.keys, frame.job, head.key, number).filter(|_| frame.rules.revoked_everywhere) {
+        return Err(Error::corrupt(why));
+    }
     let standing = match state.keys.get(&head.key) {
         Some(standing) => standing.clone(),
         // A new key may bring itself, and those before it: the root key vouches for its file. Otherwise no log could go on whose keys are
@@ -330,6 +342,7 @@ impl State {
         let before = self.sets.last_key_value().map(|(_, entry)| &*entry.manifest);
         let entry = SetEntry {
             number: entered.number,
+            key: entered.key,
             record_sha256: entered.sha256,
             at: entered.at,
             manifest: Arc::new(manifest.share_identities(before)),

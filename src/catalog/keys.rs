@@ -3,7 +3,7 @@
 //! The root secret is in the recovery file only, under a passphrase. A host holds role secrets, each a minisign secret key file
 //! without password and with mode 0600: whoever reads it may do what its roles may do, and no more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::catalog::encoding::{self, Scheme, untrusted_comment};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::model::record::Body;
-use crate::model::{FORMAT, Secret, Sha256};
+use crate::model::{FORMAT, JobName, Secret, Sha256};
 
 /// A minisign public key in its one-line form (`RW…`, 56 characters).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,6 +246,42 @@ pub struct KeyFile {
     /// Numbers of key files that are not valid any more once a log's `key-change` names this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revokes: Vec<u64>,
+    /// Where the logs ended when this file was made, by job: what a revoked key signed counts up to there and in no other log (rule 18).
+    /// Missing where nothing is revoked, and in files of before: there each log's own `key-change` tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<BTreeMap<JobName, LogHead>>,
+}
+
+/// The newest record of a log at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogHead {
+    /// Its number.
+    pub number: u64,
+    /// SHA-256 of its bytes.
+    pub sha256: Sha256,
+}
+
+/// Key files that were read and verified, by number.
+pub type KeyBook = BTreeMap<u64, (KeyFile, Sha256)>;
+
+/// Why key `key` does not count under `number` of a job's log, by what the root key signed anywhere (rule 18).
+pub fn revoked(book: &KeyBook, job: &JobName, key: u64, number: u64) -> Option<String> {
+    book.values().map(|(file, _)| file).filter(|file| file.revokes.contains(&key)).find_map(|file| {
+        let by = file.number;
+        match file.heads.as_ref()?.get(job) {
+            None => Some(format!("key {key} was revoked by key file {by}, which knows no log of job {job}: it is foreign")),
+            Some(head) if number > head.number => {
+                Some(format!("key {key} was revoked by key file {by}, when record {} was the newest", head.number))
+            }
+            Some(_) => None,
+        }
+    })
+}
+
+/// Whether no key file revokes key `key`, wherever.
+pub fn in_force(files: &[KeyFile], key: u64) -> bool {
+    files.iter().any(|file| file.number == key) && !files.iter().any(|file| file.revokes.contains(&key))
 }
 
 impl KeyFile {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::numbered::Odd;
 use crate::catalog::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
@@ -17,6 +18,22 @@ use crate::store::whole;
 
 /// A lease file longer than this is none of ours.
 const LONGEST: u64 = 4096;
+
+/// An epoch that is so much higher than the one before it is none (rule 19).
+const BEYOND_REASON: u64 = 1_000_000;
+
+/// A lease that ends later than this from now is none of ours: no run asks for so much.
+const MOST_LENGTH: Duration = Duration::from_secs(3600);
+
+/// So many of the highest epochs are looked at for one that can be understood.
+const LOOK_AT: usize = 16;
+
+/// So many pages of a listing are read.
+const PAGES: usize = 50;
+const PAGE: usize = 1000;
+
+/// So many files are removed at once.
+const MOST_REMOVED: usize = 1000;
 
 /// So many renewals of our own, not known to have landed, are stepped over; a store cannot make us go on for ever.
 const OWN_AHEAD: usize = 64;
@@ -58,6 +75,11 @@ struct LeaseFile {
 }
 
 impl LeaseFile {
+    /// Whether it ends so late that no run can have asked for it.
+    fn is_endless(&self, now: Timestamp) -> bool {
+        now.checked_add(MOST_LENGTH).is_ok_and(|most| self.until > most)
+    }
+
     /// Whether the holder ran where we run and is no more. A process of another machine, boot or container is never taken for dead,
     /// nor is one where `/proc` does not show every process.
     fn is_dead(&self, host: &str) -> bool {
@@ -97,22 +119,24 @@ impl Lease {
     ) -> Result<Lease> {
         let what = || format!("take the lease of job {job} in {}", repository.location());
         let now = repository.store().server_date().await.map_err(|e| e.context(what()))?;
-        let newest = newest(repository, job).await.map_err(|e| e.context(what()))?;
-        if let Some((_, Some(file))) = &newest
-            && !file.released
-            && file.until > now
+        let stands = look(repository, job).await.map_err(|e| e.context(what()))?;
+        if let Some(file) = stands.held(now)
             && !is_gone(&file.holder)
             && !file.is_dead(host)
         {
             return Err(locked(job, file));
         }
-        let epoch = newest.map_or(0, |(epoch, _)| epoch).saturating_add(1);
         let holder = Holder { host: host.to_owned(), pid, since: now };
-        let lease = Lease { job: job.clone(), epoch, holder, until: end(now, length)?, boot: place() };
-        match lease.write(repository, false).await.map_err(|e| e.context(what()))? {
-            None => Ok(lease),
-            Some(standing) => Err(locked(job, &standing).context(what())),
+        let mut lease =
+            Lease { job: job.clone(), epoch: stands.highest.saturating_add(1), holder, until: end(now, length)?, boot: place() };
+        for _ in 0..OWN_AHEAD {
+            match lease.write(repository, false).await.map_err(|e| e.context(what()))? {
+                Written::Ours => return Ok(lease),
+                Written::Other(standing) => return Err(locked(job, &standing).context(what())),
+                Written::Nonsense => lease.epoch = lease.epoch.saturating_add(1),
+            }
         }
+        Err(Error::failed(format!("{}: {OWN_AHEAD} epochs from {} on are taken by what is no lease", what(), stands.highest)))
     }
 
     /// Moves the end to `length` from now, by a new epoch. [`Kind::Locked`] when another took it meanwhile: stop before the
@@ -140,10 +164,10 @@ impl Lease {
         for _ in 0..OWN_AHEAD {
             let next = Lease { epoch: self.epoch.saturating_add(1), ..self.clone() };
             match next.write(repository, released).await? {
-                Some(standing) if !(standing.holder == self.holder && standing.boot == self.boot) => return Ok(Some(standing)),
-                // Ours, whatever its end: it holds the epoch, and the end comes with the next one.
-                Some(_) => *self = next,
-                None => {
+                Written::Other(standing) if !(standing.holder == self.holder && standing.boot == self.boot) => return Ok(Some(standing)),
+                // Ours, whatever its end, or nobody's: it holds the epoch, and the end comes with the next one.
+                Written::Other(_) | Written::Nonsense => *self = next,
+                Written::Ours => {
                     *self = next;
                     return Ok(None);
                 }
@@ -152,22 +176,31 @@ impl Lease {
         Err(Error::failed(format!("the lease of job {} is {OWN_AHEAD} epochs ahead of the one held here", self.job)))
     }
 
-    /// Creates this epoch's file. Gives the one that stands there instead, if it says anything else.
-    async fn write(&self, repository: &Repository, released: bool) -> Result<Option<LeaseFile>> {
+    /// Creates this epoch's file, or says what stands there instead.
+    async fn write(&self, repository: &Repository, released: bool) -> Result<Written> {
         let file = LeaseFile { epoch: self.epoch, holder: self.holder.clone(), boot: self.boot.clone(), until: self.until, released };
         let json = serde_json::to_vec(&file).map_err(|e| Error::failed("write a lease").because(e))?;
         let key = lease_key(&self.job, self.epoch);
         match whole::create(&**repository.store(), &key, Bytes::from(json)).await {
-            Err(e) if e.kind() == Kind::Exists => match read(repository, &self.job, self.epoch).await? {
+            Err(e) if e.kind() == Kind::Exists => Ok(match read(repository, &self.job, self.epoch).await? {
                 // The answer of an earlier try was lost.
-                Some(standing) if standing == file => Ok(None),
-                Some(other) => Ok(Some(other)),
-                None => Err(Error::new(Kind::Locked, format!("job {}: {key} was just taken", self.job))
-                    .hint("another run began at the same moment: wait for it; its lease ends by itself")),
-            },
-            other => other.map(|()| None),
+                Some(standing) if standing == file => Written::Ours,
+                Some(other) => Written::Other(other),
+                None => Written::Nonsense,
+            }),
+            other => other.map(|()| Written::Ours),
         }
     }
+}
+
+/// What came of creating an epoch's file.
+enum Written {
+    /// It stands.
+    Ours,
+    /// Another lease stands there.
+    Other(LeaseFile),
+    /// Something stands there that is no lease.
+    Nonsense,
 }
 
 /// How a job's lease stands.
@@ -189,30 +222,52 @@ pub enum Standing {
 /// How the lease of `job` stands, seen from machine `host`.
 pub async fn standing(repository: &Repository, job: &JobName, host: &str) -> Result<Standing> {
     let now = repository.store().server_date().await?;
-    Ok(match newest(repository, job).await? {
-        Some((_, Some(file))) if !file.released && file.until > now => {
-            Standing::Held { dead: file.is_dead(host), holder: file.holder, until: file.until }
-        }
-        _ => Standing::Free,
+    let stands = look(repository, job).await?;
+    Ok(match stands.held(now) {
+        Some(file) => Standing::Held { dead: file.is_dead(host), holder: file.holder.clone(), until: file.until },
+        None => Standing::Free,
     })
+}
+
+/// What lies where leases lie and is none: no lease by its name or content, an epoch or an end beyond reason.
+pub async fn odd(repository: &Repository, job: &JobName) -> Result<Vec<Odd>> {
+    let now = repository.store().server_date().await?;
+    let mut stands = look(repository, job).await?;
+    if let Some(file) = stands.newest.as_ref().filter(|file| file.is_endless(now)) {
+        stands.odd.push(Odd::new(lease_key(job, file.epoch), format!("a lease until {}", second(file.until))));
+    }
+    Ok(stands.odd)
+}
+
+/// Removes what [`odd`] finds, as far as this user may; returns what went.
+pub async fn clear(repository: &Repository, job: &JobName) -> Result<Vec<Odd>> {
+    let mut found = odd(repository, job).await?;
+    found.truncate(MOST_REMOVED);
+    for odd in &found {
+        repository.store().delete(&odd.key).await.map_err(|e| e.context(format!("remove {}", odd.key)))?;
+    }
+    Ok(found)
 }
 
 /// Takes the lease away from `holder`, by a new epoch that says that it was given back. The log stays as safe as before (rule 16):
 /// should that run live, it and the next one do the same work. [`Kind::Locked`] when another holds it by now.
 pub async fn unlock(repository: &Repository, job: &JobName, holder: &Holder) -> Result<()> {
     let what = || format!("unlock job {job}");
-    let Some((epoch, Some(file))) = newest(repository, job).await.map_err(|e| e.context(what()))? else { return Ok(()) };
-    if file.released {
-        return Ok(());
-    }
+    let stands = look(repository, job).await.map_err(|e| e.context(what()))?;
+    let Some(file) = stands.newest.filter(|file| !file.released) else { return Ok(()) };
     if file.holder != *holder {
         return Err(locked(job, &file).context(what()));
     }
-    let next = Lease { job: job.clone(), epoch: epoch.saturating_add(1), holder: file.holder, until: file.until, boot: file.boot };
-    match next.write(repository, true).await.map_err(|e| e.context(what()))? {
-        None => Ok(()),
-        Some(other) => Err(locked(job, &other).context(what())),
+    let mut next = Lease { job: job.clone(), epoch: stands.highest, holder: file.holder, until: file.until, boot: file.boot };
+    for _ in 0..OWN_AHEAD {
+        next.epoch = next.epoch.saturating_add(1);
+        match next.write(repository, true).await.map_err(|e| e.context(what()))? {
+            Written::Ours => return Ok(()),
+            Written::Other(other) => return Err(locked(job, &other).context(what())),
+            Written::Nonsense => {}
+        }
     }
+    Err(Error::failed(format!("{}: {OWN_AHEAD} epochs from {} on are taken by what is no lease", what(), stands.highest)))
 }
 
 /// The boot and the process namespace of this process; none where the kernel does not say.
@@ -230,14 +285,17 @@ fn is_dead(pid: u32) -> bool {
     own && shows_all && matches!(std::path::Path::new(&format!("/proc/{pid}")).try_exists(), Ok(false))
 }
 
-/// Removes all but the newest epoch; the pruner does so. Returns how many files went.
+/// Removes all but the newest epoch; the pruner does so. Returns how many files went: at most 1,000 at once.
 pub async fn tidy(repository: &Repository, job: &JobName) -> Result<u64> {
-    let epochs = list(repository, job).await?;
-    let Some((_, old)) = epochs.split_last() else { return Ok(0) };
-    for epoch in old {
-        repository.store().delete(&lease_key(job, *epoch)).await?;
+    let stands = look(repository, job).await?;
+    let newest = stands.newest.as_ref().map(|file| file.epoch);
+    let old = stands.epochs.iter().filter(|(epoch, _)| Some(*epoch) != newest).map(|(epoch, _)| lease_key(job, *epoch));
+    let mut removed = 0;
+    for key in stands.odd.iter().map(|odd| odd.key.clone()).chain(old).take(MOST_REMOVED) {
+        repository.store().delete(&key).await?;
+        removed += 1;
     }
-    Ok(old.len() as u64)
+    Ok(removed)
 }
 
 fn lease_key(job: &JobName, epoch: u64) -> String {
@@ -255,26 +313,59 @@ fn locked(job: &JobName, file: &LeaseFile) -> Error {
     ))
 }
 
-async fn list(repository: &Repository, job: &JobName) -> Result<Vec<u64>> {
-    let prefix = format!("jobs/{job}/lease/");
-    let mut epochs: Vec<u64> = whole::list_all(&**repository.store(), &prefix)
-        .await?
-        .iter()
-        .filter_map(|entry| {
-            let epoch = entry.key.strip_prefix(&prefix)?.strip_suffix(".json")?.parse().ok()?;
-            (lease_key(job, epoch) == entry.key).then_some(epoch)
-        })
-        .collect();
-    epochs.sort_unstable();
-    Ok(epochs)
+/// What lies where a job's leases lie.
+#[derive(Default)]
+struct Looked {
+    /// Epochs within reason with their sizes, the lowest first.
+    epochs: Vec<(u64, u64)>,
+    /// The highest of them; 0 where there is none.
+    highest: u64,
+    /// The newest that can be understood; one that cannot takes its epoch and holds nothing.
+    newest: Option<LeaseFile>,
+    /// What is no lease.
+    odd: Vec<Odd>,
 }
 
-/// The newest epoch and what it says; a file that cannot be understood takes its epoch and holds nothing.
-async fn newest(repository: &Repository, job: &JobName) -> Result<Option<(u64, Option<LeaseFile>)>> {
-    match list(repository, job).await?.last() {
-        None => Ok(None),
-        Some(epoch) => Ok(Some((*epoch, read(repository, job, *epoch).await?))),
+impl Looked {
+    fn held(&self, now: Timestamp) -> Option<&LeaseFile> {
+        self.newest.as_ref().filter(|file| !file.released && file.until > now && !file.is_endless(now))
     }
+}
+
+async fn look(repository: &Repository, job: &JobName) -> Result<Looked> {
+    let prefix = format!("jobs/{job}/lease/");
+    let store = &**repository.store();
+    let mut looked = Looked::default();
+    let mut after: Option<String> = None;
+    for _ in 0..PAGES {
+        let page = store.list(&prefix, after.as_deref(), PAGE).await?;
+        after = page.last().filter(|_| page.len() == PAGE).map(|entry| entry.key.clone());
+        for entry in page {
+            let epoch = entry.key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json")?.parse().ok());
+            match epoch.filter(|epoch| lease_key(job, *epoch) == entry.key) {
+                Some(epoch) => looked.epochs.push((epoch, entry.bytes)),
+                None => looked.odd.push(Odd::new(entry.key, "no name of a lease")),
+            }
+        }
+        if after.is_none() {
+            break;
+        }
+    }
+    looked.epochs.sort_unstable();
+    let mut before = 0;
+    let reasonable = looked.epochs.iter().take_while(|(epoch, _)| epoch - std::mem::replace(&mut before, *epoch) <= BEYOND_REASON).count();
+    let beyond = looked.epochs.split_off(reasonable);
+    looked.odd.extend(beyond.iter().map(|(epoch, _)| Odd::new(lease_key(job, *epoch), "an epoch beyond reason")));
+    looked.highest = looked.epochs.last().map_or(0, |(epoch, _)| *epoch);
+    for (epoch, bytes) in looked.epochs.iter().rev().take(LOOK_AT) {
+        let read = if (1..=LONGEST).contains(bytes) { read(repository, job, *epoch).await? } else { None };
+        if read.is_some() {
+            looked.newest = read;
+            break;
+        }
+        looked.odd.push(Odd::new(lease_key(job, *epoch), "no lease by what it holds"));
+    }
+    Ok(looked)
 }
 
 async fn read(repository: &Repository, job: &JobName, epoch: u64) -> Result<Option<LeaseFile>> {
@@ -285,6 +376,9 @@ async fn read(repository: &Repository, job: &JobName, epoch: u64) -> Result<Opti
         Err(e) if e.kind() == Kind::NotFound => return Ok(None),
         other => other?,
     };
-    let bytes = whole::read(store, &key).await?;
+    let bytes = match whole::read(store, &key).await {
+        Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => return Ok(None),
+        other => other?,
+    };
     Ok(serde_json::from_slice::<LeaseFile>(&bytes).ok().filter(|file| file.epoch == epoch))
 }

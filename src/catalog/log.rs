@@ -7,10 +7,12 @@ use bytes::Bytes;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
+use crate::catalog::cache::Kept;
 use crate::catalog::encoding;
 use crate::catalog::env::Guard;
-use crate::catalog::fold::{self, Frame, KeyBook};
-use crate::catalog::keys::{KeyFile, Role, RoleKey, roles_for};
+use crate::catalog::fold::{self, Frame};
+use crate::catalog::keys::{self, KeyBook, KeyFile, Role, RoleKey, roles_for};
+use crate::catalog::numbered;
 use crate::catalog::repository::Repository;
 use crate::catalog::rules::{self, Rules};
 use crate::catalog::state::{Finding, State};
@@ -18,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::record::{Body, Record};
 use crate::model::{FORMAT, JobName, Sha256};
 use crate::pipeline::split::Sink;
-use crate::store::whole;
+use crate::store::{Entry, Store, whole};
 
 /// Records read at once.
 const READERS: usize = 8;
@@ -26,8 +28,15 @@ const READERS: usize = 8;
 /// Numbers asked for in one listing.
 const PAGE: usize = 1000;
 
-/// What stands further behind the head than this is no part of the log.
-pub(crate) const FAR: u64 = 10_000;
+/// Behind a gap of more than so many numbers nothing is part of the log (rule 19).
+pub(crate) const FAR: u64 = 100;
+
+/// So many objects, and so many bytes of them, are read to find one that somebody signed.
+const LOOK_AT: usize = 16;
+const LOOK_AT_BYTES: u64 = 16 << 20;
+
+/// No record is shorter.
+const SHORTEST: u64 = 200;
 
 /// A record of ours that stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +62,8 @@ pub(crate) enum Sent {
     Stands,
     /// Another record holds the number.
     Taken,
+    /// The store can keep no record there: a folder has its name.
+    Blocked,
 }
 
 /// One job's log, as far as it was read.
@@ -82,9 +93,17 @@ pub(crate) fn number_of(key: &str, job: &JobName) -> Option<u64> {
 /// Bytes under a number, as far as they could be a record.
 pub(crate) enum Found {
     Bytes(Bytes),
-    /// Longer than any record: only its hash is of use.
+    /// Longer than any record: it is not read, and its length stands for it.
     TooLong(Sha256),
     Nothing,
+}
+
+/// What a kept record is worth.
+enum Judged {
+    /// It counts: itself, its SHA-256, its bytes.
+    Counts(Box<fold::Verified>, Sha256, Bytes),
+    /// It counts for nothing: its SHA-256 and why, or nothing stands there.
+    Nothing(Option<(Sha256, String)>),
 }
 
 impl JobLog {
@@ -109,12 +128,17 @@ impl JobLog {
 
     /// The log before its first record.
     async fn unread(repository: &Repository, job: &JobName, keys: Vec<RoleKey>, rules: Rules) -> Result<JobLog> {
-        let first = read_key_file(repository, 1).await.map_err(|e| match e.kind() {
-            Kind::NotFound => e.with_kind(Kind::Corrupt).context("the repository has lost its first key file"),
-            _ => e,
-        })?;
+        let mut book = repository.key_book().await?;
+        let first = match book.get(&1) {
+            Some(first) => first.clone(),
+            // A listing may lack it.
+            None => read_key_file(repository, 1).await.map_err(|e| match e.kind() {
+                Kind::NotFound => e.with_kind(Kind::Corrupt).context("the repository has lost its first key file"),
+                _ => e,
+            })?,
+        };
         let state = State::new(repository.inner.file_sha256, &first);
-        let book = [(1, first)].into();
+        book.insert(1, first);
         let (repository, job) = (repository.clone(), job.clone());
         Ok(JobLog { repository, job, keys, rules, state, book, from_cache: false, acknowledging: false, copies: Vec::new() })
     }
@@ -141,15 +165,18 @@ impl JobLog {
     pub async fn refresh(&mut self) -> Result<u64> {
         let before = self.state.head();
         loop {
+            let listed = self.listed().await?;
             let from = self.state.head() + 1;
-            let listed = self.newest_listed().await?;
-            let upto = listed.unwrap_or(from).max(from);
-            if self.read_range(from, upto, listed.is_some()).await? == 0 {
+            let upto = listed.iter().zip(from..).take_while(|((number, _), next)| number == next).map(|(_, next)| next).last();
+            if self.read_range(from, upto.unwrap_or(from)).await? == 0 && !self.cross_gap(from, &listed).await? {
                 break;
             }
         }
+        let head = self.state.head();
+        self.state.findings.retain(|finding| !matches!(finding, Finding::Stray { number } if *number <= head));
+        self.check_named_heads();
         self.check_high_water()?;
-        Ok(self.state.head() - before)
+        Ok(head - before)
     }
 
     /// Reads every record from the store again, past the cache, and folds anew. Deleting asks for it.
@@ -165,28 +192,38 @@ impl JobLog {
         self.from_cache
     }
 
-    /// The highest number that a listing shows after the head; `None` when it shows none, which proves nothing.
+    /// Numbers after the head that a listing shows, up to the first gap of more than [`FAR`]. One that it does not show
+    /// may stand all the same.
     ///
     /// Whoever may write the store may put something under a number far ahead; that is no part of the log, and nobody asks for
     /// every number before it.
-    async fn newest_listed(&mut self) -> Result<Option<u64>> {
+    async fn listed(&mut self) -> Result<Vec<(u64, Entry)>> {
         let prefix = format!("jobs/{}/log/", self.job);
         let head = self.state.head();
         let page =
             self.repository.store().list(&prefix, Some(&record_key(&self.job, head)), PAGE).await.map_err(|e| e.context("list the log"))?;
-        let (near, far): (Vec<u64>, Vec<u64>) =
-            page.iter().filter_map(|entry| number_of(&entry.key, &self.job)).partition(|number| *number <= head.saturating_add(FAR));
-        if let Some(number) = far.into_iter().min() {
-            let stray = Finding::Stray { number };
-            if near.is_empty() && !self.state.findings.contains(&stray) {
-                self.state.findings.push(stray);
-            }
+        let number = |entry: &Entry| number_of(&entry.key, &self.job).filter(|number| *number > head);
+        let mut numbers: Vec<(u64, Entry)> = page.into_iter().filter_map(|entry| Some((number(&entry)?, entry))).collect();
+        numbers.sort_by_key(|(number, _)| *number);
+        let mut before = head;
+        let near = numbers.iter().take_while(|(number, _)| number - std::mem::replace(&mut before, *number) <= FAR).count();
+        if let Some((number, _)) = numbers.get(near) {
+            self.stray(*number);
         }
-        Ok(near.into_iter().max())
+        numbers.truncate(near);
+        Ok(numbers)
     }
 
-    /// Reads and folds `from ..= upto`; with `listed`, something stands at `upto`, so that nothing before it may be missing.
-    async fn read_range(&mut self, from: u64, upto: u64, listed: bool) -> Result<u64> {
+    fn stray(&mut self, number: u64) {
+        let lower = |finding: &Finding| matches!(finding, Finding::Stray { number: known } if *known <= number);
+        if !self.state.findings.iter().any(lower) {
+            self.state.findings.retain(|finding| !matches!(finding, Finding::Stray { .. }));
+            self.state.findings.push(Finding::Stray { number });
+        }
+    }
+
+    /// Reads and folds `from ..= upto`, up to the first number under which nothing stands; says how many.
+    async fn read_range(&mut self, from: u64, upto: u64) -> Result<u64> {
         let repository = self.repository.clone();
         let job = self.job.clone();
         let mut read = futures::stream::iter(from..=upto)
@@ -197,18 +234,68 @@ impl JobLog {
             .buffered(READERS);
         let mut count = 0;
         while let Some((number, found)) = read.try_next().await? {
-            match found {
-                Found::Nothing if number == upto || !listed => break,
-                // It was listed after, or something after it was: asked once more, then it is missing.
-                Found::Nothing => match fetch(&repository, &job, number).await? {
-                    Found::Nothing => self.state.apply_gap(number),
-                    again => self.take(number, again).await?,
-                },
-                found => self.take(number, found).await?,
+            if matches!(found, Found::Nothing) {
+                break;
             }
+            self.take(number, found).await?;
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Nothing stands under `from`, and the listing shows what comes after: says whether the log goes on behind a gap. It does where somebody
+    /// signed a record there; what nobody signed is a stray, and proves nothing.
+    async fn cross_gap(&mut self, from: u64, listed: &[(u64, Entry)]) -> Result<bool> {
+        let Some((first, _)) = listed.first().filter(|(first, _)| *first > from) else { return Ok(false) };
+        let Some(next) = first_signed(&self.repository, &self.job, listed, self.frame()).await? else {
+            self.stray(*first);
+            return Ok(false);
+        };
+        for number in from..next {
+            match fetch(&self.repository, &self.job, number).await? {
+                Found::Nothing if self.is_blocked(number).await? => self.take_blocked(number),
+                Found::Nothing => self.state.apply_gap(number),
+                found => self.take(number, found).await?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a folder stands in the place of a record, so that some stores can keep none there.
+    async fn is_blocked(&self, number: u64) -> Result<bool> {
+        let prefix = format!("{}/", record_key(&self.job, number));
+        Ok(!self.repository.store().list(&prefix, None, 1).await?.is_empty())
+    }
+
+    /// A number under which no record can be written is taken, as by an empty object.
+    pub(crate) fn take_blocked(&mut self, number: u64) {
+        let (sha256, reason) = (Sha256::of(&[]), "a folder stands in its place");
+        if let Some(cache) = &self.repository.env().cache {
+            cache.keep_taken(self.repository.id(), &self.job, number, &sha256, reason);
+        }
+        self.state.apply_unverified(number, sha256, reason.to_owned());
+    }
+
+    /// Compares with what the key files of the root key name as the log's head (rule 18). A checkpoint after such a key came into this log says
+    /// that a person has seen it.
+    fn check_named_heads(&mut self) {
+        for (file, _) in self.book.values() {
+            let Some(named) = file.heads.as_ref().and_then(|heads| heads.get(&self.job)) else { continue };
+            let differs = named.number > self.state.head() || self.state.hash_of(named.number).is_some_and(|found| found != named.sha256);
+            let seen = self.state.key(file.number).is_some_and(|known| self.state.checkpoint().is_some_and(|at| at > known.since));
+            let finding = Finding::Exchanged { number: named.number, file: file.number };
+            if differs && !seen && !self.state.findings.contains(&finding) {
+                self.state.findings.push(finding);
+            }
+        }
+    }
+
+    /// Reads the key files again; what a new one revokes does not count any more.
+    pub(crate) async fn refresh_keys(&mut self) -> Result<()> {
+        let book = self.repository.key_book().await?;
+        let revokes = book.iter().any(|(number, (file, _))| !self.book.contains_key(number) && !file.revokes.is_empty());
+        self.book.extend(book);
+        if revokes { self.reread().await } else { Ok(()) }
     }
 
     /// Folds what stands under the next number.
@@ -228,6 +315,11 @@ impl JobLog {
                 },
             };
             if last_try && self.rules.unverified_takes_number {
+                match (&self.repository.env().cache, &found) {
+                    (Some(cache), Found::Bytes(bytes)) => cache.keep_unverified(self.repository.id(), &self.job, number, bytes),
+                    (Some(cache), _) => cache.keep_taken(self.repository.id(), &self.job, number, &sha256, &reason),
+                    (None, _) => {}
+                }
                 self.state.apply_unverified(number, sha256, reason);
                 return Ok(());
             }
@@ -282,26 +374,38 @@ impl JobLog {
     async fn read_cached(&mut self) -> Result<()> {
         let Some(cache) = self.repository.env().cache.clone() else { return Ok(()) };
         let (mut number, mut newest) = (1, None);
+        // What counts for nothing is folded when a record that does follows: its links vouch for it.
+        let mut waiting = Vec::new();
         'all: loop {
             let chunk = cache.read_chunk(self.repository.id(), &self.job, number).await;
             if chunk.is_empty() {
                 break;
             }
             for kept in chunk {
-                self.bring_keys(kept.record.body.key_change().map(|named| [named, kept.record.key])).await?;
-                let folded = fold::vouched(&self.state, number, kept.record, self.frame());
-                let findings = self.state.findings.len();
-                let Ok(verified) = folded else {
-                    newest = None;
-                    break 'all;
-                };
-                self.apply(verified, kept.sha256);
-                if self.state.findings[findings..].iter().any(Finding::stops_deletes) {
-                    // Not worth a word: the store is asked instead.
+                if let Some(judged) = self.judge_kept(number, kept).await? {
+                    match judged {
+                        Judged::Counts(verified, sha256, bytes) => {
+                            for (number, what) in waiting.drain(..) {
+                                match what {
+                                    Some((sha256, reason)) => self.state.apply_unverified(number, sha256, reason),
+                                    None => self.state.apply_gap(number),
+                                }
+                            }
+                            let findings = self.state.findings.len();
+                            self.apply(*verified, sha256);
+                            if self.state.findings[findings..].iter().any(Finding::stops_deletes) {
+                                // Not worth a word: the store is asked instead.
+                                newest = None;
+                                break 'all;
+                            }
+                            newest = Some((number, bytes));
+                        }
+                        Judged::Nothing(what) => waiting.push((number, what)),
+                    }
+                } else {
                     newest = None;
                     break 'all;
                 }
-                newest = Some((number, kept.bytes));
                 number += 1;
             }
         }
@@ -321,9 +425,39 @@ impl JobLog {
         Ok(())
     }
 
+    /// What a kept record is worth; `None` when the store has to be asked.
+    async fn judge_kept(&mut self, number: u64, kept: Kept) -> Result<Option<Judged>> {
+        let (verified, bytes, sha256) = match kept {
+            Kept::Gap => return Ok(Some(Judged::Nothing(None))),
+            Kept::Taken { sha256, reason } => return Ok(Some(Judged::Nothing(Some((sha256, reason))))),
+            Kept::Record { record, bytes, sha256 } => {
+                self.bring_keys(record.body.key_change().map(|named| [named, record.key])).await?;
+                (fold::vouched(&self.state, number, *record, self.frame()), bytes, sha256)
+            }
+            Kept::Nonsense { bytes, sha256 } => {
+                self.bring_keys(fold::named_keys(&bytes)).await?;
+                (fold::verify(&self.state, number, &bytes, self.frame()), bytes, sha256)
+            }
+        };
+        Ok(match verified {
+            Ok(verified) => Some(Judged::Counts(Box::new(verified), sha256, bytes)),
+            Err(e) if e.kind() == Kind::Corrupt && self.rules.unverified_takes_number => {
+                Some(Judged::Nothing(Some((sha256, e.to_string()))))
+            }
+            Err(_) => None,
+        })
+    }
+
     fn keep(&self, number: u64, bytes: &[u8]) {
-        if let Some(cache) = &self.repository.env().cache {
-            cache.keep(self.repository.id(), &self.job, number, bytes);
+        let Some(cache) = &self.repository.env().cache else { return };
+        cache.keep(self.repository.id(), &self.job, number, bytes);
+        if self.state.checkpoint() == Some(number) {
+            // Gaps that a person has seen are not looked for again.
+            for finding in self.state.findings() {
+                if let Finding::Gap { number } = finding {
+                    cache.keep_gap(self.repository.id(), &self.job, *number);
+                }
+            }
         }
     }
 
@@ -389,6 +523,7 @@ impl JobLog {
     where
         F: FnMut(&State, Timestamp) -> Result<Option<Body>> + Send,
     {
+        self.refresh_keys().await?;
         self.refresh().await?;
         loop {
             let date = self.server_date().await?;
@@ -416,6 +551,7 @@ impl JobLog {
                 Sent::Taken => {
                     self.refresh().await?;
                 }
+                Sent::Blocked => self.take_blocked(sealed.number),
             }
         }
     }
@@ -436,8 +572,8 @@ impl JobLog {
         };
         for number in (1..=own.number).filter(|number| self.state.takes_key(*number)) {
             let (file, sha256) = match read_key_file(&self.repository, number).await {
-                // Its maker died before it was written.
-                Err(e) if e.kind() == Kind::NotFound && number < own.number => continue,
+                // Its maker died before it was written, or what stands there is none of the root key's.
+                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) && number < own.number => continue,
                 other => other?,
             };
             if number == own.number && file.public != *own.signer.public() {
@@ -481,13 +617,16 @@ impl JobLog {
             let roles = self.state.key(key.number).map(|standing| &standing.roles);
             known(key)
                 && self.state.key_is_valid(key.number)
+                && self.revoked(key.number).is_none()
                 && (needed.is_empty() || roles.is_some_and(|roles| needed.iter().any(|role| roles.contains(role))))
         };
-        let brings = |key: &&RoleKey| known(key) && introduces(key);
+        let brings = |key: &&RoleKey| known(key) && introduces(key) && self.revoked(key.number).is_none();
         self.keys.iter().rfind(valid).or_else(|| self.keys.iter().rfind(brings)).ok_or_else(|| {
             let revoked = self.keys.iter().find(|key| self.state.key(key.number).is_some_and(|standing| standing.revoked.is_some()));
+            let by_file = self.keys.iter().find_map(|key| self.revoked(key.number));
             let why = match (revoked, self.keys.as_slice()) {
                 (Some(key), _) => format!("key {} was revoked in the log of job {}", key.number, self.job),
+                (None, _) if by_file.is_some() => by_file.unwrap_or_default(),
                 (None, []) => "there is no signing key at hand".to_owned(),
                 (None, [only]) => format!("key {} has no role that may", only.number),
                 (None, _) => "none of the signing keys at hand may".to_owned(),
@@ -495,6 +634,11 @@ impl JobLog {
             Error::new(Kind::Denied, format!("this host cannot write a {what} record: {why}"))
                 .hint("drctl key list shows which keys may what; signing_key: in drctl.yaml names this host's")
         })
+    }
+
+    /// Why a key signs nothing more here, by what the root key signed anywhere (rule 18).
+    pub fn revoked(&self, key: u64) -> Option<String> {
+        keys::revoked(&self.book, &self.job, key, self.state.head() + 1).filter(|_| self.rules.revoked_everywhere)
     }
 
     /// The record that would stand at the next number.
@@ -528,6 +672,7 @@ impl JobLog {
                 Err(e) if e.kind() == Kind::Exists && !self.rules.same_bytes => return Ok(Sent::Taken),
                 Err(e) if e.kind() == Kind::Exists => match fetch(&self.repository, &self.job, sealed.number).await {
                     Ok(Found::Bytes(bytes)) if bytes == sealed.bytes => return Ok(Sent::Stands),
+                    Ok(Found::Nothing) if !may_have_landed && self.is_blocked(sealed.number).await? => return Ok(Sent::Blocked),
                     Ok(Found::Nothing) => e,
                     Ok(_) => return Ok(Sent::Taken),
                     Err(e) => e,
@@ -614,14 +759,66 @@ impl JobLog {
     }
 }
 
+/// Whether somebody signed something among the first objects of a job's log; `listed` is what lies there, where that is known.
+pub(crate) async fn is_log(repository: &Repository, job: &JobName, book: &KeyBook, listed: Option<Vec<Entry>>) -> Result<bool> {
+    let listed = match listed {
+        Some(listed) => listed,
+        None => repository.store().list(&format!("jobs/{job}/log/"), None, LOOK_AT).await?,
+    };
+    let numbers: Vec<(u64, Entry)> = listed.into_iter().filter_map(|entry| Some((number_of(&entry.key, job)?, entry))).collect();
+    let scheme = &*repository.inner.scheme;
+    let frame =
+        Frame { repository: repository.id(), job, scheme, keys: book, rules: Rules { revoked_everywhere: false, ..Rules::default() } };
+    Ok(first_signed(repository, job, &numbers, frame).await?.is_some())
+}
+
+/// The first of these numbers under which a record stands that a key of the repository signed. Not all are looked at, and none twice.
+async fn first_signed(repository: &Repository, job: &JobName, listed: &[(u64, Entry)], frame: Frame<'_>) -> Result<Option<u64>> {
+    let mut left = LOOK_AT_BYTES;
+    for (number, entry) in listed.iter().filter(|(_, entry)| (SHORTEST..=LOOK_AT_BYTES).contains(&entry.bytes)).take(LOOK_AT) {
+        if repository.is_junk(entry, frame.keys) {
+            continue;
+        }
+        let Some(rest) = left.checked_sub(entry.bytes) else { break };
+        left = rest;
+        let key = record_key(job, *number);
+        match repository.store().get_range(&key, 0, entry.bytes).await {
+            Ok(bytes) if fold::is_signed(*number, &bytes, frame) => return Ok(Some(*number)),
+            Ok(_) => repository.note_junk(entry, frame.keys),
+            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => {}
+            Err(e) => return Err(e.context(format!("read {key}"))),
+        }
+    }
+    Ok(None)
+}
+
 pub(crate) async fn read_key_file(repository: &Repository, number: u64) -> Result<(KeyFile, Sha256)> {
-    let bytes = whole::read(&**repository.store(), &KeyFile::key(number)).await?;
+    let key = KeyFile::key(number);
+    let store = &**repository.store();
+    let bytes = store.head(&key).await?.bytes;
+    if bytes > numbered::LONGEST_KEY {
+        return Err(Error::corrupt(format!("{key} has {bytes} bytes, more than any key file")));
+    }
+    let bytes = store.get_range(&key, 0, bytes).await?;
     KeyFile::open(&bytes, &*repository.inner.scheme, repository.root(), repository.id(), number)
 }
 
+/// What is bound in the place of the SHA-256 of something too long to be a record: nobody reads it (rule 19).
+fn too_long(bytes: u64) -> Sha256 {
+    Sha256::of(format!("drctl-too-long-0\n{bytes}\n").as_bytes())
+}
+
+/// SHA-256 of what stands under a record's number, as the next one binds it; `None` when nothing does.
+pub(crate) async fn bound_sha256(store: &dyn Store, key: &str) -> Result<Option<Sha256>> {
+    match store.head(key).await {
+        Ok(head) if head.bytes > whole::WHOLE_LIMIT => Ok(Some(too_long(head.bytes))),
+        Ok(head) => Ok(Some(Sha256::of(&store.get_range(key, 0, head.bytes).await?))),
+        Err(e) if e.kind() == Kind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 pub(crate) async fn fetch(repository: &Repository, job: &JobName, number: u64) -> Result<Found> {
-    /// Pieces in which something too long is hashed.
-    const STEP: u64 = 8 << 20;
     let key = record_key(job, number);
     let store = &**repository.store();
     let bytes = match store.head(&key).await {
@@ -635,12 +832,5 @@ pub(crate) async fn fetch(repository: &Repository, job: &JobName, number: u64) -
     if bytes <= whole::WHOLE_LIMIT {
         return store.get_range(&key, 0, bytes).await.map(Found::Bytes).map_err(|e| e.context(format!("read {key}")));
     }
-    let mut hasher = Sha256::hasher();
-    let mut offset = 0;
-    while offset < bytes {
-        let length = STEP.min(bytes - offset);
-        hasher.update(&store.get_range(&key, offset, length).await?);
-        offset += length;
-    }
-    Ok(Found::TooLong(hasher.finish()))
+    Ok(Found::TooLong(too_long(bytes)))
 }

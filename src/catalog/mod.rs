@@ -16,6 +16,7 @@ pub mod hold;
 pub mod keys;
 pub mod lease;
 pub mod log;
+pub mod numbered;
 pub mod objects;
 pub mod recovery;
 pub mod repository;

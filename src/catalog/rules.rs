@@ -47,6 +47,8 @@ pub struct Rules {
     pub unverified_is_nothing: bool,
     /// Rule 12: a record that does not verify still takes its number.
     pub unverified_takes_number: bool,
+    /// Rule 18: what a revoked key signed counts up to the heads that the revoking file names, and in no other log.
+    pub revoked_everywhere: bool,
 }
 
 impl Default for Rules {
@@ -68,6 +70,7 @@ impl Default for Rules {
             copy_in_order: true,
             unverified_is_nothing: true,
             unverified_takes_number: true,
+            revoked_everywhere: true,
         }
     }
 }

@@ -28,7 +28,14 @@ pub enum Finding {
         /// The head found now.
         found: u64,
     },
-    /// Something stands under a number far beyond the head; it is no part of the log.
+    /// The log ends before, or differs at, the record that a key file of the root key names as its head (rule 18).
+    Exchanged {
+        /// The number.
+        number: u64,
+        /// Number of the key file.
+        file: u64,
+    },
+    /// Something stands under a number beyond the head that nobody signed; it is no part of the log.
     Stray {
         /// The lowest such number.
         number: u64,
@@ -57,7 +64,7 @@ pub enum Finding {
 impl Finding {
     /// Whether records were taken away or exchanged, so that nothing may be appended before a person has looked.
     pub fn stops_appends(&self) -> bool {
-        matches!(self, Finding::Gap { .. } | Finding::RolledBack { .. })
+        matches!(self, Finding::Gap { .. } | Finding::RolledBack { .. } | Finding::Exchanged { .. })
     }
 
     /// Whether nothing may be deleted before a person has looked: what cannot be read might have been a pin or a hold.
@@ -68,7 +75,7 @@ impl Finding {
     /// The record it is about; `None` for what only this machine knows.
     pub fn number(&self) -> Option<u64> {
         match self {
-            Finding::RolledBack { .. } | Finding::Stray { .. } => None,
+            Finding::RolledBack { .. } | Finding::Stray { .. } | Finding::Exchanged { .. } => None,
             Finding::Gap { number }
             | Finding::Unverified { number, .. }
             | Finding::BrokenLink { number }
@@ -84,7 +91,18 @@ impl std::fmt::Display for Finding {
             Finding::RolledBack { seen, found } => {
                 write!(f, "this machine has seen record {seen}, the log now ends or differs at {found}: it was rolled back or exchanged")
             }
-            Finding::Stray { number } => write!(f, "something stands under {number}, far beyond the log's end, and is no part of it"),
+            Finding::Exchanged { number, file } => {
+                write!(
+                    f,
+                    "the log ends before record {number} or differs there, and key file {file} names it: it was rolled back or exchanged"
+                )
+            }
+            Finding::Stray { number } => {
+                write!(
+                    f,
+                    "something stands under {number}, beyond the log's end, that nobody signed: it is no part of it, and hinders nothing"
+                )
+            }
             Finding::Unverified { number, reason } => write!(f, "record {number} does not verify and counts for nothing: {reason}"),
             Finding::BrokenLink { number } => write!(f, "record {number} was appended to other bytes than now stand before it: tampered"),
             Finding::Void { number, reason } => write!(f, "record {number} counts for nothing: {reason}"),
@@ -121,6 +139,8 @@ pub struct StandingProof {
 pub struct SetEntry {
     /// Number of its commit record.
     pub number: u64,
+    /// Number of the key that signed it.
+    pub key: u64,
     /// SHA-256 of that record's bytes.
     pub record_sha256: Sha256,
     /// The writer's clock when the record was written.

@@ -66,6 +66,7 @@ async fn examine(shell: &Shell, found: &mut Vec<Finding>) {
     };
     let setup = &opened.setup;
     found.push(Finding::ok("repository", "", format!("{} in {}", setup.repository.id(), setup.repository.location())));
+    found.extend(doctor::odd(setup).await);
     let mut logs = Vec::new();
     for job in &config.jobs {
         logs.push(setup.log(&job.name).await);

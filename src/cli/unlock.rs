@@ -10,7 +10,9 @@ use crate::cli::Shell;
 use crate::cli::args::UnlockArgs;
 use crate::cli::output::{confirm, is_interactive};
 use crate::error::{Error, Kind, Result};
+use crate::model::JobName;
 use crate::open::Opened;
+use crate::ops::{Setup, words};
 use crate::state::{Act, process_is_alive};
 
 #[derive(Serialize)]
@@ -18,6 +20,8 @@ struct Unlocked {
     job: String,
     /// Who held the lease; `None` when nobody did.
     was: Option<Holder>,
+    /// What lay there and was no lease, and is gone.
+    cleared: Vec<String>,
 }
 
 /// Whether a process of this number lives that is not this one: in containers every drctl has the same small number, and its threads have others.
@@ -55,11 +59,34 @@ pub async fn run(shell: &Shell, args: UnlockArgs) -> Result<u8> {
             Some(holder)
         }
     };
-    shell.out.result("unlock", &Unlocked { job: job.to_string(), was }, |unlocked| match &unlocked.was {
-        Some(holder) => format!("ok  job {} is free; it was held by {holder}\n", unlocked.job),
-        None => format!("ok  nobody held job {}\n", unlocked.job),
+    let cleared = clear(setup, &job).await?;
+    shell.out.result("unlock", &Unlocked { job: job.to_string(), was, cleared }, |unlocked| {
+        let mut text = match &unlocked.was {
+            Some(holder) => format!("ok  job {} is free; it was held by {holder}\n", unlocked.job),
+            None => format!("ok  nobody held job {}\n", unlocked.job),
+        };
+        for odd in &unlocked.cleared {
+            text.push_str(&format!("ok  {odd} is gone: it was no lease\n"));
+        }
+        text
     });
     Ok(0)
+}
+
+/// Takes away what is no lease. A user who may not delete is told who may: it hinders nothing.
+async fn clear(setup: &Setup, job: &JobName) -> Result<Vec<String>> {
+    let odd = lease::odd(&setup.repository, job).await?;
+    let Some(first) = odd.first() else { return Ok(Vec::new()) };
+    let act = Act::of("unlock").job(job).on(&first.key).with(json!({ "no_leases": odd.len() }));
+    match setup.audited(act, lease::clear(&setup.repository, job)).await {
+        Ok(gone) => Ok(gone.iter().map(ToString::to_string).collect()),
+        Err(error) if error.kind() == Kind::Denied => {
+            let more = words::and_more(odd.len());
+            setup.bus.warn(format!("{first}{more} is no lease and hinders nothing; a pruner's user may take it away: drctl prune --apply"));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::observe::Bus;
 use crate::open::stores::{OpenStore, State, host, instead, named_store, open_place};
 use crate::ops::choose::{self, Wanted};
 use crate::ops::restore::Loaders;
-use crate::ops::{JobSpec, Setup, SourceSpec, keys};
+use crate::ops::{JobSpec, Setup, SourceSpec, keys, words};
 use crate::pipeline::seal::{Identities, Recipient, Sealing};
 use crate::pipeline::split::Sink;
 use crate::source::load::Loader;
@@ -175,6 +175,7 @@ impl Opened {
             }
             (Err(error), _) => return Err(instead(error, around, &wanted.stores, writing)),
         };
+        tell_odd(around, &repository).await?;
         let may_write = !is_copy && repository.check_writer(&host(), None).is_ok();
         let sealing = if wanted.encrypt { Sealing::Age(recipients(&wanted.recipients)?) } else { Sealing::None };
         let mut setup = Setup::new(repository, sinks, sealing);
@@ -208,6 +209,7 @@ impl Opened {
             }
         };
         let repository = Repository::open(store.clone(), environment(around, state.clone(), None), &trust).await?;
+        tell_odd(around, &repository).await?;
         let mut setup = Setup::new(repository, vec![Sink::new("repo", store)], Sealing::None);
         setup.identities = identities;
         setup.codec = Codec::Zstd { level: 1 };
@@ -235,7 +237,11 @@ impl Opened {
         match named {
             Some(name) => Ok(vec![self.named(name).await?]),
             None => {
-                let mut jobs = self.setup.repository.jobs().await?;
+                let (mut jobs, odd) = self.setup.repository.look_at_jobs().await?;
+                if let Some(first) = odd.first() {
+                    let more = words::and_more(odd.len());
+                    self.setup.bus.warn(format!("{first}{more}: passed over; drctl doctor shows what to do"));
+                }
                 // A job that was taken out of the configuration still has its sets; one that never ran has none.
                 for job in self.config.iter().flat_map(|c| &c.jobs) {
                     if !jobs.contains(&job.name) {
@@ -248,8 +254,13 @@ impl Opened {
     }
 
     async fn named(&self, name: &str) -> Result<JobName> {
-        let known = self.setup.repository.jobs().await?;
         let configured = self.config.iter().flat_map(|c| c.jobs.iter().map(|j| &j.name));
+        if let Ok(job) = name.parse::<JobName>()
+            && (configured.clone().any(|known| *known == job) || self.setup.repository.has_job(&job).await?)
+        {
+            return Ok(job);
+        }
+        let known = self.setup.repository.jobs().await?;
         let job = known.iter().chain(configured.clone()).find(|job| job.as_str() == name).cloned();
         job.ok_or_else(|| {
             let mut names: Vec<String> = known.iter().chain(configured).map(JobName::to_string).collect();
@@ -437,6 +448,17 @@ fn finish(mut setup: Setup, around: &Surroundings, state: Option<Arc<StateFile>>
 fn environment(around: &Surroundings, state: Option<Arc<StateFile>>, folder: Option<&Path>) -> Env {
     let high_water = state.map(|state| Arc::new(StateHighWater { state, bus: around.bus.clone() }) as Arc<dyn HighWater>);
     Env { clock: around.clock.clone(), high_water, cache: folder.map(|f| Cache::at(f.join("cache"))), ..Env::default() }
+}
+
+/// Says that something lies below `repository/` or `keys/` that nobody signed: it is passed over.
+async fn tell_odd(around: &Surroundings, repository: &Repository) -> Result<()> {
+    repository.key_book().await?;
+    let odd = repository.odd();
+    if let Some(first) = odd.first() {
+        let more = words::and_more(odd.len());
+        around.bus.warn(format!("{first}{more}: nobody signed it, and it is passed over; drctl doctor shows what to do"));
+    }
+    Ok(())
 }
 
 /// The secrets that this host signs with.

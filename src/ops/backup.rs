@@ -134,9 +134,9 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
     let set = run.set().clone();
     setup.bus.emit(Event::RunStarted { verb: "backup".into(), job: job.name.to_string(), set: Some(set.to_string()) });
 
-    let epoch = lease.epoch;
+    let epoch = lease.as_ref().map(|lease| lease.epoch);
     let outcome = {
-        let renewing = lease::keep(setup, &mut lease);
+        let renewing = lease::keep(setup, lease.as_mut());
         let working = attempt(setup, job, options, &mut log, run, epoch);
         tokio::pin!(renewing, working);
         tokio::select! {
@@ -148,7 +148,9 @@ pub async fn backup(setup: &Setup, job: &JobSpec, options: &BackupOptions) -> Re
             }
         }
     };
-    if let Err(error) = lease.release(&setup.repository).await {
+    if let Some(lease) = lease
+        && let Err(error) = lease.release(&setup.repository).await
+    {
         setup.bus.warn(format!("the lease stays until it expires: {error}"));
     }
     if outcome.is_ok() {
@@ -191,7 +193,14 @@ struct Committed {
 }
 
 /// Dumps everything and commits. On an error, what was stored is deleted unless the commit may stand.
-async fn attempt(setup: &Setup, job: &JobSpec, options: &BackupOptions, log: &mut JobLog, run: Run, lease_epoch: u64) -> Result<Committed> {
+async fn attempt(
+    setup: &Setup,
+    job: &JobSpec,
+    options: &BackupOptions,
+    log: &mut JobLog,
+    run: Run,
+    lease_epoch: Option<u64>,
+) -> Result<Committed> {
     let created = Created::default();
     let working = dump_and_commit(setup, job, options, log, run, lease_epoch, &created);
     let result = match AssertUnwindSafe(working).catch_unwind().await {
@@ -217,7 +226,7 @@ async fn dump_and_commit(
     options: &BackupOptions,
     log: &mut JobLog,
     run: Run,
-    lease_epoch: u64,
+    lease_epoch: Option<u64>,
     created: &Created,
 ) -> Result<Committed> {
     let started_at = setup.clock.now();
@@ -261,7 +270,7 @@ async fn dump_and_commit(
         return Err(interrupted());
     }
     manifest.finished_at = setup.clock.now();
-    manifest.lease_epoch = Some(lease_epoch);
+    manifest.lease_epoch = lease_epoch;
     setup.bus.step("committing");
     let committed = run
         .commit(log, manifest.clone(), |pending| {

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use crate::catalog::JobLog;
 use crate::catalog::lease::{self, Standing};
+use crate::catalog::numbered::Odd;
 use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
 use crate::model::record::Grade;
 use crate::ops::look;
-use crate::ops::words::duration;
+use crate::ops::words::{and_more, duration};
 use crate::ops::{Setup, confirm, keys};
 use crate::source::{RunContext, Source};
 
@@ -157,6 +158,24 @@ pub async fn keys(setup: &Setup, sealed_for: &[String]) -> Vec<Finding> {
     found
 }
 
+/// What lies in the repository that nobody signed: named, and passed over by every verb.
+pub async fn odd(setup: &Setup) -> Vec<Finding> {
+    /// So many are named one by one.
+    const NAMED: usize = 20;
+    let mut found = setup.repository.odd();
+    match setup.repository.look_at_jobs().await {
+        Ok((_, odd)) => found.extend(odd),
+        Err(error) => return vec![Finding::error("repository", "", &error)],
+    }
+    let fix = "somebody who may write to the store put it there: find out who, and have the store's owner take it away";
+    let words = |odd: &Odd| format!("{odd}: nobody signed it; it is passed over");
+    let mut findings: Vec<Finding> = found.iter().take(NAMED).map(|odd| Finding::warning("repository", "", words(odd), fix)).collect();
+    if found.len() > NAMED {
+        findings.push(Finding::warning("repository", "", format!("{} more like these", found.len() - NAMED), fix));
+    }
+    findings
+}
+
 /// One job: does its log verify, is there a good set, was it proven, is the lease free?
 pub async fn job(setup: &Setup, job: &JobName, log: &Result<JobLog>, groups: Option<&[String]>) -> Vec<Finding> {
     let name = job.to_string();
@@ -177,7 +196,8 @@ pub async fn job(setup: &Setup, job: &JobName, log: &Result<JobLog>, groups: Opt
             )
         })
         .collect();
-    if let Some(key) = setup.keys.iter().find(|key| log.head() > 0 && !log.state().key_is_valid(key.number)) {
+    let bad = |number: u64| log.head() > 0 && !log.state().key_is_valid(number) || log.revoked(number).is_some();
+    if let Some(key) = setup.keys.iter().find(|key| bad(key.number)) {
         found.push(Finding::problem(
             "keys",
             &name,
@@ -199,6 +219,13 @@ pub async fn job(setup: &Setup, job: &JobName, log: &Result<JobLog>, groups: Opt
     }
     for group in stands.groups_without_good.iter().filter(|_| stands.newest_good.is_some()) {
         found.push(Finding::problem("sets", &name, format!("no good set of group {group}"), format!("drctl backup now {job}")));
+    }
+    match lease::odd(&setup.repository, job).await {
+        Ok(odd) => found.extend(odd.first().map(|first| {
+            let words = format!("{first}{} is no lease; it hinders nothing, and somebody put it there", and_more(odd.len()));
+            Finding::warning("lease", &name, words, format!("drctl unlock {job}    (or drctl prune --apply, with a pruner's rights)"))
+        })),
+        Err(error) => found.push(Finding::error("lease", &name, &error)),
     }
     match lease::standing(&setup.repository, job, &setup.host).await {
         Ok(Standing::Held { holder, until, dead: false }) => found.push(Finding::warning(

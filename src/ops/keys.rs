@@ -1,14 +1,15 @@
 //! The signing keys of a repository: which there are, a new one for another machine, a new one in place of this host's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::catalog::keys::KeyFile;
-use crate::catalog::{JobLog, MinisignKey, PublicKey, Repository, Role, RoleKey, Roles, SetEntry, Signer as _};
+use crate::catalog::keys::{KeyFile, LogHead};
+use crate::catalog::{JobLog, MinisignKey, Repository, Role, RoleKey, Roles, SetEntry, Signer as _};
 use crate::error::{Context, Error, Kind, Result};
-use crate::model::JobName;
+use crate::model::{FORMAT, JobName};
 use crate::ops::Setup;
 
 /// The name of a new signing key beside the one that it will replace, until every log knows it.
@@ -21,15 +22,7 @@ pub fn next_of(path: &Path) -> PathBuf {
 /// The signing keys of this host with their numbers, and the roles that their files give them. One that no key file of the repository names
 /// is [`Kind::Denied`].
 pub async fn at_hand(repository: &Repository, signers: Vec<MinisignKey>) -> Result<(Vec<RoleKey>, Roles)> {
-    // Most repositories have one key, and every verb comes by here: the others are read when it is one of them.
-    let mut files = match repository.key_file(1).await {
-        Ok(first) => vec![first],
-        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => Vec::new(),
-        Err(e) => return Err(e.context("read key file 1")),
-    };
-    if signers.iter().any(|signer| files.iter().all(|file| file.public != *signer.public())) {
-        files = repository.key_files().await?;
-    }
+    let files = repository.key_files().await?;
     let (mut keys, mut roles) = (Vec::new(), Roles::new());
     for signer in signers {
         let file = files.iter().find(|file| file.public == *signer.public()).ok_or_else(|| {
@@ -135,10 +128,22 @@ pub async fn add(setup: &Setup, root: &MinisignKey, path: &Path, wanted: &Wanted
         // A run that died after the file: its own wishes hold.
         Some(file) => file,
         None => {
-            let public: PublicKey = secret.public().clone();
-            setup.repository.add_key(root, public, wanted.roles.clone(), &wanted.holder, wanted.revokes.clone()).await?
+            let heads = if wanted.revokes.is_empty() { None } else { Some(heads(setup).await?) };
+            let file = KeyFile {
+                format: FORMAT,
+                repository: setup.repository.id().to_owned(),
+                number: 0,
+                roles: wanted.roles.clone(),
+                public: secret.public().clone(),
+                holder: wanted.holder.clone(),
+                at: setup.clock.now(),
+                revokes: wanted.revokes.clone(),
+                heads,
+            };
+            setup.repository.add_key(root, file).await?
         }
     };
+    tell_late(setup, &file).await?;
     let mut with = setup.clone();
     with.keys.push(RoleKey { number: file.number, signer: Arc::new(secret) });
     for job in setup.repository.jobs().await? {
@@ -146,6 +151,31 @@ pub async fn add(setup: &Setup, root: &MinisignKey, path: &Path, wanted: &Wanted
         log.introduce().await.context(|| format!("make key {} valid in the log of job {job}", file.number))?;
     }
     Ok(file)
+}
+
+/// Where every log ends now: what a revoked key signed counts up to there.
+async fn heads(setup: &Setup) -> Result<BTreeMap<JobName, LogHead>> {
+    let mut heads = BTreeMap::new();
+    for job in setup.repository.jobs().await? {
+        let log = setup.log(&job).await?;
+        // The thief must not be able to keep his key in force by what he does to a log.
+        if let Some(finding) = log.state().open_findings().find(|finding| finding.stops_appends()) {
+            setup.bus.warn(format!("what the revoked key signed in the log of job {job} counts up to record {}: {finding}", log.head()));
+        }
+        heads.insert(job, LogHead { number: log.head(), sha256: *log.state().head_sha256() });
+    }
+    Ok(heads)
+}
+
+/// Tells what a revoked key signed after the heads that its revocation names: runs that were at work meanwhile, or a thief.
+async fn tell_late(setup: &Setup, file: &KeyFile) -> Result<()> {
+    for (job, head) in file.heads.iter().flatten() {
+        let log = setup.log(job).await?;
+        for late in log.state().findings().iter().filter(|late| late.number().is_some_and(|number| number > head.number)) {
+            setup.bus.warn(format!("job {job}: {late}; if that was a run of yours: drctl backup now {job}"));
+        }
+    }
+    Ok(())
 }
 
 /// Replaces this host's signing key at `path` by a new one, of `roles` or of the old one's; the old one is revoked, and `further` ones with it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::catalog::{Holder, Lease};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
 use crate::ops::Setup;
 use crate::state::{Process, RunOutcome, RunRow};
@@ -17,14 +17,23 @@ const HOLDER_AMONG: u32 = 20;
 /// How far the store's clock, which a lease goes by, may be behind this host's.
 const CLOCKS: Duration = Duration::from_secs(5 * 60);
 
-/// Takes the job's lease for a backup. Errors: as of [`Lease::acquire_from`].
-pub async fn acquire(setup: &Setup, job: &JobName) -> Result<Lease> {
+/// Takes the job's lease for a backup. Only a live holder is an error ([`Kind::Locked`]): the lease saves work, and where it cannot be had for
+/// another reason the run goes on without it, and says so.
+pub async fn acquire(setup: &Setup, job: &JobName) -> Result<Option<Lease>> {
     let gone = |holder: &Holder| is_gone(setup, job, holder);
-    Lease::acquire_from(&setup.repository, job, &setup.host, std::process::id(), LEASE, gone).await
+    match Lease::acquire_from(&setup.repository, job, &setup.host, std::process::id(), LEASE, gone).await {
+        Ok(lease) => Ok(Some(lease)),
+        Err(error) if error.kind() == Kind::Locked => Err(error),
+        Err(error) => {
+            setup.bus.warn(format!("this run goes on without the lease, two at once would do the same work twice: {error}"));
+            Ok(None)
+        }
+    }
 }
 
 /// Renews the lease until dropped; returns only when that fails for good.
-pub async fn keep(setup: &Setup, lease: &mut Lease) -> Error {
+pub async fn keep(setup: &Setup, lease: Option<&mut Lease>) -> Error {
+    let Some(lease) = lease else { return std::future::pending().await };
     loop {
         tokio::time::sleep(RENEWAL).await;
         if let Err(error) = lease.renew(&setup.repository, LEASE).await

@@ -182,6 +182,11 @@ async fn run(setup: &Setup, policy: &PrunePolicy, options: PruneOptions) -> Resu
         objects: 0,
         bytes: 0,
     };
+    let odd = lease::odd(&setup.repository, &policy.job).await.unwrap_or_default();
+    if let Some(first) = odd.first() {
+        let goes = if options.apply { "taken away now" } else { "--apply takes it away" };
+        setup.bus.warn(format!("job {}: {first}{}: {goes}", policy.job, words::and_more(odd.len())));
+    }
     if !options.apply {
         return Ok(report);
     }

@@ -47,6 +47,11 @@ pub fn counted<'a>(totals: impl IntoIterator<Item = (&'a str, u64)>) -> String {
     parts.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ")
 }
 
+/// ` and 3 more` behind the first of some.
+pub fn and_more(all: usize) -> String {
+    if all > 1 { format!(" and {} more", all - 1) } else { String::new() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

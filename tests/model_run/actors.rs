@@ -330,6 +330,7 @@ impl Host {
             holder: self.name.clone(),
             at: self.clock.now(),
             revokes: revokes.clone(),
+            heads: None,
         };
         let bytes = file.seal(&*self.vault.root)?;
         self.upload(self.repository.store(), &keys::KeyFile::key(number), bytes.clone()).await?;

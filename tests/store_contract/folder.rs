@@ -14,7 +14,7 @@ use bytes::Bytes;
 use drctl::error::Kind;
 use drctl::model::Sha256;
 use drctl::store::local::{LocalStore, available_bytes};
-use drctl::store::{Body, Piece, Store, whole};
+use drctl::store::{Body, Entry, Piece, Store, whole};
 
 /// Set for the inner half of a test: the folder to work in.
 const INSIDE: &str = "DRCTL_TEST_INSIDE";
@@ -178,7 +178,8 @@ async fn links_inside_the_root_are_refused() {
     symlink(outside.join("sets/secret"), root.join("real/link")).unwrap();
     symlink("nowhere", root.join("real/dangling")).unwrap();
 
-    for key in ["jobs/sets/secret", "jobs/new", "real/link", "real/dangling"] {
+    // Behind a link nothing is read or written.
+    for key in ["jobs/sets/secret", "jobs/new"] {
         for error in [
             store.get_range(key, 0, 1).await.unwrap_err(),
             store.head(key).await.unwrap_err(),
@@ -189,8 +190,20 @@ async fn links_inside_the_root_are_refused() {
             assert!(error.to_string().contains("symbolic link"), "{error}");
         }
     }
-    // A listing that left it out would look complete.
-    assert_eq!(whole::list_all(&store, "").await.unwrap_err().kind(), Kind::Denied);
+    // A link itself takes its name and holds nothing.
+    for key in ["real/link", "real/dangling"] {
+        assert_eq!(store.head(key).await.unwrap().bytes, 0);
+        assert_eq!(store.get_range(key, 0, 0).await.unwrap().len(), 0);
+        let error = store.get_range(key, 0, 1).await.unwrap_err();
+        assert!(error.kind() == Kind::Denied && error.to_string().contains("symbolic link"), "{error}");
+        assert_eq!(whole::create(&store, key, Bytes::from_static(b"evil")).await.unwrap_err().kind(), Kind::Exists);
+    }
+    let listed = |listed: Vec<Entry>| listed.into_iter().map(|entry| (entry.key, entry.bytes)).collect::<Vec<_>>();
+    let all = listed(whole::list_all(&store, "").await.unwrap());
+    assert_eq!(all, [("jobs".to_owned(), 0), ("real/dangling".to_owned(), 0), ("real/link".to_owned(), 0), ("real/x".to_owned(), 1)]);
+    assert_eq!(listed(whole::list_all(&store, "jobs/sets/").await.unwrap()), []);
+    store.delete("real/link").await.unwrap();
+    assert!(root.join("real/link").symlink_metadata().is_err(), "the link goes, not what it points at");
     assert_eq!(std::fs::read_to_string(outside.join("sets/secret")).unwrap(), "not yours");
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
 
@@ -208,10 +221,15 @@ async fn what_is_no_object_is_not_read_as_one() {
     let store = LocalStore::open(folder.path()).unwrap();
     let pipe = folder.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from(0o600)).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
     // Does not wait for a writer.
-    assert_eq!(store.get_range("pipe", 0, 1).await.unwrap_err().kind(), Kind::Corrupt);
-    assert_eq!(store.head("pipe").await.unwrap_err().kind(), Kind::Corrupt);
-    std::fs::remove_file(&pipe).unwrap();
+    for key in ["pipe", "socket"] {
+        assert!(store.get_range(key, 0, 1).await.is_err());
+        assert_eq!((store.head(key).await.unwrap().bytes, store.get_range(key, 0, 0).await.unwrap().len()), (0, 0));
+        assert_eq!(whole::create(&store, key, Bytes::new()).await.unwrap_err().kind(), Kind::Exists);
+        store.delete(key).await.unwrap();
+        assert!(folder.path().join(key).symlink_metadata().is_err());
+    }
 
     std::fs::create_dir(folder.path().join("lost+found")).unwrap();
     std::fs::write(folder.path().join("lost+found/x"), "").unwrap();
@@ -219,11 +237,14 @@ async fn what_is_no_object_is_not_read_as_one() {
     assert!(whole::list_all(&store, "").await.unwrap().is_empty());
 
     whole::create(&store, "a/b", Bytes::new()).await.unwrap();
-    for (key, word) in [("a", "is a folder"), ("a/b/c", "is an object")] {
+    for (key, kind, word) in [("a", Kind::Exists, "is a folder"), ("a/b/c", Kind::Failed, "is an object")] {
         let error = whole::create(&store, key, Bytes::new()).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Failed);
-        assert!(error.to_string().contains(word), "{error}");
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(word) && error.hint_text().unwrap().contains("rm "), "{error}");
     }
+    // An empty folder is nothing to anyone.
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    whole::create(&store, "empty", Bytes::from_static(b"x")).await.unwrap();
 }
 
 #[tokio::test]

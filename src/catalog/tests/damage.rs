@@ -248,6 +248,7 @@ async fn second_key(bed: &Bed, number: u64, roles: &[Role], revokes: Vec<u64>) -
         holder: "vault".into(),
         at: crate::model::Clock::now(&*bed.clock),
         revokes: revokes.clone(),
+        heads: None,
     };
     let bytes = file.seal(&*bed.root).unwrap();
     bed.store.inner.overwrite(&KeyFile::key(number), bytes.clone());

@@ -5,3 +5,4 @@ mod damage;
 mod delete;
 mod readers;
 mod runs;
+mod thief;

@@ -6,7 +6,7 @@ use crate::cli::files::create_whole;
 use crate::cli::init::{private_file, private_folder};
 use crate::config::discover::{Look, discover};
 use crate::config::environment::Environment;
-use crate::config::kept::Kept;
+use crate::config::kept::{self as kept_text, Kept};
 use crate::config::load::load;
 use crate::config::problem::{Problems, Step};
 use crate::config::template::{self, KeptJobs, Template, Written};
@@ -46,7 +46,8 @@ pub(super) fn write(
         findings,
         paths: Vec::new(),
         presets: Vec::new(),
-        kept: kept.map(|kept| KeptJobs { origin: origin.to_owned(), jobs: kept.jobs.iter().map(|job| (job.clone(), None)).collect() }),
+        kept: kept
+            .map(|kept| KeptJobs { origin: origin.to_owned(), jobs: kept.jobs.iter().map(|job| (job.clone(), job.off.clone())).collect() }),
     };
     let next = plan.folder.join(".drctl.yaml.next");
     loop {
@@ -55,6 +56,18 @@ pub(super) fn write(
         let _ = std::fs::remove_file(&next);
         create_whole(&next, written.text.as_bytes())?;
         let problems = match load(&open::load_options(Some(&next))) {
+            Ok(_)
+                if kept.is_some()
+                    && template.kept.iter().flat_map(|k| &k.jobs).any(|(_, off)| off.is_none())
+                    && kept_text::runs_programs(&written.text) =>
+            {
+                // What is written here would be a mistake of ours: then nothing of the jobs is in effect.
+                let why = "it would run programs that came out of the repository";
+                for (_, off) in template.kept.iter_mut().flat_map(|kept| &mut kept.jobs) {
+                    off.get_or_insert_with(|| why.to_owned());
+                }
+                continue;
+            }
             Ok(config) => {
                 report.jobs = config.jobs.iter().map(|job| job.name.to_string()).collect();
                 report.warnings.extend(config.warnings.iter().map(|warning| format!("{}: {}", warning.path, warning.what)));

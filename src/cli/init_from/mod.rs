@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::catalog::env::Env;
-use crate::catalog::keys::{KeyFile, all_in_one};
+use crate::catalog::keys::{KeyFile, all_in_one, in_force};
 use crate::catalog::recovery::RecoverySecrets;
 use crate::catalog::single_writer::why_single_writer;
 use crate::catalog::{RecoveryFile, Repository, Role, Roles, Trust};
@@ -21,7 +21,7 @@ use crate::cli::init::{KEYS, private_file, private_folder};
 use crate::cli::{Shell, key, open};
 use crate::config::environment::Environment;
 use crate::config::find::state_folder;
-use crate::config::kept::{self, Kept};
+use crate::config::kept::{self, Kept, Program};
 use crate::config::s3::is_s3_url;
 use crate::config::secret::read_secret_file;
 use crate::config::typed::{StoreConfig, StorePlace};
@@ -59,6 +59,8 @@ struct Report {
     jobs: Vec<String>,
     /// Jobs that are written down and not in effect, and why.
     not_in_effect: Vec<(String, String)>,
+    /// Settings of jobs that would run a program, and what: they are commented out.
+    not_switched_on: Vec<(String, Program)>,
     /// Signing keys of other hosts that stay valid.
     other_keys: Vec<(u64, String)>,
     warnings: Vec<String>,
@@ -168,17 +170,18 @@ async fn make(shell: &Shell, plan: &Plan, (file, secrets): &(RecoveryFile, Recov
     setup.bus = shell.bus.clone();
     setup.cancel = shell.cancel.clone();
     setup.host = host;
-    let newest = newest(&setup).await?;
+    let (newest, passed_over) = newest(&setup, &plan.revokes).await?;
     let kept = match &newest {
         Some(manifest) => read_kept(&setup, manifest).await?,
         None => None,
     };
-    if let Some(manifest) = &newest {
+    if let Some(manifest) = newest.as_ref().or(passed_over.as_ref()) {
         // The names of stores are those of the sets.
         named.name = manifest.stores.first().cloned().unwrap_or(named.name);
     }
     refuse_copy(kept.as_ref(), &plan.place, &location)?;
 
+    let own: Vec<String> = setup.identities.recipients().iter().map(ToString::to_string).collect();
     let mut report = Report {
         config: plan.config.clone(),
         store: location,
@@ -190,9 +193,20 @@ async fn make(shell: &Shell, plan: &Plan, (file, secrets): &(RecoveryFile, Recov
         configuration_of: newest.as_ref().filter(|_| kept.is_some()).map(|manifest| manifest.set.to_string()),
         jobs: Vec::new(),
         not_in_effect: Vec::new(),
+        not_switched_on: programs(kept.as_ref()),
         other_keys: Vec::new(),
-        warnings: warnings(newest.as_ref(), kept.as_ref()),
+        warnings: warnings(newest.as_ref(), kept.as_ref(), &own),
     };
+    if let Some(set) = passed_over.map(|manifest| manifest.set) {
+        if newest.is_none() {
+            report.warnings.clear();
+        }
+        report.warnings.push(format!(
+            "the configuration of {set} was not taken: the key that signed it is revoked, so a thief may have written it. Look at it, and take \
+             over what is yours: drctl cat {set} drctl.yaml --repo '{}' --recovery FILE",
+            report.store.replace('\'', r"'\''")
+        ));
+    }
     if dry {
         report.jobs = kept.iter().flat_map(|kept| &kept.jobs).map(|job| job.name.clone()).collect();
         return Ok(report);
@@ -231,14 +245,30 @@ async fn expect(store: &OpenStore, file: &RecoveryFile) -> Result<()> {
     Err(Error::new(Kind::Preflight, text).hint("find the recovery file that init made with this repository"))
 }
 
-/// The newest good set of all jobs; the newest at all where none is good.
-async fn newest(setup: &Setup) -> Result<Option<Manifest>> {
+/// The newest good set of all jobs, the newest at all where none is good, of those that a key signed which is in force and stays so; and the
+/// newest of all, where a key signed it that does not (rule 18).
+async fn newest(setup: &Setup, revokes: &[u64]) -> Result<(Option<Manifest>, Option<Manifest>)> {
+    let files = setup.repository.key_files().await?;
     let mut sets = Vec::new();
     for job in setup.repository.jobs().await? {
         let log = setup.log(&job).await?;
-        sets.extend(log.state().live().map(|entry| (entry.is_good(), entry.manifest.started_at, entry.manifest.as_ref().clone())));
+        let stays = |key: u64| in_force(&files, key) && !revokes.contains(&key);
+        sets.extend(
+            log.state().live().map(|entry| (stays(entry.key), entry.is_good(), entry.manifest.started_at, entry.manifest.as_ref().clone())),
+        );
     }
-    Ok(sets.into_iter().max_by_key(|(good, at, _)| (*good, *at)).map(|(_, _, manifest)| manifest))
+    let best = |stays: bool| {
+        let of_such = sets.iter().filter(|(known, ..)| *known == stays);
+        of_such.max_by_key(|(_, good, at, _)| (*good, *at)).map(|(_, good, at, manifest)| ((*good, *at), manifest.clone()))
+    };
+    let (taken, other) = (best(true), best(false));
+    let newer = other.filter(|(other, _)| taken.as_ref().is_none_or(|(taken, _)| other > taken));
+    Ok((taken.map(|(_, manifest)| manifest), newer.map(|(_, manifest)| manifest)))
+}
+
+fn programs(kept: Option<&Kept>) -> Vec<(String, Program)> {
+    let jobs = kept.map(|kept| kept.jobs.as_slice()).unwrap_or_default();
+    jobs.iter().flat_map(|job| job.programs.iter().map(|program| (job.name.clone(), program.clone()))).collect()
 }
 
 /// The configuration that a set keeps; `None` where it cannot be made sense of.
@@ -272,7 +302,7 @@ fn refuse_copy(kept: Option<&Kept>, place: &StorePlace, location: &str) -> Resul
         .hint("init --from the first store; what a copy holds is read with --repo PLACE --recovery FILE"))
 }
 
-fn warnings(newest: Option<&Manifest>, kept: Option<&Kept>) -> Vec<String> {
+fn warnings(newest: Option<&Manifest>, kept: Option<&Kept>, own: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     match (newest, kept) {
         (None, _) => warnings.push("the repository holds no set yet, so there is no configuration to start from".to_owned()),
@@ -282,6 +312,13 @@ fn warnings(newest: Option<&Manifest>, kept: Option<&Kept>) -> Vec<String> {
                 warnings.push(format!(
                     "job {}: a secret stood in the configuration itself and is not kept; put it in where *** stands",
                     job.name
+                ));
+            }
+            let others: Vec<&str> = kept.recipients.iter().map(String::as_str).filter(|key| !own.iter().any(|own| own == key)).collect();
+            if !others.is_empty() && kept.encrypted {
+                warnings.push(format!(
+                    "what this host writes can also be opened by {}, as that configuration says: take out under recipients what you do not know",
+                    others.join(", ")
                 ));
             }
             for left in &kept.left {
@@ -365,6 +402,10 @@ fn text(report: &Report, dry: bool) -> String {
     line(format!("uses  {}  the repository", report.store));
     for (job, why) in &report.not_in_effect {
         line(format!("\nNOT IN EFFECT  job {job}: {why}"));
+    }
+    for (job, Program { setting, runs }) in &report.not_switched_on {
+        line(format!("\nNOT SWITCHED ON  job {job}, {setting}: it came out of the repository and would run\n        {runs}"));
+        line(format!("        if it is yours, take the '# ' before it away in {}", report.config.display()));
     }
     for warning in &report.warnings {
         line(format!("\nwarning: {warning}"));

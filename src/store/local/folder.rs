@@ -71,10 +71,20 @@ impl Folder {
         }
     }
 
-    /// The size and date of the regular file of that name; `None` when there is none (or a folder).
+    /// The size and date of the object of that name; `None` when there is none (or a folder). A link, pipe, socket or device takes its name
+    /// and holds nothing: it is an object of 0 bytes, which is never opened.
     pub(super) fn stat_object(&self, name: &str) -> Result<Option<(u64, Timestamp)>> {
         let Some(stat) = self.stat(name)? else { return Ok(None) };
-        self.object_of(name, &stat)
+        match file_type(&stat) {
+            FileType::RegularFile => Ok(Some((u64::try_from(stat.st_size).unwrap_or(0), modified(&stat).unwrap_or(Timestamp::MAX)))),
+            FileType::Directory => Ok(None),
+            _ => Ok(Some((0, modified(&stat).unwrap_or(Timestamp::UNIX_EPOCH)))),
+        }
+    }
+
+    /// Whether a link stands under a name.
+    pub(super) fn is_link(&self, name: &str) -> Result<bool> {
+        Ok(self.stat(name)?.is_some_and(|stat| file_type(&stat) == FileType::Symlink))
     }
 
     fn object_of(&self, name: &str, stat: &Stat) -> Result<Option<(u64, Timestamp)>> {

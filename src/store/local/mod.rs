@@ -4,7 +4,8 @@
 //! put      .drctl-tmp/<boot>-<pid>-…tmp ── write, hash, fsync, close ── link(2) to its name ── fsync every folder up to the root
 //! temp     locked while it grows; removed on any error; one of a dead process is found by clean_temp()
 //! ```
-//! Files have mode 0600, folders 0700. Links inside the root are refused, never followed. Every error of write, fsync, close and link is fatal.
+//! Files have mode 0600, folders 0700. Links inside the root are never followed: a link on the way to a key is refused, and a link, pipe, socket
+//! or device under a key is an object without bytes, which takes its name and can be deleted. Every error of write, fsync, close and link is fatal.
 //! Work is done on blocking threads. Whoever uses the store must see to it that the folder is the right one (the repository file in it says so);
 //! a filesystem that is mounted or unmounted there while the store is open is noticed.
 //!
@@ -230,7 +231,9 @@ impl Inner {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 if parent.stat_object(name)?.is_some() {
-                    return Err(Error::failed(format!("{} is an object, so no key can lie below it", parent.join(name))));
+                    let path = parent.join(name);
+                    let hint = format!("drctl makes a folder there: look at it, and take it away: rm {}", self.root.join(&path).display());
+                    return Err(Error::failed(format!("{path} is an object, so no key can lie below it")).hint(hint));
                 }
                 parent.child(name)
             }
@@ -244,6 +247,10 @@ impl Inner {
     }
 
     fn read(&self, key: &str, offset: u64, length: u64) -> Result<Bytes> {
+        if (offset, length) == (0, 0) {
+            let stands = |(folder, name): (Folder, &str)| folder.stat_object(name);
+            return self.find_folder(key)?.map_or(Ok(None), stands)?.map(|_| Bytes::new()).ok_or_else(|| missing(key));
+        }
         let found = match self.find_folder(key)? {
             Some((folder, name)) => folder.open_object(name)?,
             None => None,

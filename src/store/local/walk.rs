@@ -23,6 +23,10 @@ pub(super) fn list(store: &Inner, prefix: &str, after: Option<&str>, limit: usiz
         return Ok(Vec::new());
     }
     for part in parents.split('/') {
+        // Whoever may write there may put a link there. It leads nowhere: what is asked for by its key behind it is refused.
+        if folder.is_link(part)? {
+            return Ok(Vec::new());
+        }
         match folder.child(part)? {
             Some(child) => folder = child,
             None => return Ok(Vec::new()),
@@ -47,8 +51,10 @@ impl Walk<'_> {
             }
             let name = if is_folder { &name[..name.len() - 1] } else { &name[..] };
             if is_folder {
-                // Gone since the names were read: as if it had never been there.
-                if let Some(child) = folder.child(name)? {
+                // Gone since the names were read, or exchanged for a link: as if it had never been there.
+                if !folder.is_link(name)?
+                    && let Some(child) = folder.child(name)?
+                {
                     self.folder(&child)?;
                 }
             } else if let Some((bytes, modified)) = folder.stat_object(name)? {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{AtFlags, FileType};
+
 use crate::error::{Error, Kind, Result};
 use crate::model::Sha256;
-use crate::store::local::folder::{Folder, trouble};
+use crate::store::local::folder::{Folder, file_type, trouble};
 use crate::store::local::temp::Temp;
 use crate::store::local::{Inner, TRIES, vanishing};
 use crate::store::{Body, Piece};
@@ -125,8 +127,14 @@ fn refuse_taken(store: &Inner, chain: &[Folder], key: &str) -> Result<()> {
     let folder = innermost(chain);
     match folder.stat(last_part(key))? {
         None => Ok(()),
-        Some(_) if folder.stat_object(last_part(key))?.is_none() && folder.child(last_part(key))?.is_some() => {
-            Err(Error::failed(format!("{key} is a folder that holds other objects, so it cannot be an object itself")))
+        Some(stat) if file_type(&stat) == FileType::Directory => {
+            // An empty one is nothing to anyone.
+            if rustix::fs::unlinkat(folder, last_part(key), AtFlags::REMOVEDIR).is_ok() {
+                return Ok(());
+            }
+            let path = store.root.join(key);
+            Err(Error::new(Kind::Exists, format!("{key} is a folder that holds other objects, so it cannot be an object itself"))
+                .hint(format!("drctl puts nothing there: look at it, and take it away: rm -r {}", path.display())))
         }
         Some(_) => {
             store.sync_folders(chain).map_err(|e| unknown(key, e))?;
