@@ -173,17 +173,19 @@ fn f45_f66_new_and_empty_databases_are_in_the_next_set() {
 }
 
 #[test]
-fn f66_nothing_found_where_there_was_something_makes_no_good_set_unless_it_is_allowed() {
+fn f66_f120_nothing_found_makes_no_good_set_unless_it_is_allowed() {
     let home = files();
     home.ok(&["backup", "now"]);
     std::fs::remove_file(home.path("data/a.txt")).unwrap();
     let good = home.newest();
     let ran = home.run(&["backup", "now"]);
-    assert_eq!(ran.code, 3, "{}", ran.all());
-    assert!(ran.out.contains("SUSPECT") && ran.out.contains("had 1 files") && ran.out.contains("allow_empty"), "{}", ran.all());
+    assert_eq!(ran.code, 4, "{}", ran.all());
+    assert!(ran.all().contains("there is no file below") && ran.all().contains("allow_empty"), "{}", ran.all());
+    let dry = home.run(&["backup", "now", "--dry-run"]);
+    assert!(dry.code == 4 && dry.all().contains("there is no file below"), "{}", dry.all());
+    assert!(home.run(&["doctor"]).all().contains("there is no file below"));
     // A date still means the set that holds something.
     assert_eq!(home.json(&["show", "latest"])["result"]["set"]["set"], good.as_str());
-    assert!(home.ok(&["list"]).out.contains("suspect"));
     let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
     home.write("drctl.yaml", &text.replace("paths: [data] }", "paths: [data], allow_empty: true }"));
     home.ok(&["backup", "now"]);

@@ -101,6 +101,11 @@ fn f97_databases_that_are_left_out() {
 }
 
 #[test]
+fn f121_patterns_that_can_match_nothing() {
+    expect("patterns", 0o600);
+}
+
+#[test]
 fn tls_of_postgres() {
     expect("tls", 0o600);
 }

@@ -147,7 +147,7 @@ fn source_in_job(scope: &Scope<'_>, source: &SourceConfig, context: &Context<'_>
             for (i, path) in files.paths.iter().enumerate() {
                 if super::source::backs_up(files, path, store_path) {
                     scope.key("paths").index(i).error(format!(
-                        "the store '{}' ({}) lies inside, so every backup would back up the backups; move the store, or exclude it",
+                        "the store '{}' ({}) lies inside, so every backup would back up the backups; move the store, or exclude it (exclude: [\"{1}\"])",
                         store.name,
                         store_path.display()
                     ));

@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::format::tar::Totals;
 use crate::source::files::FilesSettings;
 use crate::source::files::access;
-use crate::source::files::filter::Filter;
 use crate::source::files::load::place::{is_empty_or_absent, place_all};
 use crate::source::files::load::state::{Mode, details};
 use crate::source::files::load::tree::{measure, size};
@@ -80,7 +79,7 @@ fn live_plan(
     need: u64,
 ) -> Result<()> {
     let mounts = Mounts::of_machine()?;
-    let filter = Filter::new(&details.include, &details.exclude, details.since)?;
+    let filter = details.filter()?;
     let each = MEASURE / u32::try_from(details.roots.len().max(1)).unwrap_or(1);
     let configured: Vec<String> = settings.paths.iter().filter_map(|path| absolute(path).ok()).collect();
     let mut bases = Vec::new();

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::open_live;
 use super::steps::Step;
 use crate::error::{Context, Error, Result};
-use crate::source::files::filter::Filter;
+use crate::source::files::filter::Taken;
 use crate::source::files::load::look::Look;
 use crate::source::files::load::state::{RootState, State};
 use crate::source::files::load::tree::failed;
@@ -29,7 +29,8 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
     let live = open_live(root, base.as_fd())?;
     let stage = sys::open_dir(base.as_fd(), &stage_name).map_err(|e| failed("open", &stage_name, e))?;
     let details = &state.details;
-    let filter = Filter::new(&details.include, &details.exclude, details.since)?;
+    let filter = details.filter()?;
+    let taken = filter.of(&root.record.path);
     let unreadable: HashSet<String> = details.unreadable.entries.iter().map(|(path, _)| path.clone()).collect();
     let sorts = [Beside::Stage, Beside::Old, Beside::Undone];
     let own = sorts.iter().map(|sort| root.tree(*sort, &state.restore)).chain([root.steps(&state.restore)]).collect();
@@ -50,7 +51,7 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
         .map_err(|e| failed("create", &steps_name, e))?;
     let mut plan = Plan {
         out: std::io::BufWriter::new(std::fs::File::from(file)),
-        filter,
+        taken,
         unreadable,
         // What could not be listed in full must not be taken for complete; an age limit says nothing about what is older.
         takes_extras: details.since.is_none() && details.unreadable.more == 0,
@@ -68,9 +69,9 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
     Ok(true)
 }
 
-struct Plan {
+struct Plan<'a> {
     out: std::io::BufWriter<std::fs::File>,
-    filter: Filter,
+    taken: Taken<'a>,
     unreadable: HashSet<String>,
     takes_extras: bool,
     root: String,
@@ -87,7 +88,7 @@ struct Plan {
 /// Deepest tree that is merged: each level holds two folders open.
 const MAX_DEPTH: usize = 400;
 
-impl Plan {
+impl Plan<'_> {
     fn step(&mut self, step: Step, path: &[u8]) -> Result<()> {
         self.line.clear();
         step.write(path, &mut self.line);
@@ -193,14 +194,14 @@ impl Plan {
         let left_alone = !self.takes_extras
             || is_leftover(name)
             || self.own.iter().any(|own| own == path)
-            || self.filter.excludes(path)
+            || self.taken.excludes(path)
             || self.foreign(&node, path)
             || self.unread(path);
         if left_alone {
             return Ok(());
         }
         match node.kind {
-            NodeKind::File | NodeKind::Symlink if self.filter.includes(path, node.mtime.0) => self.step(Step::Extra, path),
+            NodeKind::File | NodeKind::Symlink if self.taken.includes(path, node.mtime.0) => self.step(Step::Extra, path),
             NodeKind::Dir if path.iter().filter(|b| **b == b'/').count() > MAX_DEPTH => Ok(()),
             NodeKind::Dir => {
                 // Not as a whole: there may be sockets, mounts or excluded things in it. Emptied folders stay.
