@@ -117,6 +117,10 @@ fn text(report: &StatusReport) -> String {
                 let _ = writeln!(out, "  newest good set  {}  ({})", set.set, proof(set, report.now));
                 let _ = writeln!(out, "  lost if now      {}{late}", duration(age));
             }
+            (Some(set), None) if job.dated_ahead.is_some() => {
+                let _ = writeln!(out, "  newest good set  {}  ({})", set.set, proof(set, report.now));
+                let _ = writeln!(out, "  lost if now      NOT KNOWN: a newest set is dated in the future   STALE");
+            }
             _ => {
                 let _ = writeln!(out, "  NO GOOD SET: everything would be lost. Make one: drctl backup now {}", job.job);
             }

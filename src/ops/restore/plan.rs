@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
 use crate::model::SetClass;
+use crate::model::clock::age_seconds;
 use crate::model::record::Grade;
 use crate::model::{Artifact, Manifest, SetId};
 use crate::ops::backup::OWN_SOURCE;
@@ -87,8 +88,8 @@ pub struct SourcePlan {
     pub set: SetId,
     /// The instant the content stands for.
     pub as_of: Timestamp,
-    /// What was written since then is lost: seconds from `as_of` to now.
-    pub lost_seconds: i64,
+    /// What was written since then is lost: seconds from `as_of` to now; `None`: not known, it is dated in the future.
+    pub lost_seconds: Option<i64>,
     /// Names of its artifacts: databases, trees …
     pub artifacts: Vec<String>,
     /// Plain bytes to load.
@@ -164,7 +165,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
             kind: source.kind.clone(),
             set: manifest.set.clone(),
             as_of: source.as_of,
-            lost_seconds: (now.as_second() - source.as_of.as_second()).max(0),
+            lost_seconds: age_seconds(source.as_of, now),
             artifacts: request.artifacts.iter().map(|a| a.name.clone()).collect(),
             plain_bytes: request.artifacts.iter().map(|a| a.artifact.plain_bytes).sum(),
             load,
