@@ -85,7 +85,13 @@ impl World {
         };
         let rules = Retention { keep_last, ..Retention::NOTHING };
         let group = GroupPolicy { retention: Some(rules), per_day: Some(1), interval: Some(Duration::from_secs(DAY as u64)) };
-        let policy = PrunePolicy { job: job.name.clone(), zone: TimeZone::UTC, groups: BTreeMap::from([("main".into(), group)]) };
+        let policy = PrunePolicy {
+            job: job.name.clone(),
+            zone: TimeZone::UTC,
+            groups: BTreeMap::from([("main".into(), group)]),
+            sources: ["files".to_owned()].into(),
+            abandoned: false,
+        };
         World { setup, job, policy, clock, objects, store, root: new.root, folder }
     }
 
@@ -142,6 +148,41 @@ impl World {
         sets.dedup();
         sets
     }
+}
+
+#[tokio::test]
+async fn f124_what_the_configuration_no_longer_has_stays_until_it_is_given_up() {
+    let mut world = World::new(2).await;
+    let sets = world.proven_days(5).await;
+    // The source has another name now; the group is the same.
+    world.policy.sources = ["others".to_owned()].into();
+    assert_eq!(world.prune(true).await.unwrap().deleted, []);
+    // The group is gone, or the whole job: nothing of it goes but by hand, the last good set too then; a pin stays.
+    world.policy.groups.clear();
+    assert_eq!(world.prune(true).await.unwrap().deleted, []);
+    let mut log = world.setup.log(&world.job.name).await.unwrap();
+    let until = world.clock.now() + jiff::SignedDuration::from_hours(24);
+    pins::pin(&world.setup, &mut log, &sets[1], until, "why").await.unwrap();
+    world.policy.abandoned = true;
+    let plan = world.prune(false).await.unwrap().plan;
+    assert!(plan.sets[0].reasons[0].starts_with("given up") && plan.sets[1].reasons[0].starts_with("pinned"), "{plan:?}");
+    assert_eq!(world.prune(true).await.unwrap().deleted.len(), 4);
+    assert_eq!(world.live().await, [sets[1].clone()]);
+}
+
+#[tokio::test]
+async fn f124_a_source_that_is_given_up_counts_no_more() {
+    let mut world = World::new(2).await;
+    let sets = world.proven_days(3).await;
+    let data = world.folder.path().join("data");
+    let others = FilesSource::new("others", FilesSettings::all_of([&data])).unwrap();
+    world.job.sources = vec![SourceSpec { source: Arc::new(others), allowed: Default::default(), allow_plaintext: false }];
+    world.policy.sources = ["others".to_owned()].into();
+    let newer = world.proven_days(3).await;
+    assert_eq!(world.prune(true).await.unwrap().deleted, [newer[0].clone()]);
+    world.policy.abandoned = true;
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets);
+    assert_eq!(world.live().await, newer[1..]);
 }
 
 #[tokio::test]
@@ -622,19 +663,20 @@ async fn the_longest_pause_of_any_group_says_how_long_a_log_may_be_silent() {
 }
 
 #[tokio::test]
-async fn f61_sets_of_a_group_or_source_that_was_taken_out_stay() {
+async fn f61_f124_sets_of_a_group_or_source_that_was_taken_out_stay() {
     let mut world = World::new(1).await;
     let first = world.proven_days(2).await;
     world.job.sources[0].source = Arc::new(FilesSource::new("other", FilesSettings::all_of([&world.folder.path().join("data")])).unwrap());
+    world.policy.sources = ["other".to_owned()].into();
     let then = world.proven_days(3).await;
-    assert_eq!(world.prune(true).await.unwrap().deleted, [first[0].clone(), then[0].clone(), then[1].clone()]);
-    assert_eq!(world.live().await, [first[1].clone(), then[2].clone()], "the last proven set of each source");
+    assert_eq!(world.prune(true).await.unwrap().deleted, [then[0].clone(), then[1].clone()]);
+    assert_eq!(world.live().await, [first[0].clone(), first[1].clone(), then[2].clone()], "all sets of the source that is gone");
     // The group too.
     let group = world.policy.groups.remove("main").unwrap();
     world.policy.groups.insert("new".into(), group);
     let more = world.proven_days(1).await;
     assert_eq!(world.prune(true).await.unwrap().deleted, []);
-    assert_eq!(world.live().await, [first[1].clone(), then[2].clone(), more[0].clone()]);
+    assert_eq!(world.live().await, [first[0].clone(), first[1].clone(), then[2].clone(), more[0].clone()]);
 }
 
 #[tokio::test]

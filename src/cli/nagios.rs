@@ -35,7 +35,7 @@ impl State {
 pub fn judge(report: &StatusReport, critical_age: impl Fn(&JobStatus) -> Option<i64>, grave: usize) -> (String, u8) {
     let mut worst = State::Ok;
     let (mut bad, mut good, mut figures) = (Vec::new(), Vec::new(), String::new());
-    for job in &report.jobs {
+    for job in report.jobs.iter().filter(|job| job.configured) {
         let critical = critical_age(job);
         let (state, words) = of_job(job, critical);
         worst = worst.max(state);
@@ -57,7 +57,7 @@ pub fn judge(report: &StatusReport, critical_age: impl Fn(&JobStatus) -> Option<
         worst = worst.max(state);
         bad.push((state, finding.clone()));
     }
-    if report.jobs.is_empty() {
+    if !report.jobs.iter().any(|job| job.configured) {
         worst = State::Unknown;
         bad.push((State::Unknown, "there is no job".to_owned()));
     }
@@ -123,6 +123,7 @@ mod tests {
     fn job(age: Option<i64>) -> JobStatus {
         JobStatus {
             job: "shop".parse().unwrap(),
+            configured: true,
             sets: 3,
             verified_sets: 2,
             stored_bytes: 4096,

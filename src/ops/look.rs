@@ -254,6 +254,8 @@ pub struct StatusReport {
 pub struct JobStatus {
     /// Its name.
     pub job: JobName,
+    /// Whether the configuration has it: of one that it no longer has nothing is expected.
+    pub configured: bool,
     /// Sets that are live.
     pub sets: usize,
     /// Sets that are good and proven `read-back` or better.
@@ -329,6 +331,7 @@ pub(crate) async fn job_status(log: &JobLog, groups: Option<&[String]>, now: Tim
     let rpo_seconds = standing::rpo_seconds(stands.as_of, stands.latest, now);
     JobStatus {
         job: log.job().clone(),
+        configured: true,
         sets: stands.sets,
         verified_sets: stands.verified_sets,
         stored_bytes: stands.stored_bytes,

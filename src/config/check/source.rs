@@ -398,7 +398,7 @@ fn check_database(scope: &Scope<'_>, name: &str) {
 
 fn files(scope: &Scope<'_>, name: &str, raw: &RawFiles) -> Option<FilesConfig> {
     let paths = scope.paths("paths", &raw.paths);
-    let newer_than = optional(&raw.newer_than, |text| scope.duration("newer_than", Some(text)));
+    let newer_than = optional(&raw.newer_than, |text| scope.long_duration("newer_than", Some(text)));
     let (include, exclude) = (scope.texts("include", &raw.include), scope.texts("exclude", &raw.exclude));
     check_patterns(scope, &paths, raw, &include, &exclude);
     Some(FilesConfig {
