@@ -192,6 +192,27 @@ fn f66_f120_nothing_found_makes_no_good_set_unless_it_is_allowed() {
     home.ok(&["verify"]);
 }
 
+#[test]
+fn f127_one_target_takes_the_files_of_one_source() {
+    let home = Home::new();
+    home.write("data/a.txt", "a");
+    home.write("more/b.txt", "b");
+    home.write("app.env", "A=1\n");
+    let sources = "      - files: { name: one, paths: [data] }\n      - files: { name: two, paths: [more] }\n      - environment: { from: { file: app.env } }\n";
+    home.init(&format!("jobs:\n  - job: shop\n    sources:\n{sources}"));
+    home.ok(&["backup", "now"]);
+    for sources in [&["one", "two"][..], &["one", "environment"], &[]] {
+        let named = sources.iter().flat_map(|name| ["--source", name]);
+        let args: Vec<&str> = ["restore", "latest", "--target", "out", "--yes"].into_iter().chain(named).collect();
+        let ran = home.run(&args);
+        assert!(ran.code == 4 && ran.all().contains("would go into the same folder (out)"), "{}", ran.all());
+        assert!(ran.all().contains("--source one --target FOLDER") && !home.path("out").exists(), "{}", ran.all());
+    }
+    for (name, folder) in [("one", "out1"), ("two", "out2"), ("environment", "out3")] {
+        home.ok(&["restore", "latest", "--source", name, "--target", folder, "--yes"]);
+    }
+}
+
 /// Runs a shell line in a mount namespace of its own, as root; `None` where that is not allowed.
 fn in_namespace(home: &Home, script: &str) -> Option<Ran> {
     let can = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|s| s.success());

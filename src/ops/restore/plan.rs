@@ -175,6 +175,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
     if let (Some(first), Some(refusal)) = (sources.first_mut(), safety::no_room(&grows)) {
         first.load.refusals.push(refusal);
     }
+    refuse_one_target(options, &mut sources);
     if setup.read_from > 0 {
         warnings.push(format!("read from the copy in store '{}'", setup.reading().name));
     }
@@ -198,6 +199,27 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         sets,
     };
     Ok(Prepared { plan, work })
+}
+
+/// One folder takes the files of one source: the second would find it full, when the first is there already.
+fn refuse_one_target(options: &RestoreOptions, sources: &mut [SourcePlan]) {
+    let Some(target) = &options.target else { return };
+    let into: Vec<String> = sources
+        .iter()
+        .filter(|source| matches!(source.kind.as_str(), "files" | "environment" | "compose"))
+        .map(|source| source.name.clone())
+        .collect();
+    for source in sources.iter_mut().filter(|source| source.kind == "files") {
+        let others: Vec<&str> = into.iter().filter(|name| **name != source.name).map(String::as_str).collect();
+        if !others.is_empty() {
+            source.load.refusals.push(format!(
+                "{} would go into the same folder ({}): restore each into its own, --source {} --target FOLDER",
+                others.join(", "),
+                super::shown_target(target),
+                source.name
+            ));
+        }
+    }
 }
 
 fn planned_set(entry: &SetEntry) -> PlannedSet {

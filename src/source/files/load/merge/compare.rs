@@ -119,6 +119,16 @@ impl Plan<'_> {
         Error::failed(format!("something is mounted at {}/{}", self.root, shown(path))).hint("unmount it, or restore with --target FOLDER")
     }
 
+    /// What may be neither changed nor renamed stops the merge before its first step: half of it would be made.
+    fn refuse_fixed(&self, fixed: bool, path: &[u8]) -> Result<()> {
+        if !fixed {
+            return Ok(());
+        }
+        let full = format!("{}/{}", self.root.trim_end_matches('/'), shown(path));
+        Err(Error::failed(format!("{full} may be neither changed nor renamed, and nothing was changed"))
+            .hint(format!("chattr -i -a {}; or restore with --target FOLDER", crate::process::shell_word(full.trim_end_matches('/')))))
+    }
+
     /// A folder that is on both sides.
     fn folder(&mut self, stage: BorrowedFd<'_>, live: BorrowedFd<'_>, path: &mut Vec<u8>) -> Result<()> {
         if path.iter().filter(|b| **b == b'/').count() > MAX_DEPTH {
@@ -126,6 +136,7 @@ impl Plan<'_> {
                 Error::failed(format!("{}/{} is too deep to be merged", self.root, shown(path))).hint("restore with --target FOLDER")
             );
         }
+        self.refuse_fixed(sys::is_open_fixed(live), path)?;
         let after = Step::FolderAfter(Look::of(stage, path)?);
         self.step(Step::FolderBefore(Look::of(live, path)?), path)?;
         let (new, now) = (Names::read(stage), Names::read(live));
@@ -173,7 +184,10 @@ impl Plan<'_> {
         }
         match (new.kind == NodeKind::Dir, now.kind == NodeKind::Dir) {
             (false, false) if self.foreign(&now, path) => Err(self.refuse_mount(path)),
-            (false, false) => self.step(Step::Replace, path),
+            (false, false) => {
+                self.refuse_fixed(sys::is_fixed(live, name), path)?;
+                self.step(Step::Replace, path)
+            }
             (true, true) => {
                 let below = sys::open_dir(stage, name).map_err(|e| failed("open", path, e))?;
                 if self.foreign(&now, path) {
@@ -185,7 +199,10 @@ impl Plan<'_> {
                 self.folder(below.as_fd(), now.as_fd(), path)
             }
             _ if self.foreign(&now, path) || self.mounted_within(path) => Err(self.refuse_mount(path)),
-            _ => self.step(Step::Turn, path),
+            _ => {
+                self.refuse_fixed(sys::is_fixed(live, name), path)?;
+                self.step(Step::Turn, path)
+            }
         }
     }
 
@@ -201,12 +218,16 @@ impl Plan<'_> {
             return Ok(());
         }
         match node.kind {
-            NodeKind::File | NodeKind::Symlink if self.taken.includes(path, node.mtime.0) => self.step(Step::Extra, path),
+            NodeKind::File | NodeKind::Symlink if self.taken.includes(path, node.mtime.0) => {
+                self.refuse_fixed(sys::is_fixed(live, name), path)?;
+                self.step(Step::Extra, path)
+            }
             NodeKind::Dir if path.iter().filter(|b| **b == b'/').count() > MAX_DEPTH => Ok(()),
             NodeKind::Dir => {
                 // Not as a whole: there may be sockets, mounts or excluded things in it. Emptied folders stay.
                 let below = sys::open_dir(live, name).map_err(|e| failed("open", path, e))?;
                 let names = Names::read(below.as_fd()).map_err(|e| failed("read", path, e))?;
+                self.refuse_fixed(sys::is_open_fixed(below.as_fd()), path)?;
                 self.step(Step::FolderBefore(Look::of(below.as_fd(), path)?), path)?;
                 let length = path.len();
                 for index in 0..names.len() {
