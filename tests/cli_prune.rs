@@ -52,7 +52,7 @@ fn looking_changes_nothing_and_apply_is_for_the_jobs_that_are_meant() {
 }
 
 #[test]
-fn f124_a_job_that_is_no_longer_configured_is_named_apart_and_goes_when_it_is_given_up() {
+fn f141_a_job_that_is_no_longer_configured_is_named_apart_and_goes_when_it_is_given_up() {
     let home = home();
     let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
     let (before, _) = text.split_once("  - job: other").unwrap();

@@ -106,7 +106,7 @@ fn f121_patterns_that_can_match_nothing() {
 }
 
 #[test]
-fn f125_lengths_of_time_that_are_kept() {
+fn f142_lengths_of_time_that_are_kept() {
     let got = expect("lengths", 0o600);
     assert!(got.lines().count() == 4 && got.contains("'7min' or '7mo'"), "{got}");
 }

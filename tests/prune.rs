@@ -151,7 +151,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn f124_what_the_configuration_no_longer_has_stays_until_it_is_given_up() {
+async fn f141_what_the_configuration_no_longer_has_stays_until_it_is_given_up() {
     let mut world = World::new(2).await;
     let sets = world.proven_days(5).await;
     // The source has another name now; the group is the same.
@@ -171,7 +171,7 @@ async fn f124_what_the_configuration_no_longer_has_stays_until_it_is_given_up() 
 }
 
 #[tokio::test]
-async fn f124_a_source_that_is_given_up_counts_no_more() {
+async fn f141_a_source_that_is_given_up_counts_no_more() {
     let mut world = World::new(2).await;
     let sets = world.proven_days(3).await;
     let data = world.folder.path().join("data");
@@ -186,7 +186,7 @@ async fn f124_a_source_that_is_given_up_counts_no_more() {
 }
 
 #[tokio::test]
-async fn f123_a_set_dated_in_the_future_is_stale_until_a_newer_one_is_there() {
+async fn f140_a_set_dated_in_the_future_is_stale_until_a_newer_one_is_there() {
     let world = World::new(3).await;
     world.back_up().await;
     assert!(!world.status().await.stale);
@@ -212,7 +212,7 @@ async fn f123_a_set_dated_in_the_future_is_stale_until_a_newer_one_is_there() {
 }
 
 #[tokio::test]
-async fn f123_ages_are_by_the_stores_date_where_the_writers_clock_was_ahead() {
+async fn f140_ages_are_by_the_stores_date_where_the_writers_clock_was_ahead() {
     let at = |text: &str| Arc::new(TestClock::at(text.parse().unwrap()));
     let (clock, stores) = (at("2025-01-01T02:00:00Z"), at("2025-01-01T02:00:00Z"));
     let world = World::with_store(3, clock.clone(), stores.clone()).await;
@@ -663,7 +663,7 @@ async fn the_longest_pause_of_any_group_says_how_long_a_log_may_be_silent() {
 }
 
 #[tokio::test]
-async fn f61_f124_sets_of_a_group_or_source_that_was_taken_out_stay() {
+async fn f61_f141_sets_of_a_group_or_source_that_was_taken_out_stay() {
     let mut world = World::new(1).await;
     let first = world.proven_days(2).await;
     world.job.sources[0].source = Arc::new(FilesSource::new("other", FilesSettings::all_of([&world.folder.path().join("data")])).unwrap());

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn f126_newlines_at_the_end_of_a_secret_are_no_part_of_it() {
+    fn f143_newlines_at_the_end_of_a_secret_are_no_part_of_it() {
         let dir = tempfile::tempdir().unwrap();
         for (at, written) in ["pw", "pw\n", "pw\r\n", "pw\n\n", "pw\r\n\r\n"].into_iter().enumerate() {
             let path = secret_file(dir.path(), &format!("f{at}"), written, 0o600);

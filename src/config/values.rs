@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn f125_months_and_minutes_are_told_apart_where_time_is_kept() {
+    fn f142_months_and_minutes_are_told_apart_where_time_is_kept() {
         for (text, seconds) in [("7min", 420), ("7mo", 7 * 31 * 86_400), ("1y6mo", 366 * 86_400 + 6 * 31 * 86_400), ("1h30min", 5400)] {
             assert_eq!(
                 (duration(text), long_duration(text)),

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f123_what_lies_in_the_future_has_no_age() {
+    fn f140_what_lies_in_the_future_has_no_age() {
         let now: Timestamp = "2025-01-31T12:00:00Z".parse().unwrap();
         let age = |seconds: i64| age_seconds(now.saturating_add(Span::new().seconds(seconds)).unwrap(), now);
         assert_eq!([age(-90), age(0), age(300), age(301), age(86_400 * 365)], [Some(90), Some(0), Some(0), None, None]);

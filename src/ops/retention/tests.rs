@@ -119,7 +119,7 @@ fn f129_the_oldest_stays_while_a_rule_has_places_left() {
 }
 
 #[test]
-fn f124_sets_of_a_source_that_the_configuration_no_longer_has_stay() {
+fn f141_sets_of_a_source_that_the_configuration_no_longer_has_stay() {
     let (now, zone) = (at(NOW), TimeZone::UTC);
     let mut sets = daily(10, now);
     for set in &mut sets[..6] {
