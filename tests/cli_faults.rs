@@ -173,21 +173,44 @@ fn f45_f66_new_and_empty_databases_are_in_the_next_set() {
 }
 
 #[test]
-fn f66_nothing_found_where_there_was_something_makes_no_good_set_unless_it_is_allowed() {
+fn f66_f120_nothing_found_makes_no_good_set_unless_it_is_allowed() {
     let home = files();
     home.ok(&["backup", "now"]);
     std::fs::remove_file(home.path("data/a.txt")).unwrap();
     let good = home.newest();
     let ran = home.run(&["backup", "now"]);
-    assert_eq!(ran.code, 3, "{}", ran.all());
-    assert!(ran.out.contains("SUSPECT") && ran.out.contains("had 1 files") && ran.out.contains("allow_empty"), "{}", ran.all());
+    assert_eq!(ran.code, 4, "{}", ran.all());
+    assert!(ran.all().contains("there is no file below") && ran.all().contains("allow_empty"), "{}", ran.all());
+    let dry = home.run(&["backup", "now", "--dry-run"]);
+    assert!(dry.code == 4 && dry.all().contains("there is no file below"), "{}", dry.all());
+    assert!(home.run(&["doctor"]).all().contains("there is no file below"));
     // A date still means the set that holds something.
     assert_eq!(home.json(&["show", "latest"])["result"]["set"]["set"], good.as_str());
-    assert!(home.ok(&["list"]).out.contains("suspect"));
     let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
     home.write("drctl.yaml", &text.replace("paths: [data] }", "paths: [data], allow_empty: true }"));
     home.ok(&["backup", "now"]);
     home.ok(&["verify"]);
+}
+
+#[test]
+fn f127_one_target_takes_the_files_of_one_source() {
+    let home = Home::new();
+    home.write("data/a.txt", "a");
+    home.write("more/b.txt", "b");
+    home.write("app.env", "A=1\n");
+    let sources = "      - files: { name: one, paths: [data] }\n      - files: { name: two, paths: [more] }\n      - environment: { from: { file: app.env } }\n";
+    home.init(&format!("jobs:\n  - job: shop\n    sources:\n{sources}"));
+    home.ok(&["backup", "now"]);
+    for sources in [&["one", "two"][..], &["one", "environment"], &[]] {
+        let named = sources.iter().flat_map(|name| ["--source", name]);
+        let args: Vec<&str> = ["restore", "latest", "--target", "out", "--yes"].into_iter().chain(named).collect();
+        let ran = home.run(&args);
+        assert!(ran.code == 4 && ran.all().contains("would go into the same folder (out)"), "{}", ran.all());
+        assert!(ran.all().contains("--source one --target FOLDER") && !home.path("out").exists(), "{}", ran.all());
+    }
+    for (name, folder) in [("one", "out1"), ("two", "out2"), ("environment", "out3")] {
+        home.ok(&["restore", "latest", "--source", name, "--target", folder, "--yes"]);
+    }
 }
 
 /// Runs a shell line in a mount namespace of its own, as root; `None` where that is not allowed.

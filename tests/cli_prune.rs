@@ -52,6 +52,26 @@ fn looking_changes_nothing_and_apply_is_for_the_jobs_that_are_meant() {
 }
 
 #[test]
+fn f141_a_job_that_is_no_longer_configured_is_named_apart_and_goes_when_it_is_given_up() {
+    let home = home();
+    let text = std::fs::read_to_string(home.path("drctl.yaml")).unwrap();
+    let (before, _) = text.split_once("  - job: other").unwrap();
+    home.write("drctl.yaml", before);
+    let status = home.ok(&["status"]).out;
+    assert!(status.contains("no longer configured: other: 2 sets") && status.contains("drctl prune --job other --abandoned"), "{status}");
+    home.ok(&["prune", "--apply"]);
+    assert_eq!((of_job(&home, "shop"), of_job(&home, "other")), (1, 2));
+    let refused = home.run(&["prune", "--job", "other", "--apply"]);
+    assert!(refused.code == 2 && refused.err.contains("--abandoned"), "{}", refused.all());
+    assert_eq!(home.run(&["prune", "--abandoned"]).code, 2, "which job has to be said");
+    let plan = home.ok(&["prune", "--job", "other", "--abandoned"]).out;
+    assert!(plan.contains("other: 2 sets of 2 may go") && plan.contains("given up"), "{plan}");
+    assert_eq!(of_job(&home, "other"), 2);
+    home.ok(&["prune", "--job", "other", "--abandoned", "--apply"]);
+    assert_eq!((of_job(&home, "shop"), of_job(&home, "other")), (1, 0));
+}
+
+#[test]
 fn a_job_that_cannot_be_pruned_fails_the_verb_and_keeps_no_other_from_it() {
     let home = home();
     let records = home.path("drctl-repository/jobs/shop/log");

@@ -101,6 +101,17 @@ fn f97_databases_that_are_left_out() {
 }
 
 #[test]
+fn f121_patterns_that_can_match_nothing() {
+    expect("patterns", 0o600);
+}
+
+#[test]
+fn f142_lengths_of_time_that_are_kept() {
+    let got = expect("lengths", 0o600);
+    assert!(got.lines().count() == 4 && got.contains("'7min' or '7mo'"), "{got}");
+}
+
+#[test]
 fn tls_of_postgres() {
     expect("tls", 0o600);
 }

@@ -207,6 +207,7 @@ async fn f69_a_writer_at_full_speed_never_breaks_the_archive() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("tree");
     std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("stays"), "x").unwrap();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writer = std::thread::spawn({
         let (root, stop) = (root.clone(), stop.clone());
@@ -246,6 +247,7 @@ async fn f69_what_is_exchanged_for_a_link_in_that_moment_never_leads_outside() {
     std::fs::write(outside.join("their-content"), b"precious content").unwrap();
     std::fs::create_dir_all(root.join("folder/own")).unwrap();
     std::fs::write(root.join("file"), b"own").unwrap();
+    std::fs::write(root.join("stays"), b"own").unwrap();
     for (link, to) in [("file-link", "their-content"), ("folder-link", "")] {
         std::os::unix::fs::symlink(outside.join(to), root.join(link)).unwrap();
     }
@@ -276,12 +278,62 @@ async fn f69_what_is_exchanged_for_a_link_in_that_moment_never_leads_outside() {
 #[tokio::test]
 async fn f66_an_empty_folder_is_a_valid_archive_and_said() {
     let dir = tempfile::tempdir().unwrap();
-    let dump = dump(at(dir.path())).await.unwrap();
+    let dump = dump(FilesSettings { allow_empty: true, ..at(dir.path()) }).await.unwrap();
     assert_eq!(dump.facts.totals["dirs"], 1);
     assert_eq!(dump.details["empty"], true);
-    assert!(dump.warnings[0].contains("allow_empty"));
-    let quiet = files_support::dump(FilesSettings { allow_empty: true, ..at(dir.path()) }).await.unwrap();
-    assert!(quiet.warnings.is_empty());
+    assert!(dump.warnings.is_empty());
+}
+
+#[tokio::test]
+async fn f120_a_source_that_finds_nothing_is_an_error_unless_that_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let nothing = async |settings: FilesSettings| dump(settings).await.err().unwrap();
+    let error = nothing(at(dir.path())).await;
+    assert_eq!(error.kind(), Kind::Preflight);
+    assert!(error.to_string().contains(dir.path().to_str().unwrap()) && error.hint_text().unwrap().contains("allow_empty"), "{error:?}");
+    // Folders alone are nothing either; nor is what the patterns or the age leave out.
+    std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+    assert_eq!(nothing(at(dir.path())).await.kind(), Kind::Preflight);
+    std::fs::write(dir.path().join("a/b/file"), "x").unwrap();
+    let chosen = FilesSettings { include: vec!["*.txt".into()], ..at(dir.path()) };
+    assert!(nothing(chosen.clone()).await.to_string().contains("`include`"));
+    assert!(nothing(FilesSettings { exclude: vec!["file".into()], ..at(dir.path()) }).await.to_string().contains("`exclude`"));
+    dump(FilesSettings { allow_empty: true, ..chosen }).await.unwrap();
+    // One file or one link is something. Of several paths each that has none is told.
+    dump(at(dir.path())).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let both = FilesSettings::all_of([dir.path(), other.path()]);
+    let dumped = dump(both.clone()).await.unwrap();
+    assert!(dumped.warnings.len() == 1 && dumped.warnings[0].contains(other.path().to_str().unwrap()), "{:?}", dumped.warnings);
+    std::os::unix::fs::symlink("/nowhere", other.path().join("link")).unwrap();
+    assert!(dump(both).await.unwrap().warnings.is_empty());
+}
+
+#[tokio::test]
+async fn f121_a_pattern_that_begins_with_a_slash_is_a_place_on_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, link) = (dir.path().canonicalize().unwrap().join("app"), dir.path().join("link"));
+    for path in ["cache/a", "x/cache/b", "keep"] {
+        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        std::fs::write(root.join(path), "x").unwrap();
+    }
+    std::os::unix::fs::symlink(&root, &link).unwrap();
+    let taken = async |path: &Path, exclude: String| {
+        let dumped = dump(FilesSettings { exclude: vec![exclude], ..at(path) }).await.unwrap();
+        let below = |name: &String| Some(name.split_once("/app/").or(name.split_once("/link/"))?.1.to_owned());
+        names(&dumped.bytes).iter().filter_map(below).filter(|name| root.join(name).is_file()).collect::<Vec<_>>()
+    };
+    for (path, exclude) in
+        [(&root, root.join("cache")), (&link, root.join("cache")), (&link, link.join("cache/")), (&root, dir.path().join("*/cache"))]
+    {
+        assert_eq!(taken(path, exclude.display().to_string()).await, ["keep", "x/cache/b"], "{exclude:?}");
+    }
+    assert_eq!(taken(&root, root.join("**/cache").display().to_string()).await, ["keep"]);
+    assert_eq!(taken(&root, "/cache".to_owned()).await, ["keep", "x/cache/b"]);
+    for refused in ["./cache", "~/cache", "!keep", "/opt/app/cache"] {
+        let settings = FilesSettings { exclude: vec![refused.to_owned()], ..at(&root) };
+        assert_eq!(dump(settings).await.err().unwrap().kind(), Kind::Config, "{refused}");
+    }
 }
 
 #[tokio::test]
@@ -338,6 +390,7 @@ async fn other_file_systems_are_not_entered_unless_asked() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("tree");
     std::fs::create_dir_all(root.join("mnt")).unwrap();
+    std::fs::write(root.join("file"), "x").unwrap();
     run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(root.join("mnt")));
     std::fs::write(root.join("mnt/inside"), b"x").unwrap();
     let one = dump(at(&root)).await;

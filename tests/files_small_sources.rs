@@ -21,7 +21,7 @@ fn environment(from: EnvironmentFrom, prefixes: &[&str], names: &[&str]) -> Envi
 }
 
 #[tokio::test]
-async fn environment_of_a_file_is_filtered_sorted_and_secret() {
+async fn environment_of_a_file_is_filtered_and_secret() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(".env");
     std::fs::write(&file, "B_TWO='x y'\nA=1\nexport B_ONE=2\nC=3\n").unwrap();
@@ -31,7 +31,7 @@ async fn environment_of_a_file_is_filtered_sorted_and_secret() {
     assert_eq!(source.preflight(&context).await.unwrap().warnings.len(), 1, "D is not there");
     assert!(source.open(&context).await.unwrap().artifacts()[0].secret);
     let (taken, details) = take(&source).await.unwrap();
-    assert_eq!(taken[0].bytes, b"B_ONE=2\nB_TWO='x y'\nC=3\n");
+    assert_eq!(taken[0].bytes, b"B_TWO='x y'\nexport B_ONE=2\nC=3\n");
     assert_eq!(details["names"], serde_json::json!(["B_ONE", "B_TWO", "C"]));
     assert!(!details.to_string().contains("x y"));
 
@@ -39,6 +39,47 @@ async fn environment_of_a_file_is_filtered_sorted_and_secret() {
     assert_eq!(take(&none).await.err().unwrap().kind(), Kind::Preflight);
     let missing = EnvironmentSource::new("e", environment(EnvironmentFrom::File("/no/such".into()), &[], &[]));
     assert_eq!(take(&missing).await.err().unwrap().kind(), Kind::Preflight);
+}
+
+#[tokio::test]
+async fn f122_a_restored_env_file_is_what_was_backed_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(".env");
+    let texts: [&[u8]; 4] = [
+        b"# database\nURL=postgres://${USER}:${PW}@db/shop\n\nexport Z=1\nA=a #b\nA=again\n",
+        b"P=\"a\"b\r\nQ='tis\r\nKEY=\"-----BEGIN\nabc==\n-----END\"\r\nnonsense\r\n1x=3",
+        b"\xef\xbb\xbfA=\xff\xfe\nB=\"never closed\n",
+        b"# only a remark",
+    ];
+    for text in texts {
+        std::fs::write(&file, text).unwrap();
+        let settings = environment(EnvironmentFrom::File(file.clone()), &[], &[]);
+        let (taken, details) = take(&EnvironmentSource::new("environment", settings.clone())).await.unwrap();
+        assert_eq!(taken[0].bytes, text);
+        let loader = AsideLoader::new(dir.path().join("to"), Some(settings));
+        let request = request("environment", vec![taken[0].artifact.clone()], details);
+        let journal = MemoryJournal::default();
+        loader.load(&request, &request.artifacts[0], stream(taken[0].bytes.clone(), true), &journal, &context()).await.unwrap();
+        assert_eq!(loader.count(&request, &request.artifacts[0], &journal, &context()).await.unwrap(), request.artifacts[0].facts);
+        loader.switch(&request, &journal, &context()).await.unwrap();
+        assert!(loader.kept(&journal, &context()).await.unwrap().iter().any(|line| line.contains("cp ")));
+        assert_eq!(std::fs::read(dir.path().join("to/drctl-restore-20250101/environment.env")).unwrap(), text);
+        loader.discard(&journal, &context()).await.unwrap();
+    }
+    // Chosen lines stand as they stood, and are not to be copied over the rest.
+    std::fs::write(&file, texts[0]).unwrap();
+    let chosen = environment(EnvironmentFrom::File(file.clone()), &["Z"], &["A"]);
+    let (taken, details) = take(&EnvironmentSource::new("environment", chosen.clone())).await.unwrap();
+    assert_eq!(taken[0].bytes, b"export Z=1\nA=a #b\nA=again\n");
+    let request = request("environment", vec![taken[0].artifact.clone()], details);
+    let plan = AsideLoader::new(dir.path(), Some(chosen)).plan(&request, &context()).await.unwrap();
+    assert!(!plan.touches.iter().any(|line| line.contains("cp ")) && plan.touches.iter().any(|line| line.contains("by hand")), "{plan:?}");
+    // Nothing at all is an error still.
+    for (text, names) in [(&b" \n\n"[..], &[][..]), (b"A=1\n", &["B"])] {
+        std::fs::write(&file, text).unwrap();
+        let none = EnvironmentSource::new("e", environment(EnvironmentFrom::File(file.clone()), &[], names));
+        assert_eq!(take(&none).await.err().unwrap().kind(), Kind::Preflight);
+    }
 }
 
 #[tokio::test]

@@ -177,6 +177,7 @@ fn soak_100_000_sets_are_planned_in_little_memory() {
             stopped: None,
             accept_surplus: false,
             confirmed: None,
+            sources: None,
         })
     };
     let began = Instant::now();

@@ -41,10 +41,28 @@ struct World {
     folder: tempfile::TempDir,
 }
 
+/// The configuration knows the one group.
+struct Main;
+
+impl drctl::ops::restore::Loaders for Main {
+    fn loader(&self, _: &drctl::model::JobName, _: &str, _: &str, _: bool) -> Result<Arc<dyn drctl::source::load::Loader>, Error> {
+        Err(Error::failed("nothing is restored here"))
+    }
+
+    fn groups(&self, _: &drctl::model::JobName) -> Option<Vec<String>> {
+        Some(vec!["main".into()])
+    }
+}
+
 impl World {
     async fn new(keep_last: u32) -> World {
         let clock = Arc::new(TestClock::at("2025-01-01T02:00:00Z".parse().unwrap()));
-        let objects = Arc::new(MemoryStore::new(clock.clone()));
+        World::with_store(keep_last, clock.clone(), clock).await
+    }
+
+    /// The store has a clock of its own.
+    async fn with_store(keep_last: u32, clock: Arc<TestClock>, stores: Arc<TestClock>) -> World {
+        let objects = Arc::new(MemoryStore::new(stores));
         let store = Arc::new(FaultyStore::new(objects.clone()));
         let env = Env { clock: clock.clone(), ..Env::default() };
         let new = Repository::init(store.clone(), env, "test").await.unwrap();
@@ -67,8 +85,21 @@ impl World {
         };
         let rules = Retention { keep_last, ..Retention::NOTHING };
         let group = GroupPolicy { retention: Some(rules), per_day: Some(1), interval: Some(Duration::from_secs(DAY as u64)) };
-        let policy = PrunePolicy { job: job.name.clone(), zone: TimeZone::UTC, groups: BTreeMap::from([("main".into(), group)]) };
+        let policy = PrunePolicy {
+            job: job.name.clone(),
+            zone: TimeZone::UTC,
+            groups: BTreeMap::from([("main".into(), group)]),
+            sources: ["files".to_owned()].into(),
+            abandoned: false,
+        };
         World { setup, job, policy, clock, objects, store, root: new.root, folder }
+    }
+
+    async fn status(&self) -> drctl::ops::look::JobStatus {
+        let jobs = [self.job.name.clone()];
+        let report = drctl::ops::look::status(&self.setup, &jobs, &Main, Vec::new(), Some(26 * 3600)).await.unwrap();
+        assert_eq!(report.findings.iter().any(|f| f.contains("in the future")), report.jobs[0].dated_ahead.is_some());
+        report.jobs[0].clone()
     }
 
     async fn back_up(&self) -> SetId {
@@ -117,6 +148,91 @@ impl World {
         sets.dedup();
         sets
     }
+}
+
+#[tokio::test]
+async fn f141_what_the_configuration_no_longer_has_stays_until_it_is_given_up() {
+    let mut world = World::new(2).await;
+    let sets = world.proven_days(5).await;
+    // The source has another name now; the group is the same.
+    world.policy.sources = ["others".to_owned()].into();
+    assert_eq!(world.prune(true).await.unwrap().deleted, []);
+    // The group is gone, or the whole job: nothing of it goes but by hand, the last good set too then; a pin stays.
+    world.policy.groups.clear();
+    assert_eq!(world.prune(true).await.unwrap().deleted, []);
+    let mut log = world.setup.log(&world.job.name).await.unwrap();
+    let until = world.clock.now() + jiff::SignedDuration::from_hours(24);
+    pins::pin(&world.setup, &mut log, &sets[1], until, "why").await.unwrap();
+    world.policy.abandoned = true;
+    let plan = world.prune(false).await.unwrap().plan;
+    assert!(plan.sets[0].reasons[0].starts_with("given up") && plan.sets[1].reasons[0].starts_with("pinned"), "{plan:?}");
+    assert_eq!(world.prune(true).await.unwrap().deleted.len(), 4);
+    assert_eq!(world.live().await, [sets[1].clone()]);
+}
+
+#[tokio::test]
+async fn f141_a_source_that_is_given_up_counts_no_more() {
+    let mut world = World::new(2).await;
+    let sets = world.proven_days(3).await;
+    let data = world.folder.path().join("data");
+    let others = FilesSource::new("others", FilesSettings::all_of([&data])).unwrap();
+    world.job.sources = vec![SourceSpec { source: Arc::new(others), allowed: Default::default(), allow_plaintext: false }];
+    world.policy.sources = ["others".to_owned()].into();
+    let newer = world.proven_days(3).await;
+    assert_eq!(world.prune(true).await.unwrap().deleted, [newer[0].clone()]);
+    world.policy.abandoned = true;
+    assert_eq!(world.prune(true).await.unwrap().deleted, sets);
+    assert_eq!(world.live().await, newer[1..]);
+}
+
+#[tokio::test]
+async fn f140_a_set_dated_in_the_future_is_stale_until_a_newer_one_is_there() {
+    let world = World::new(3).await;
+    world.back_up().await;
+    assert!(!world.status().await.stale);
+    for ahead in [3600, DAY, 400 * DAY] {
+        world.clock.step_seconds(ahead);
+        world.back_up().await;
+        world.clock.step_seconds(-ahead);
+        let status = world.status().await;
+        assert_eq!((status.stale, status.rpo_seconds, status.dated_ahead.is_some()), (true, None, true), "{ahead}");
+        let log = world.setup.log(&world.job.name).await;
+        let found = drctl::ops::doctor::job(&world.setup, &world.job.name, &log, Some(&["main".to_owned()])).await;
+        assert!(found.iter().any(|f| f.area == "sets" && f.words.contains("in the future")), "{found:?}");
+        // The clock is right again: what is made now counts, whatever stands before it.
+        world.clock.step_seconds(60);
+        world.back_up().await;
+        assert_eq!(world.status().await.rpo_seconds, Some(0));
+    }
+    // Clocks that differ by less than five minutes are no matter.
+    world.clock.step_seconds(290);
+    world.back_up().await;
+    world.clock.step_seconds(-290);
+    assert_eq!(world.status().await.rpo_seconds, Some(0));
+}
+
+#[tokio::test]
+async fn f140_ages_are_by_the_stores_date_where_the_writers_clock_was_ahead() {
+    let at = |text: &str| Arc::new(TestClock::at(text.parse().unwrap()));
+    let (clock, stores) = (at("2025-01-01T02:00:00Z"), at("2025-01-01T02:00:00Z"));
+    let world = World::with_store(3, clock.clone(), stores.clone()).await;
+    clock.step_seconds(20 * 3600);
+    world.back_up().await;
+    assert!(world.status().await.rpo_seconds.is_some_and(|age| age >= 20 * 3600), "by its own clock");
+    // The host's clock is set right; a day later the set says that it is four hours old.
+    stores.step_seconds(DAY);
+    clock.set(stores.now());
+    let status = world.status().await;
+    assert_eq!((status.rpo_seconds, status.stale), (Some(DAY), false));
+    stores.step_seconds(3 * 3600);
+    clock.set(stores.now());
+    assert!(world.status().await.stale);
+    // A store that was copied has younger records than there are: the writer's date holds then.
+    let (clock, stores) = (at("2025-01-01T02:00:00Z"), at("2025-01-05T02:00:00Z"));
+    let world = World::with_store(3, clock.clone(), stores.clone()).await;
+    world.back_up().await;
+    clock.set(stores.now());
+    assert_eq!(world.status().await.rpo_seconds, Some(4 * DAY));
 }
 
 #[tokio::test]
@@ -547,19 +663,20 @@ async fn the_longest_pause_of_any_group_says_how_long_a_log_may_be_silent() {
 }
 
 #[tokio::test]
-async fn f61_sets_of_a_group_or_source_that_was_taken_out_stay() {
+async fn f61_f141_sets_of_a_group_or_source_that_was_taken_out_stay() {
     let mut world = World::new(1).await;
     let first = world.proven_days(2).await;
     world.job.sources[0].source = Arc::new(FilesSource::new("other", FilesSettings::all_of([&world.folder.path().join("data")])).unwrap());
+    world.policy.sources = ["other".to_owned()].into();
     let then = world.proven_days(3).await;
-    assert_eq!(world.prune(true).await.unwrap().deleted, [first[0].clone(), then[0].clone(), then[1].clone()]);
-    assert_eq!(world.live().await, [first[1].clone(), then[2].clone()], "the last proven set of each source");
+    assert_eq!(world.prune(true).await.unwrap().deleted, [then[0].clone(), then[1].clone()]);
+    assert_eq!(world.live().await, [first[0].clone(), first[1].clone(), then[2].clone()], "all sets of the source that is gone");
     // The group too.
     let group = world.policy.groups.remove("main").unwrap();
     world.policy.groups.insert("new".into(), group);
     let more = world.proven_days(1).await;
     assert_eq!(world.prune(true).await.unwrap().deleted, []);
-    assert_eq!(world.live().await, [first[1].clone(), then[2].clone(), more[0].clone()]);
+    assert_eq!(world.live().await, [first[0].clone(), first[1].clone(), then[2].clone(), more[0].clone()]);
 }
 
 #[tokio::test]

@@ -336,7 +336,13 @@ async fn rule_11_what_is_pinned_and_pruned_is_known_in_every_store() {
     assert_eq!(two.records_behind().await, 0);
     let rules = Retention { keep_last: 1, ..Retention::NOTHING };
     let group = GroupPolicy { retention: Some(rules), ..GroupPolicy::default() };
-    let policy = PrunePolicy { job: "shop".parse().unwrap(), zone: TimeZone::UTC, groups: [("main".to_owned(), group)].into() };
+    let policy = PrunePolicy {
+        job: "shop".parse().unwrap(),
+        zone: TimeZone::UTC,
+        groups: [("main".to_owned(), group)].into(),
+        sources: ["s".to_owned()].into(),
+        abandoned: false,
+    };
     let report = prune(&two.world.setup, &policy, PruneOptions { apply: true, ..PruneOptions::default() }).await.unwrap();
     assert_eq!((report.deleted.as_slice(), two.records_behind().await), (&sets[1..2], 0));
     assert!(two.here(&sets[1].prefix()).await.is_empty() && two.there(&sets[1].prefix()).await.is_empty());

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::model::JobName;
 use crate::ops::Setup;
 use crate::ops::board::{LogFacts, lines_kept};
+use crate::ops::standing::stored_dates;
 
 /// How a job stood when its log was read.
 #[derive(Clone, Debug)]
@@ -27,11 +28,12 @@ pub async fn read(setup: &Setup, job: &JobName, groups: &[String], jobs: usize) 
     let now = setup.clock.now();
     // A store that gives no date (read-only, say) says nothing of clocks.
     let skew = log.server_date().await.map_or(SignedDuration::ZERO, |server| server.duration_since(now));
+    let stored = stored_dates(&log, Some(groups)).await;
     Ok(Facts {
         read_at: now,
         skew,
         oldest_at: log.state().live().map(|entry| entry.manifest.started_at).min(),
-        log: Arc::new(LogFacts::of(log.state(), Some(groups), lines_kept(jobs))),
+        log: Arc::new(LogFacts::of(log.state(), Some(groups), &stored, lines_kept(jobs))),
     })
 }
 

@@ -21,6 +21,8 @@ pub struct Retirement {
     pub chain: SetId,
     /// Why, for people.
     pub reason: String,
+    /// A person has given its group up: the last good set may go too.
+    pub abandoned: bool,
 }
 
 /// What a sweep did.
@@ -50,7 +52,8 @@ pub struct Deletion {
 /// Appends a delete-intent for the chain that `plan` names; `plan` is asked again on every conflict (rule 7). Returns the intent's
 /// number, or `None` when the plan wants nothing gone.
 ///
-/// Refused ([`Kind::Preflight`]) whatever the plan says: a chain with a pin or hold in force, and the last good set of a group.
+/// Refused ([`Kind::Preflight`]) whatever the plan says: a chain with a pin or hold in force, and the last good set of a group, unless a person
+/// gave the group up.
 pub async fn retire<F>(log: &mut JobLog, mut plan: F) -> Result<Option<u64>>
 where
     F: FnMut(&State, Timestamp) -> Result<Option<Retirement>> + Send,
@@ -78,7 +81,7 @@ where
 
 /// [`retire`] for one chain, whatever else the log says meanwhile.
 pub async fn retire_chain(log: &mut JobLog, chain: &SetId, reason: &str) -> Result<Option<u64>> {
-    let wish = Retirement { chain: chain.clone(), reason: reason.to_owned() };
+    let wish = Retirement { chain: chain.clone(), reason: reason.to_owned(), abandoned: false };
     retire(log, |_, _| Ok(Some(wish.clone()))).await
 }
 
@@ -99,7 +102,7 @@ fn intent_for_chain(state: &State, date: Timestamp, wish: &Retirement) -> Result
         }
     }
     // Promise 6: of every group that loses a good set, a good set must remain that no failed proof stands against.
-    for lost in chain.iter().filter(|entry| entry.is_good()) {
+    for lost in chain.iter().filter(|entry| entry.is_good() && !wish.abandoned) {
         let group = &lost.manifest.group;
         let remains = state.live().any(|other| {
             other.manifest.group == *group && other.manifest.chain != wish.chain && other.is_good() && other.grade(false).is_some()

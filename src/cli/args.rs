@@ -282,6 +282,9 @@ pub struct PruneArgs {
     /// Days with more sets than the schedule explains are as they should be: count them like other days
     #[arg(long)]
     pub accept_surplus: bool,
+    /// Give up what the configuration no longer has of this job: all sets of the job or of a group, and what they hold of a source
+    #[arg(long, requires = "job")]
+    pub abandoned: bool,
 }
 
 /// `drctl pin SET`.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::Shell;
 use crate::cli::args::{BackupArgs, GradeArg};
-use crate::cli::output::{bytes, count, counted, duration, took};
+use crate::cli::output::{bytes, count, counted, took};
 use crate::cli::reports::{self, Reported};
 use crate::config::typed::Job;
 use crate::error::{Error, Kind, Result};
@@ -345,7 +345,7 @@ fn text(ran: &Ran, now: Timestamp) -> String {
         return out + &verified_text(ran);
     }
     let _ = match &report.previous_good {
-        Some((_, ended)) => writeln!(out, "   the good set before it is {} old", duration(crate::cli::output::age(*ended, now))),
+        Some((_, ended)) => writeln!(out, "   the good set before it was made {}", crate::cli::output::ago(*ended, now)),
         None if report.problems.is_empty() => writeln!(out, "   it is the first good set of this job"),
         None => writeln!(out, "   this job has NO GOOD SET yet"),
     };

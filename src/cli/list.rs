@@ -5,8 +5,9 @@ use jiff::tz::TimeZone;
 
 use crate::cli::Shell;
 use crate::cli::args::ListArgs;
-use crate::cli::output::{age, bytes, duration, table, when};
+use crate::cli::output::{ago, bytes, duration, table, when};
 use crate::error::Result;
+use crate::model::clock::age_seconds;
 use crate::open::Opened;
 use crate::ops::look::{self, ListReport, SetLine};
 
@@ -23,7 +24,7 @@ pub async fn run(shell: &Shell, args: ListArgs) -> Result<u8> {
 /// `read-back 3 h ago`, `FAILED`.
 pub fn proof(set: &SetLine, now: Timestamp) -> String {
     match (set.grade, set.proven_at) {
-        (Some(grade), Some(at)) => format!("{grade}, {} ago", duration(age(at, now))),
+        (Some(grade), Some(at)) => format!("{grade}, {}", ago(at, now)),
         (Some(grade), None) => grade.to_string(),
         (None, _) => "FAILED".into(),
     }
@@ -43,7 +44,7 @@ fn text(report: &ListReport, now: Timestamp, zone: &TimeZone) -> String {
                 vec![
                     set.set.to_string(),
                     when(set.started_at, zone),
-                    duration(age(set.started_at, now)),
+                    age_seconds(set.started_at, now).map_or_else(|| "in the future".to_owned(), duration),
                     state,
                     proof(set, now),
                     bytes(set.plain_bytes),

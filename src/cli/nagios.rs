@@ -35,7 +35,7 @@ impl State {
 pub fn judge(report: &StatusReport, critical_age: impl Fn(&JobStatus) -> Option<i64>, grave: usize) -> (String, u8) {
     let mut worst = State::Ok;
     let (mut bad, mut good, mut figures) = (Vec::new(), Vec::new(), String::new());
-    for job in &report.jobs {
+    for job in report.jobs.iter().filter(|job| job.configured) {
         let critical = critical_age(job);
         let (state, words) = of_job(job, critical);
         worst = worst.max(state);
@@ -57,7 +57,7 @@ pub fn judge(report: &StatusReport, critical_age: impl Fn(&JobStatus) -> Option<
         worst = worst.max(state);
         bad.push((state, finding.clone()));
     }
-    if report.jobs.is_empty() {
+    if !report.jobs.iter().any(|job| job.configured) {
         worst = State::Unknown;
         bad.push((State::Unknown, "there is no job".to_owned()));
     }
@@ -80,6 +80,9 @@ pub fn unknown_words(words: &str) -> String {
 fn of_job(job: &JobStatus, critical: Option<i64>) -> (State, String) {
     let name = &job.job;
     let Some(age) = job.rpo_seconds else {
+        if let Some(at) = job.dated_ahead {
+            return (State::Critical, format!("{name}: newest good set is dated {at}, in the future, and its age is not known"));
+        }
         let groups = match (&job.newest_good, job.groups_without_good.as_slice()) {
             (Some(_), groups @ [_, ..]) => format!(" of group {}", groups.join(", ")),
             _ => String::new(),
@@ -120,11 +123,13 @@ mod tests {
     fn job(age: Option<i64>) -> JobStatus {
         JobStatus {
             job: "shop".parse().unwrap(),
+            configured: true,
             sets: 3,
             verified_sets: 2,
             stored_bytes: 4096,
             newest_good: None,
             rpo_seconds: age,
+            dated_ahead: None,
             groups_without_good: Vec::new(),
             newest_bad: None,
             stale: false,
@@ -178,6 +183,12 @@ mod tests {
         assert_eq!(none.1, 2);
         assert!(none.0.starts_with("DRCTL CRITICAL - shop: no good set; shop: newest good set 5 s old|'shop_age'=5s;;;0 "), "{}", none.0);
         assert_eq!(judge(&report(vec![], &[]), |_| None, 0), ("DRCTL UNKNOWN - there is no job|".to_owned(), 3));
+        let ahead = JobStatus { dated_ahead: Some("2031-01-01T00:00:00Z".parse().unwrap()), ..job(None) };
+        let (line, code) = judge(&report(vec![ahead], &[]), |_| None, 0);
+        assert!(
+            code == 2 && line.contains("shop: newest good set is dated 2031-01-01T00:00:00Z, in the future") && !line.contains("_age"),
+            "{line}"
+        );
         let error = Error::new(Kind::Unreachable, "read the log:\nno answer").hint("drctl doctor");
         assert_eq!(unknown(&error), ("DRCTL UNKNOWN - read the log: no answer (drctl doctor)".to_owned(), 3));
         // Without a limit no age is too great, and without a job nothing is known.

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
@@ -97,9 +97,9 @@ pub fn took(seconds: f64) -> String {
     }
 }
 
-/// Seconds from `at` to `now`.
-pub fn age(at: Timestamp, now: Timestamp) -> i64 {
-    SignedDuration::from_secs(now.as_second() - at.as_second()).as_secs()
+/// `3 h ago`; what is dated in the future is said to be that.
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    crate::model::clock::age_seconds(at, now).map_or_else(|| "at a date in the future".to_owned(), |age| format!("{} ago", duration(age)))
 }
 
 /// Left-aligned columns, two blanks between; columns named in `right` are right-aligned.

@@ -36,7 +36,7 @@ async fn chosen(shell: &Shell, set: &str, job: Option<&str>) -> Result<Chosen> {
 
 /// A length of time on the command line.
 pub fn length(text: &str) -> Result<std::time::Duration> {
-    values::duration(text).map_err(|why| Error::new(Kind::Usage, why))
+    values::long_duration(text).map_err(|why| Error::new(Kind::Usage, why))
 }
 
 /// The end of a pin that begins now.

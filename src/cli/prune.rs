@@ -7,9 +7,10 @@ use crate::cli::args::PruneArgs;
 use crate::cli::output::{bytes, count, table};
 use crate::cli::reports::{self, Reported};
 use crate::error::{Error, Kind, Result};
+use crate::open::policy::{self, prune_policy};
 use crate::open::reporter::PruneFailure;
-use crate::open::{Opened, no_such_job, policy::prune_policy};
-use crate::ops::prune::{PruneOptions, PruneReport, prune};
+use crate::open::{Opened, no_such_job};
+use crate::ops::prune::{PruneOptions, PrunePolicy, PruneReport, prune};
 use crate::state::Act;
 
 /// Plans the jobs, and with `--apply` deletes. The first error decides the exit code; jobs after it are still pruned.
@@ -25,20 +26,33 @@ pub async fn run(shell: &Shell, args: PruneArgs) -> Result<u8> {
         Error::new(Kind::Usage, "prune needs a configuration: it says which sets are kept").hint("drctl init --from FOLDER|URL makes one")
     })?;
     let known: Vec<String> = config.jobs.iter().map(|job| job.name.to_string()).collect();
+    let mut policies: Vec<PrunePolicy> = config
+        .jobs
+        .iter()
+        .filter(|job| args.job.as_ref().is_none_or(|name| name == job.name.as_str()))
+        .map(|job| PrunePolicy { abandoned: args.abandoned, ..prune_policy(job, opened.setup.clock.now()) })
+        .collect();
     if let Some(unknown) = args.job.as_ref().filter(|name| !known.contains(name)) {
-        return Err(no_such_job(unknown, &known));
+        let jobs = opened.setup.repository.jobs().await?;
+        let Some(job) = jobs.iter().find(|job| job.as_str() == unknown) else { return Err(no_such_job(unknown, &known)) };
+        if !args.abandoned {
+            return Err(no_such_job(unknown, &known).hint(format!(
+                "its sets are kept; to give them up: drctl prune --job {job} --abandoned; the jobs of the configuration are: {}",
+                known.join(", ")
+            )));
+        }
+        policies.push(policy::abandoned(job));
     }
     let options = PruneOptions { apply: args.apply, confirm_clock: args.confirm_clock, accept_surplus: args.accept_surplus };
     let (mut reports, mut first_error, mut code) = (Vec::new(), None, 0);
-    for job in config.jobs.iter().filter(|job| args.job.as_ref().is_none_or(|name| name == job.name.as_str())) {
-        let policy = prune_policy(job, opened.setup.clock.now());
-        let pruning = prune(&opened.setup, &policy, options);
+    for policy in &policies {
+        let pruning = prune(&opened.setup, policy, options);
         let pruned = match args.apply {
-            true => opened.setup.audited_by(Act::of("prune").job(&job.name), pruning, PruneReport::exit_code).await,
+            true => opened.setup.audited_by(Act::of("prune").job(&policy.job), pruning, PruneReport::exit_code).await,
             false => pruning.await,
         };
         if let Some(reporter) = &reporter {
-            reporter.prune_ended(&job.name, PruneFailure::of(Some(&opened), pruned.as_ref()).as_ref());
+            reporter.prune_ended(&policy.job, PruneFailure::of(Some(&opened), pruned.as_ref()).as_ref());
         }
         match pruned {
             Ok(report) => {
@@ -115,12 +129,13 @@ fn text(report: &PruneReport) -> String {
         (false, 0) if report.orphans.is_empty() && report.half_deleted.is_empty() => writeln!(out, "{}: nothing to delete", report.job),
         (false, _) => writeln!(
             out,
-            "{}: {} of {} may go, {} in each store; nothing was deleted: drctl prune --job {} --apply",
+            "{}: {} of {} may go, {} in each store; nothing was deleted: drctl prune --job {}{} --apply",
             report.job,
             count(freed as u64, "set"),
             report.plan.sets.len(),
             bytes(freed_bytes),
-            report.job
+            report.job,
+            if report.abandoned { " --abandoned" } else { "" }
         ),
     };
     out
@@ -136,6 +151,7 @@ mod tests {
         PruneReport {
             job: "shop".parse().unwrap(),
             applied: false,
+            abandoned: false,
             plan: Plan::default(),
             refused: None,
             half_deleted: Vec::new(),

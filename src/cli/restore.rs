@@ -10,7 +10,7 @@ use crate::cli::Shell;
 use crate::cli::args::RestoreArgs;
 use crate::cli::backup::{own_sources, with_sources};
 use crate::cli::load_errors::{Accept, problems_text};
-use crate::cli::output::{age, bytes, confirm, counted, duration, is_interactive, took, when};
+use crate::cli::output::{ago, bytes, confirm, counted, duration, is_interactive, took, when};
 use crate::cli::reports;
 use crate::error::{Error, Kind, Result};
 use crate::model::{JobName, SetClass, SetId};
@@ -292,13 +292,18 @@ fn command_line(args: &RestoreArgs, plan: &RestorePlan) -> String {
     line + " --yes"
 }
 
+/// How much is lost by what a set holds of a source.
+fn lost(seconds: Option<i64>) -> String {
+    seconds.map_or_else(|| "how much is not known, for this date lies in the future".to_owned(), duration)
+}
+
 /// The plan as it is shown before yes.
 pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     let mut out = String::new();
     let several = plan.sets.len() > 1;
     for set in &plan.sets {
         let proof = match set.proof {
-            Some((grade, at)) => format!("proven {grade} {} ago", duration(age(at, plan.now))),
+            Some((grade, at)) => format!("proven {grade} {}", ago(at, plan.now)),
             None => "NOT PROVEN".into(),
         };
         let _ = writeln!(out, "RESTORE {}  ({}, {proof})", set.set, set.words());
@@ -308,7 +313,7 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
     out.push_str("What is lost: everything written after\n");
     let width = plan.sources.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for source in &plan.sources {
-        let _ = writeln!(out, "  {:width$}  {}: {}", source.name, when(source.as_of, zone), duration(source.lost_seconds));
+        let _ = writeln!(out, "  {:width$}  {}: {}", source.name, when(source.as_of, zone), lost(source.lost_seconds));
     }
     for warning in &plan.warnings {
         let _ = writeln!(out, "  - {warning}");
@@ -336,7 +341,7 @@ pub fn plan_text(plan: &RestorePlan, zone: &TimeZone) -> String {
         let _ = writeln!(out, "Left out: {}", left_out.join("; "));
     }
     let _ = match plan.took_before {
-        Some((seconds, at)) => writeln!(out, "The last restore of this job took {} ({} ago).", took(seconds), duration(age(at, plan.now))),
+        Some((seconds, at)) => writeln!(out, "The last restore of this job took {} ({}).", took(seconds), ago(at, plan.now)),
         None => writeln!(out, "No restore of this job was timed on this host yet."),
     };
     let _ = match (plan.in_place, &plan.target) {
@@ -423,7 +428,7 @@ pub fn done_text(report: &RestoreReport) -> String {
 fn aftermath_plan_text(plan: &AftermathPlan, zone: &TimeZone) -> String {
     let (mut out, note) = (String::new(), &plan.restore);
     let since = match (note.phase, note.switched_at) {
-        (Phase::Switched, Some(at)) => format!("live since {}, {} ago", when(at, zone), duration(age(at, plan.now))),
+        (Phase::Switched, Some(at)) => format!("live since {}, {}", when(at, zone), ago(at, plan.now)),
         _ => format!("{}, begun {}", note.words(), when(note.started_at, zone)),
     };
     let what = match plan.way {
@@ -518,7 +523,7 @@ mod tests {
                     kind: "postgres".into(),
                     set: "jisu/20250101T180000Z-full-7k3q".parse().unwrap(),
                     as_of: at("2025-01-01T18:00:01Z"),
-                    lost_seconds: 2229,
+                    lost_seconds: Some(2229),
                     artifacts: vec!["globals".into(), "jisu_prod".into()],
                     plain_bytes: 1 << 30,
                     load: LoadPlan {
@@ -534,7 +539,7 @@ mod tests {
                     kind: "files".into(),
                     set: "jisu/20250101T160000Z-full-00aa".parse().unwrap(),
                     as_of: at("2025-01-01T16:00:00Z"),
-                    lost_seconds: 9430,
+                    lost_seconds: Some(9430),
                     artifacts: vec!["tree".into()],
                     plain_bytes: 3 << 20,
                     load: LoadPlan {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::agent::schedule::{Entry, What, entries, next_after};
 use crate::cli::Shell;
 use crate::cli::args::ScheduleArgs;
-use crate::cli::output::{age, duration, table, when};
+use crate::cli::output::{duration, table, when};
 use crate::config::load::load;
 use crate::config::values::duration_text;
 use crate::error::Result;
@@ -135,7 +135,7 @@ fn text(report: &Report) -> String {
             rows.push(left.iter().cloned().chain(["never".to_owned()]).collect());
         }
         for next in &line.next {
-            let soon = duration(age(report.now, next.at));
+            let soon = duration(next.at.as_second() - report.now.as_second());
             rows.push(left.iter().cloned().chain([when(next.at, &line.zone), soon]).collect());
             left.iter_mut().for_each(String::clear);
         }

@@ -24,6 +24,10 @@ pub async fn run(shell: &Shell, args: StatusArgs) -> Result<u8> {
     let standing = aftermath::standing(&opened.setup, &opened).await?;
     let restores = standing.into_iter().map(|s| StandingRestore { restore: s.restore, running: s.running, kept: s.kept }).collect();
     let mut report = look::status(&opened.setup, &jobs, &opened, restores, max_age).await?;
+    for job in &mut report.jobs {
+        job.configured = opened.config.as_ref().is_none_or(|config| config.job(job.job.as_str()).is_some());
+        job.stale &= job.configured;
+    }
     // What comes behind these is about this host, not about what is stored.
     let grave = report.findings.len();
     report.interrupted = opened.interrupted_runs().await?;
@@ -102,7 +106,7 @@ fn text(report: &StatusReport) -> String {
     if let Some(agent) = &report.agent {
         let _ = writeln!(out, "agent {agent}");
     }
-    for job in &report.jobs {
+    for job in report.jobs.iter().filter(|job| job.configured) {
         let _ = writeln!(
             out,
             "\n{}: {}, {} verified, {} stored",
@@ -116,6 +120,10 @@ fn text(report: &StatusReport) -> String {
                 let late = if job.stale { "   STALE" } else { "" };
                 let _ = writeln!(out, "  newest good set  {}  ({})", set.set, proof(set, report.now));
                 let _ = writeln!(out, "  lost if now      {}{late}", duration(age));
+            }
+            (Some(set), None) if job.dated_ahead.is_some() => {
+                let _ = writeln!(out, "  newest good set  {}  ({})", set.set, proof(set, report.now));
+                let _ = writeln!(out, "  lost if now      NOT KNOWN: a newest set is dated in the future   STALE");
             }
             _ => {
                 let _ = writeln!(out, "  NO GOOD SET: everything would be lost. Make one: drctl backup now {}", job.job);
@@ -131,6 +139,17 @@ fn text(report: &StatusReport) -> String {
             let what = if bad.grade.is_none() { "failed its verification" } else { bad.state };
             let _ = writeln!(out, "  newer, not good  {}  {what}: drctl show {}", bad.set, bad.set);
         }
+    }
+    for job in report.jobs.iter().filter(|job| !job.configured) {
+        let newest = job.newest_good.as_ref().map_or_else(String::new, |set| format!(", the newest good one {}", set.set));
+        let _ = writeln!(
+            out,
+            "\nno longer configured: {}: {}, {} stored{newest}",
+            job.job,
+            count(job.sets as u64, "set"),
+            bytes(job.stored_bytes)
+        );
+        let _ = writeln!(out, "  they stay; what giving them up would take: drctl prune --job {} --abandoned", job.job);
     }
     for standing in &report.restores {
         let restore = &standing.restore;

@@ -14,6 +14,7 @@ pub mod kept;
 pub mod load;
 mod next;
 pub mod notify;
+pub mod patterns;
 pub mod postgres;
 pub mod preset;
 pub mod problem;

@@ -24,9 +24,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 pub enum Reference {
     /// An environment variable, or the file that `<name>_FILE` names.
     Env(String),
-    /// A file that only its owner may read; one newline at its end is dropped.
+    /// A file that only its owner may read; newlines at its end are dropped.
     File(PathBuf),
-    /// What a program prints; one newline at its end is dropped.
+    /// What a program prints; newlines at its end are dropped.
     Cmd(Vec<String>),
     /// A systemd credential (`LoadCredential=`), by name.
     Cred(String),
@@ -168,7 +168,8 @@ fn text(bytes: Vec<u8>, from: impl Fn() -> String) -> Result<Secret> {
     }
     // The UTF-8 error is dropped: it would show nothing, and its owner holds the bytes.
     let text = String::from_utf8(bytes).map_err(|_| Error::new(Kind::Config, format!("{} does not give text (UTF-8)", from())))?;
-    let line = text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t)).unwrap_or(&text);
+    // As a shell's `$(cat FILE)` has it: no secret ends with one, and editors and pipes add more than one.
+    let line = text.trim_end_matches(['\n', '\r']);
     if line.is_empty() {
         return Err(Error::new(Kind::Config, format!("{} is empty; a secret was expected", from())));
     }
@@ -241,6 +242,19 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         path
+    }
+
+    #[test]
+    fn f143_newlines_at_the_end_of_a_secret_are_no_part_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for (at, written) in ["pw", "pw\n", "pw\r\n", "pw\n\n", "pw\r\n\r\n"].into_iter().enumerate() {
+            let path = secret_file(dir.path(), &format!("f{at}"), written, 0o600);
+            assert_eq!(read_secret_file(&path).unwrap().expose(), "pw", "{written:?}");
+        }
+        let kept = secret_file(dir.path(), "kept", " two\nlines \n", 0o600);
+        assert_eq!(read_secret_file(&kept).unwrap().expose(), " two\nlines ");
+        let empty = secret_file(dir.path(), "empty", "\n\n", 0o600);
+        assert_eq!(read_secret_file(&empty).unwrap_err().kind(), Kind::Config);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::config::s3::S3Place;
 use crate::config::secret::{Reference, SecretRef, TextRef};
 use crate::config::tree::resolve;
 use crate::config::typed::*;
-use crate::config::values::duration_text;
+use crate::config::values::{duration_text, long_duration_text};
 use crate::model::{Codec, Sha256};
 
 /// A value in the order in which it is shown.
@@ -215,8 +215,8 @@ fn objectives_view(objectives: &Objectives) -> View {
         ("rto", span(objectives.rto)),
         ("spread", span(objectives.spread)),
         ("max_duration", span(Some(objectives.max_duration))),
-        ("verified_within", span(objectives.verified_within)),
-        ("drilled_within", span(objectives.drilled_within)),
+        ("verified_within", long_span(objectives.verified_within)),
+        ("drilled_within", long_span(objectives.drilled_within)),
         ("max_total_size", bytes(objectives.max_total_size)),
     ])
 }
@@ -256,7 +256,7 @@ fn retention_view(retention: &Retention) -> View {
     let count = |n: u32| if n == 0 { View::Nothing } else { View::Value(json!(n)) };
     map(vec![
         ("keep_last", count(retention.keep_last)),
-        ("keep_within", span(retention.keep_within)),
+        ("keep_within", long_span(retention.keep_within)),
         ("keep_hourly", count(retention.keep_hourly)),
         ("keep_daily", count(retention.keep_daily)),
         ("keep_weekly", count(retention.keep_weekly)),
@@ -274,7 +274,7 @@ fn source_view(source: &SourceConfig, secrets: Secrets) -> View {
             ("paths", View::List(c.paths.iter().map(|p| path_view(p)).collect())),
             ("include", texts(&c.include)),
             ("exclude", texts(&c.exclude)),
-            ("newer_than", span(c.newer_than)),
+            ("newer_than", long_span(c.newer_than)),
             ("one_file_system", flag(c.one_file_system)),
             ("allow_empty", flag(c.allow_empty)),
         ],
@@ -370,6 +370,10 @@ fn texts(list: &[String]) -> View {
 
 fn flag(value: bool) -> View {
     View::Value(json!(value))
+}
+
+fn long_span(duration: Option<std::time::Duration>) -> View {
+    duration.map_or(View::Nothing, |d| View::Text(long_duration_text(d)))
 }
 
 fn span(duration: Option<std::time::Duration>) -> View {

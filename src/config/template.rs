@@ -228,7 +228,7 @@ impl Writer<'_> {
             self.line("      - files:");
             let paths: Vec<String> = template.paths.iter().map(|p| self.path(p)).collect();
             self.line(&format!("          paths: [{}]", paths.join(", ")));
-            self.line("          # exclude: [\"*.tmp\", \"cache\"]");
+            self.line("          # exclude: [\"*.tmp\", \"cache\"]     # names at any depth, paths below, or whole paths");
         }
         self.notes("      ");
         self.line("    # By drctl agent. Add prune: \"0 7 * * *\" once drctl prune shows that it would delete what you mean.");

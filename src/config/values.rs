@@ -13,8 +13,18 @@ use jiff::{Timestamp, Zoned};
 
 use crate::config::problem::shorten;
 
-/// Units of a duration, greatest first. A day has 24 hours.
-const UNITS: [(&str, u64); 6] = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+/// Units of a duration, greatest first. A day has 24 hours; a month has 31 days and a year 366, so that nothing ends too early.
+const UNITS: [(&str, u64); 9] = [
+    ("y", 31_622_400_000),
+    ("mo", 2_678_400_000),
+    ("w", 604_800_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("min", 60_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 
 /// Longest duration: 100 years of 365 days.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -50,13 +60,42 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn duration_text(duration: Duration) -> String {
     let mut millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut out = String::new();
-    for (unit, size) in &UNITS[1..] {
+    for (unit, size) in UNITS.iter().filter(|(unit, _)| !matches!(*unit, "y" | "mo" | "w" | "min")) {
         if millis >= *size {
             out.push_str(&format!("{}{unit}", millis / size));
             millis %= size;
         }
     }
     if out.is_empty() { "0s".to_owned() } else { out }
+}
+
+/// [`duration`] of how long something is kept, or may go without a proof: `m`, which is minutes here and months in other programs, is refused.
+/// Errors are whole messages.
+pub fn long_duration(text: &str) -> Result<Duration, String> {
+    let found = duration(text)?;
+    let letters = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_alphabetic);
+    match text.char_indices().find(|(at, c)| *c == 'm' && !letters(at + 1) && !(*at > 0 && letters(at - 1))) {
+        Some((at, _)) => {
+            let (before, after) = (&text[..at], &text[at + 1..]);
+            // Months stand before what is shorter.
+            let (front, number) = before.split_at(before.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+            let months = format!("{before}mo{after}");
+            let months = if duration(&months).is_ok() { months } else { format!("{number}mo{front}{after}") };
+            Err(format!("'{}' may mean minutes or months; write '{before}min{after}' or '{months}'", shorten(text)))
+        }
+        None => Ok(found),
+    }
+}
+
+/// Writes a duration as [`long_duration`] reads it.
+pub fn long_duration_text(duration: Duration) -> String {
+    let text = duration_text(duration);
+    let mut out = String::new();
+    for (at, c) in text.char_indices() {
+        let minutes = c == 'm' && !text[at + 1..].starts_with('s');
+        out.push_str(if minutes { "min" } else { &text[at..at + c.len_utf8()] });
+    }
+    out
 }
 
 /// Reads `8MiB`, `512KiB`, `20MB`, `4096B` as bytes. Errors are whole messages.
@@ -195,6 +234,24 @@ mod tests {
     }
 
     #[test]
+    fn f142_months_and_minutes_are_told_apart_where_time_is_kept() {
+        for (text, seconds) in [("7min", 420), ("7mo", 7 * 31 * 86_400), ("1y6mo", 366 * 86_400 + 6 * 31 * 86_400), ("1h30min", 5400)] {
+            assert_eq!(
+                (duration(text), long_duration(text)),
+                (Ok(Duration::from_secs(seconds)), Ok(Duration::from_secs(seconds))),
+                "{text}"
+            );
+        }
+        for (text, min, months) in [("7m", "'7min'", "'7mo'"), ("1d12m", "'1d12min'", "'12mo1d'"), ("3m2s", "'3min2s'", "'3mo2s'")] {
+            let why = long_duration(text).unwrap_err();
+            assert!(why.contains(min) && why.contains(months), "{why}");
+            assert!(duration(text).is_ok(), "{text}");
+        }
+        assert_eq!(long_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(long_duration_text(Duration::from_secs(5400)), "1h30min");
+    }
+
+    #[test]
     fn sizes() {
         for (text, bytes) in [("8MiB", 8 << 20), ("4096B", 4096), ("20 MB", 20_000_000), ("1TiB", 1 << 40)] {
             assert_eq!(size(text), Ok(bytes), "{text}");
@@ -246,11 +303,12 @@ mod tests {
         fn durations_are_read_as_they_are_written(millis in 1u64..3_000_000_000_000) {
             let value = Duration::from_millis(millis);
             prop_assert_eq!(duration(&duration_text(value)), Ok(value));
+            prop_assert_eq!(long_duration(&long_duration_text(value)), Ok(value));
         }
 
         #[test]
         fn any_text_is_answered(text in ".{0,20}") {
-            let _ = (duration(&text), size(&text), CronSchedule::parse(&text));
+            let _ = (long_duration(&text), duration(&text), size(&text), CronSchedule::parse(&text));
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum Lost {
     Unknown,
     /// There is no good set.
     Everything,
+    /// It is dated in the future: how much is not known.
+    Ahead,
     /// So many seconds of work.
     Seconds(i64),
 }
@@ -167,6 +169,7 @@ fn outcome(report: &BackupReport) -> (Severity, &'static str) {
 fn lost(report: &BackupReport) -> Option<String> {
     Some(match (report.lost_now, report.rpo_seconds) {
         (Lost::Unknown, _) => return None,
+        (Lost::Ahead, _) => "what would be lost now is not known: the newest good set is dated in the future".to_owned(),
         (Lost::Everything, _) => "there is no good set: everything would be lost now".to_owned(),
         (Lost::Seconds(age), Some(rpo)) if age > rpo => {
             format!("would be lost now: {}, more than the {} allowed", duration(age), duration(rpo))
@@ -246,8 +249,10 @@ pub struct DigestJob {
 /// A job's log in a digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DigestLog {
-    /// Age of the newest good set; `None`: there is none.
+    /// Age of the newest good set; `None`: there is none, or it is not known.
     pub newest_good_seconds: Option<i64>,
+    /// The newest good set is dated in the future.
+    pub dated_ahead: bool,
     /// Live sets, and those among them proven by reading back or better.
     pub sets: u64,
     /// See `sets`.
@@ -313,6 +318,7 @@ fn job_line(job: &DigestJob) -> String {
     };
     let Some(log) = &job.log else { return format!("{}: {runs}; its log could not be read", job.job) };
     let newest = match (log.newest_good_seconds, job.rpo_seconds) {
+        (None, _) if log.dated_ahead => "newest good set DATED IN THE FUTURE: how old it is is not known".to_owned(),
         (None, _) => "NO GOOD SET".to_owned(),
         (Some(age), Some(rpo)) if age > rpo => format!("newest good set {} old, {} allowed", duration(age), duration(rpo)),
         (Some(age), _) => format!("newest good set {} old", duration(age)),
@@ -454,6 +460,7 @@ mod tests {
     #[test]
     fn digests() {
         let log = DigestLog {
+            dated_ahead: false,
             newest_good_seconds: Some(2220),
             sets: 30,
             verified_sets: 28,

@@ -1,12 +1,13 @@
 //! From a job's configuration to what is asked of its sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::typed::{Job, MAIN_GROUP, Schedule};
+use crate::model::JobName;
 use crate::ops::prune::{GroupPolicy, PrunePolicy};
 
 /// So long a schedule is looked ahead for its busiest day and its longest pause: a week, and the day on which it begins anew.
@@ -25,7 +26,13 @@ pub fn prune_policy(job: &Job, now: Timestamp) -> PrunePolicy {
         let (per_day, interval) = pace(job.schedule_of(name), &job.timezone, now).unzip();
         groups.insert(name.to_owned(), GroupPolicy { retention: retention.cloned(), per_day, interval });
     }
-    PrunePolicy { job: job.name.clone(), zone: job.timezone.clone(), groups }
+    let sources = job.sources.iter().map(|source| source.name.clone()).collect();
+    PrunePolicy { job: job.name.clone(), zone: job.timezone.clone(), groups, sources, abandoned: false }
+}
+
+/// What is asked of the sets of a job that the configuration no longer has, once a person gives them up.
+pub fn abandoned(job: &JobName) -> PrunePolicy {
+    PrunePolicy { job: job.clone(), zone: TimeZone::UTC, groups: BTreeMap::new(), sources: BTreeSet::new(), abandoned: true }
 }
 
 /// The most sets a schedule makes in a day, and the longest time between two of them; `None` where nothing is scheduled.

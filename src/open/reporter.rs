@@ -162,8 +162,9 @@ impl Reporter {
     async fn fill(&self, opened: &Opened, settings: &Job, report: Option<&BackupReport>, told: &mut words::BackupReport) {
         let Ok(log) = opened.setup.log(&settings.name).await else { return };
         let now = self.clock.now();
-        let status = crate::ops::look::job_status(&log, Some(&settings.group_names()), now, None);
-        told.lost_now = status.rpo_seconds.map_or(Lost::Everything, Lost::Seconds);
+        let status = crate::ops::look::job_status(&log, Some(&settings.group_names()), now, None).await;
+        let unknown = if status.dated_ahead.is_some() { Lost::Ahead } else { Lost::Everything };
+        told.lost_now = status.rpo_seconds.map_or(unknown, Lost::Seconds);
         let Some(report) = report else { return };
         if report.state == "suspect" {
             told.suspicions.clone_from(&report.problems);

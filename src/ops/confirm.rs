@@ -7,6 +7,7 @@ use crate::catalog::RecoveryFile;
 use crate::catalog::recovery::RecoverySecrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::model::SetId;
+use crate::model::clock::age_seconds;
 use crate::ops::Setup;
 use crate::ops::details::Details;
 use crate::pipeline::seal::{Identities, Sealing};
@@ -103,7 +104,7 @@ pub fn untried(setup: &Setup) -> Option<String> {
     match last(setup) {
         None => Some("the recovery file was never tried".to_owned()),
         Some(known) if !opens(&known, &setup.sealing) => Some("the recovery file was not tried since the identity was changed".to_owned()),
-        Some(known) if setup.clock.now().duration_since(known.at) > LASTS => {
+        Some(known) if age_seconds(known.at, setup.clock.now()).is_none_or(|age| age > LASTS.as_secs()) => {
             Some(format!("the recovery file was last tried on {}", known.at.strftime("%Y-%m-%d")))
         }
         Some(_) => None,

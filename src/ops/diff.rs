@@ -168,9 +168,9 @@ async fn tar_marks(setup: &Setup, side: (&Manifest, &Artifact)) -> Result<Marks>
 
 async fn env_marks(setup: &Setup, side: (&Manifest, &Artifact)) -> Result<Marks> {
     let bytes = stored(setup, side).read_whole(TEXT_LIMIT).await?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().filter_map(|line| line.split_once('='));
-    Ok(lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    // By names as they are read, never by what stands before any '=': a line of a value over several could be taken for a name, and told.
+    let variables = crate::source::environment_dotenv::parse(&bytes).variables;
+    Ok(variables.into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect())
 }
 
 async fn text_lines(setup: &Setup, before: (&Manifest, &Artifact), after: (&Manifest, &Artifact)) -> Result<Vec<String>> {

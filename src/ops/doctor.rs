@@ -12,6 +12,7 @@ use crate::catalog::lease::{self, Standing};
 use crate::catalog::numbered::Odd;
 use crate::error::{Error, Kind, Result};
 use crate::model::JobName;
+use crate::model::clock::age_seconds;
 use crate::model::record::Grade;
 use crate::ops::look;
 use crate::ops::words::{and_more, duration};
@@ -208,12 +209,22 @@ pub async fn job(setup: &Setup, job: &JobName, log: &Result<JobLog>, groups: Opt
     if let Some(words) = keys::closed_sets(setup, log) {
         found.push(Finding::problem("keys", &name, words, keys::PUT_BACK));
     }
-    let stands = look::job_status(log, groups, now, None);
+    let stands = look::job_status(log, groups, now, None).await;
     match &stands.newest_good {
         None => found.push(Finding::problem("sets", &name, "there is no good set", format!("drctl backup now {job}"))),
         Some(set) => {
-            let age = stands.rpo_seconds.map_or_else(|| "of some sources only".to_owned(), |age| format!("{} old", duration(age)));
-            found.push(Finding::ok("sets", &name, format!("newest good set {}, {age}", set.set)));
+            match stands.dated_ahead {
+                Some(at) => found.push(Finding::problem(
+                    "sets",
+                    &name,
+                    format!("newest good set {}: one is dated {at}, in the future, and how old it is is not known", set.set),
+                    format!("look at the clocks (date) of the hosts that write here, then: drctl backup now {job}"),
+                )),
+                None => {
+                    let age = stands.rpo_seconds.map_or_else(|| "of some sources only".to_owned(), |age| format!("{} old", duration(age)));
+                    found.push(Finding::ok("sets", &name, format!("newest good set {}, {age}", set.set)));
+                }
+            }
             found.push(proof(&name, log, now));
         }
     }
@@ -247,12 +258,13 @@ fn proof(name: &str, log: &JobLog, now: Timestamp) -> Finding {
     match at {
         None => Finding::warning("proof", name, "no set was ever read back", format!("drctl verify --job {name}")),
         Some((set, at)) => {
-            let age = now.as_second() - at.as_second();
-            let words = format!("{set} was read back {} ago", duration(age));
-            if age > PROOF_AGE {
-                Finding::warning("proof", name, words, format!("drctl verify --job {name}"))
-            } else {
-                Finding::ok("proof", name, words)
+            let again = format!("drctl verify --job {name}");
+            match age_seconds(at, now) {
+                None => Finding::warning("proof", name, format!("{set} was read back at {at}, which lies in the future"), again),
+                Some(age) if age > PROOF_AGE => {
+                    Finding::warning("proof", name, format!("{set} was read back {} ago", duration(age)), again)
+                }
+                Some(age) => Finding::ok("proof", name, format!("{set} was read back {} ago", duration(age))),
             }
         }
     }

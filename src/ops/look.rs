@@ -15,7 +15,7 @@ use crate::ops::copies::{self, CopyStatus};
 use crate::ops::details::Details;
 use crate::ops::restore::Loaders;
 use crate::ops::restore::journal::RestoreNote;
-use crate::ops::standing::Standing;
+use crate::ops::standing::{self, Standing};
 use crate::pipeline::read::StoredArtifact;
 
 /// One set in a line.
@@ -254,6 +254,8 @@ pub struct StatusReport {
 pub struct JobStatus {
     /// Its name.
     pub job: JobName,
+    /// Whether the configuration has it: of one that it no longer has nothing is expected.
+    pub configured: bool,
     /// Sets that are live.
     pub sets: usize,
     /// Sets that are good and proven `read-back` or better.
@@ -262,8 +264,10 @@ pub struct JobStatus {
     pub stored_bytes: u64,
     /// The newest good set.
     pub newest_good: Option<SetLine>,
-    /// Seconds since the content of the newest good set: what would be lost now.
+    /// Seconds since the content of the newest good set: what would be lost now. `None`: a group has none, or it is not known.
     pub rpo_seconds: Option<i64>,
+    /// The date of a newest good set that lies in the future: how old it is is not known.
+    pub dated_ahead: Option<Timestamp>,
     /// Groups of sources that have no good set at all.
     pub groups_without_good: Vec<String>,
     /// A newer set that is not good, if there is one.
@@ -310,23 +314,30 @@ pub async fn status(
         let log = setup.log(job).await?;
         report.findings.extend(log.state().open_findings().map(|f| format!("{job}: {f}")));
         report.findings.extend(super::keys::closed_sets(setup, &log).map(|words| format!("{job}: {words}: {}", super::keys::PUT_BACK)));
-        let mut status = job_status(&log, loaders.groups(job).as_deref(), now, max_age_seconds);
+        let mut status = job_status(&log, loaders.groups(job).as_deref(), now, max_age_seconds).await;
+        report.findings.extend(status.dated_ahead.map(|at| {
+            format!("{job}: a newest good set is dated {at}, in the future: how old it is is not known; set the clock of the host that made it, then: drctl backup now {job}")
+        }));
         status.copies = copies::status(setup, &log).await;
         report.jobs.push(status);
     }
     Ok(report)
 }
 
-pub(crate) fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
-    let stands = Standing::of(log.state(), groups);
-    let rpo_seconds = stands.rpo_seconds(now);
+/// How a job stands; of what is dated in the future no age is known, and it is stale.
+pub(crate) async fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
+    let stored = standing::stored_dates(log, groups).await;
+    let stands = Standing::of(log.state(), groups, &stored);
+    let rpo_seconds = standing::rpo_seconds(stands.as_of, stands.latest, now);
     JobStatus {
         job: log.job().clone(),
+        configured: true,
         sets: stands.sets,
         verified_sets: stands.verified_sets,
         stored_bytes: stands.stored_bytes,
         newest_good: stands.newest_good.map(SetLine::of),
         rpo_seconds,
+        dated_ahead: stands.latest.filter(|_| standing::is_ahead(stands.latest, now)),
         groups_without_good: stands.groups_without_good,
         newest_bad: stands.newest_bad.map(SetLine::of),
         stale: max_age_seconds.is_some_and(|max| rpo_seconds.is_none_or(|age| age > max)),

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::record::Grade;
 use crate::model::{JobName, SetId};
 use crate::observe::Event;
-use crate::ops::retention::{self, Plan, Policy};
+use crate::ops::retention::{self, Decision, Plan, Policy};
 use crate::ops::{Setup, copies, words};
 use crate::state::RunOutcome;
 use crate::store::{DynStore, whole};
@@ -47,6 +47,10 @@ pub struct PrunePolicy {
     pub zone: TimeZone,
     /// By group.
     pub groups: BTreeMap<String, GroupPolicy>,
+    /// The sources that the job has now.
+    pub sources: BTreeSet<String>,
+    /// A person gives up what the configuration no longer has: groups, sources, the job.
+    pub abandoned: bool,
 }
 
 /// What is asked of one group.
@@ -71,7 +75,13 @@ impl PrunePolicy {
             stopped: None,
             accept_surplus: false,
             confirmed: None,
+            sources: (!self.abandoned).then_some(&self.sources),
         })
+    }
+
+    /// Whether the sets of a group are given up.
+    fn gives_up(&self, group: &str) -> bool {
+        self.abandoned && !self.groups.contains_key(group)
     }
 
     /// The longest time between two scheduled sets of any group.
@@ -98,6 +108,8 @@ pub struct PruneReport {
     pub job: JobName,
     /// Whether anything was to be deleted.
     pub applied: bool,
+    /// What the configuration no longer has was given up.
+    pub abandoned: bool,
     /// What becomes of every set, and why.
     pub plan: Plan,
     /// Why nothing may be deleted now.
@@ -171,6 +183,7 @@ async fn run(setup: &Setup, policy: &PrunePolicy, options: PruneOptions) -> Resu
     let mut report = PruneReport {
         job: policy.job.clone(),
         applied: options.apply,
+        abandoned: policy.abandoned,
         plan: planner.plan(log.state(), local.min(server)),
         refused,
         half_deleted: half_deleted(log.state()),
@@ -220,7 +233,10 @@ async fn apply(setup: &Setup, log: &mut JobLog, planner: &Planner<'_>, local: Ti
         let mut planned = None;
         let intent = retire::retire(log, |state, date| {
             let plan = planner.plan(state, local.min(date));
-            let next = plan.doomed().first().map(|(chain, why)| Retirement { chain: (*chain).clone(), reason: (*why).to_owned() });
+            let next = plan.doomed().first().map(|(chain, why)| {
+                let given_up = |set: &Decision| set.chain == **chain && planner.policy.gives_up(&set.group);
+                Retirement { chain: (*chain).clone(), reason: (*why).to_owned(), abandoned: plan.sets.iter().any(given_up) }
+            });
             planned = Some(plan);
             Ok(next)
         });
@@ -285,12 +301,18 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn plan(&self, state: &State, now: Timestamp) -> Plan {
-        let candidates = retention::candidates(state, state.is_sealed());
+        let mut candidates = retention::candidates(state, state.is_sealed());
+        if self.policy.abandoned {
+            // What was given up asks for no proof any more.
+            candidates.iter_mut().for_each(|set| set.sources.retain(|source| self.policy.sources.contains(source)));
+        }
         let asked = |group: &str| {
             let policy = self.policy.of_group(group)?;
             Some(Policy { stopped: self.stopped.clone(), accept_surplus: self.accept_surplus, confirmed: self.confirmed, ..policy })
         };
-        retention::plan(&candidates, asked, now)
+        let mut plan = retention::plan(&candidates, asked, now);
+        retention::abandon(&mut plan, &candidates, |group| self.policy.gives_up(group), now);
+        plan
     }
 }
 

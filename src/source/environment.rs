@@ -1,6 +1,6 @@
-//! Environment variables as one secret artifact of `NAME=value` lines.
+//! Environment variables as one secret artifact of `NAME=value` lines: an env file byte for byte, or lines of it as they stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -8,11 +8,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::ArtifactFormat;
 use crate::model::artifact::Consistency;
 use crate::pipeline::plain::PlainSender;
-use crate::source::environment_dotenv::{self as dotenv, Parsed};
+use crate::source::environment_dotenv as dotenv;
 use crate::source::files::let_in;
 use crate::source::{ArtifactPlan, DumpEnd, Preflight, RunContext, Session, Source};
 
@@ -56,41 +56,71 @@ impl EnvironmentSettings {
         }
     }
 
-    fn of_process(&self) -> Parsed {
+    fn of_process(&self) -> Taken {
         use std::os::unix::ffi::OsStringExt;
-        let mut parsed = Parsed::default();
+        let mut taken = Taken { whole: true, ..Taken::default() };
         for (name, value) in std::env::vars_os() {
             match name.into_string() {
-                Ok(name) if dotenv::is_name(&name) => drop(parsed.variables.insert(name, value.into_vec())),
+                Ok(name) if dotenv::is_name(&name) && self.takes(&name) => drop(taken.variables.insert(name, value.into_vec())),
                 Ok(name) if self.takes(&name) => {
-                    parsed.warnings.push(format!("{} is no name that an env file can hold and was left out", name.escape_debug()));
+                    taken.warnings.push(format!("{} is no name that an env file can hold and was left out", name.escape_debug()));
                 }
                 _ => {}
             }
         }
-        parsed
+        taken.names = taken.variables.keys().cloned().collect();
+        taken.bytes = dotenv::write(&taken.variables);
+        taken
+    }
+
+    /// The file's own bytes; with `prefixes` or `names` those of its lines that set such a variable.
+    fn of_file(&self, path: &Path) -> Result<Taken> {
+        let bytes = read_bounded(path, MAX_FILE)?;
+        let mut parsed = dotenv::parse(&bytes);
+        parsed.variables.retain(|name, _| self.takes(name));
+        parsed.lines.retain(|(name, _)| self.takes(name));
+        let names = parsed.lines.iter().map(|(name, _)| name.clone()).collect();
+        let whole = self.prefixes.is_empty() && self.names.is_empty();
+        if whole {
+            let mut warnings = Vec::new();
+            if parsed.lines.is_empty() && !bytes.trim_ascii().is_empty() {
+                warnings.push(format!("{} is kept as it is; there is no variable in it", path.display()));
+            }
+            return Ok(Taken { bytes, names, variables: parsed.variables, warnings, whole });
+        }
+        let bytes = parsed.lines.into_iter().flat_map(|(_, line)| line).collect();
+        let passed = parsed.warnings.into_iter().map(|why| format!("{why}; without `prefixes` and `names` the whole file is kept"));
+        Ok(Taken { bytes, names, variables: parsed.variables, warnings: passed.collect(), whole })
     }
 
     /// Reads and filters. Nothing left is an error.
-    pub(crate) fn read(&self) -> Result<Parsed> {
-        let mut parsed = match &self.from {
+    pub(crate) fn read(&self) -> Result<Taken> {
+        let mut taken = match &self.from {
             EnvironmentFrom::Process => self.of_process(),
-            EnvironmentFrom::File(path) => of_file(path)?,
+            EnvironmentFrom::File(path) => self.of_file(path)?,
         };
-        parsed.variables.retain(|name, _| self.takes(name));
-        let missing = self.names.iter().filter(|name| !parsed.variables.contains_key(*name));
-        parsed.warnings.extend(missing.map(|name| format!("{name} is not set in {}", self.place())));
-        if parsed.variables.is_empty() {
+        let missing = self.names.iter().filter(|name| !taken.names.contains(*name));
+        taken.warnings.extend(missing.map(|name| format!("{name} is not set in {}", self.place())));
+        if taken.bytes.trim_ascii().is_empty() {
             return Err(Error::new(Kind::Preflight, format!("no variable of {} matches", self.place()))
                 .hint("correct `prefixes` and `names`, or `from`"));
         }
-        Ok(parsed)
+        Ok(taken)
     }
 }
 
-fn of_file(path: &Path) -> Result<Parsed> {
-    let bytes = read_bounded(path, MAX_FILE)?;
-    dotenv::parse(&bytes).context(|| format!("read env file {}", path.display()))
+/// What a source takes.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// What is stored.
+    bytes: Vec<u8>,
+    /// The names in it.
+    names: BTreeSet<String>,
+    /// Those that have a value, as most readers take it.
+    pub variables: dotenv::Variables,
+    warnings: Vec<String>,
+    /// Nothing of the file is left out.
+    whole: bool,
 }
 
 /// A whole file of at most `limit` bytes. Missing and unreadable ones are preflight errors.
@@ -136,21 +166,21 @@ impl Source for EnvironmentSource {
     }
 
     async fn preflight(&self, _context: &RunContext) -> Result<Preflight> {
-        let parsed = self.settings.read()?;
-        let summary = format!("{} variables of {}", parsed.variables.len(), self.settings.place());
-        Ok(Preflight { warnings: parsed.warnings, summary, ..Preflight::default() })
+        let taken = self.settings.read()?;
+        let summary = format!("{} variables of {}", taken.names.len(), self.settings.place());
+        Ok(Preflight { warnings: taken.warnings, summary, ..Preflight::default() })
     }
 
     async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {
         let as_of = context.clock.now();
-        let parsed = self.settings.read()?;
-        Ok(Box::new(EnvironmentSession { place: self.settings.place(), parsed, as_of }))
+        let taken = self.settings.read()?;
+        Ok(Box::new(EnvironmentSession { place: self.settings.place(), taken, as_of }))
     }
 }
 
 struct EnvironmentSession {
     place: String,
-    parsed: Parsed,
+    taken: Taken,
     as_of: Timestamp,
 }
 
@@ -165,9 +195,8 @@ impl Session for EnvironmentSession {
     }
 
     async fn dump(&mut self, _artifact: &ArtifactPlan, out: PlainSender, _context: &RunContext) -> Result<DumpEnd> {
-        let lines = dotenv::write(&self.parsed.variables);
-        let bytes = lines.len() as u64;
-        out.data(Bytes::from(lines)).await?;
+        let bytes = self.taken.bytes.len() as u64;
+        out.data(Bytes::from(self.taken.bytes.clone())).await?;
         Ok(DumpEnd {
             exit_status: None,
             tool: None,
@@ -178,11 +207,11 @@ impl Session for EnvironmentSession {
 
     fn details(&self) -> serde_json::Value {
         // Names only: a hash of a short value could be guessed.
-        json!({ "from": self.place, "names": self.parsed.variables.keys().collect::<Vec<_>>() })
+        json!({ "from": self.place, "names": self.taken.names, "whole": self.taken.whole })
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.parsed.warnings.clone()
+        self.taken.warnings.clone()
     }
 
     fn as_of(&self) -> Timestamp {

@@ -2,22 +2,24 @@
 //!
 //! Reading: blank lines and `#` lines count for nothing; `export` in front is passed over; an unquoted value ends at the line's end or
 //! at ` #`, without the blanks around it; `'…'` holds anything literally and `"…"` with the escapes `\n \r \t \" \\ \$` and `` \` ``,
-//! both over several lines if need be. `${NAME}` is not expanded: it comes back as it was written. The last of equal names holds.
+//! both over several lines if need be. `${NAME}` is not expanded. The last of equal names holds. What is read serves to tell names and
+//! differences, and to choose lines: these are kept byte for byte, for each reader of such files has rules of its own.
 //!
 //! Writing: one line for each name, sorted. A value of harmless characters stands bare (so `docker run --env-file` reads it too);
 //! others stand in single quotes, those that hold a single quote in double quotes. `sh` reads all of it.
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Kind, Result};
-
 /// Names and values; both without NUL.
 pub(crate) type Variables = BTreeMap<String, Vec<u8>>;
 
-/// What was read, and sentences about lines that were passed over. They never hold a value.
+/// What was read. Nothing a person may have written is an error.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub variables: Variables,
+    /// Every line that sets or names a variable: the name as it stands, and all its bytes, those of a value over several lines too.
+    pub lines: Vec<(String, Vec<u8>)>,
+    /// Sentences about lines that say nothing. They never hold a value.
     pub warnings: Vec<String>,
 }
 
@@ -28,8 +30,9 @@ pub(crate) fn is_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
-/// Reads a file's bytes. A quote that is never closed is an error; a line without `=` is passed over with a warning.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed> {
+/// Reads a file's bytes. What is odd is taken as it stands: the rest of a line behind a quote that is not closed, or is closed in the middle
+/// of a word, is the value.
+pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     let mut out = Parsed::default();
     let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut line = 1;
@@ -38,64 +41,71 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed> {
         let this = rest[..end].trim_ascii();
         let this = this.strip_prefix(b"export").filter(|r| r.starts_with(b" ") || r.starts_with(b"\t")).unwrap_or(this).trim_ascii_start();
         let equals = memchr::memchr(b'=', this);
-        let taken = match equals {
-            _ if this.is_empty() || this.starts_with(b"#") => end,
-            None => {
-                out.warnings.push(format!("line {line} has no '=' and was passed over"));
-                end
-            }
-            Some(equals) => {
-                let name = std::str::from_utf8(this[..equals].trim_ascii()).ok().filter(|name| is_name(name));
+        let mut taken = end;
+        if !this.is_empty() && !this.starts_with(b"#") {
+            let name = std::str::from_utf8(this[..equals.unwrap_or(this.len())].trim_ascii()).ok();
+            let valid = name.filter(|name| is_name(name));
+            if equals.is_some() {
                 let start = memchr::memchr(b'=', rest).map_or(end, |i| i + 1);
-                let (value, taken) = value(&rest[start..]).map_err(|why| {
-                    Error::new(Kind::Failed, format!("line {line}: {why}")).hint("close the quote, or escape it with a backslash")
-                })?;
-                match name {
+                let (value, length) = value(&rest[start..]);
+                taken = start + length;
+                match valid {
                     Some(name) if !value.contains(&0) => drop(out.variables.insert(name.to_owned(), value)),
-                    _ => out.warnings.push(format!("line {line} has no valid name and was passed over")),
+                    _ => out.warnings.push(format!("line {line} has no valid name")),
                 }
-                start + taken
+            } else {
+                out.warnings.push(format!("line {line} has no '='"));
             }
-        };
+            if let Some(name) = if equals.is_some() { name } else { valid } {
+                out.lines.push((name.to_owned(), rest[..rest.len().min(taken + 1)].to_vec()));
+            }
+        }
         line += memchr::memchr_iter(b'\n', &rest[..taken]).count() + 1;
         rest = rest.get(taken + 1..).unwrap_or_default();
     }
-    Ok(out)
+    out
 }
 
 /// The value at the start of `rest` and how many bytes it takes up to its line's end.
-fn value(rest: &[u8]) -> std::result::Result<(Vec<u8>, usize), &'static str> {
+fn value(rest: &[u8]) -> (Vec<u8>, usize) {
+    if let Some(quoted) = quoted(rest) {
+        return quoted;
+    }
+    let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+    let line = &rest[..end];
+    let blank = line.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    if matches!(line.get(blank), Some(b'"' | b'\'')) {
+        return (line.trim_ascii().to_vec(), end);
+    }
+    let remark = (1..line.len()).find(|i| line[*i] == b'#' && matches!(line[i - 1], b' ' | b'\t')).unwrap_or(line.len());
+    (line[..remark].trim_ascii().to_vec(), end)
+}
+
+/// A value in quotes, behind which nothing but a remark stands in its line.
+fn quoted(rest: &[u8]) -> Option<(Vec<u8>, usize)> {
     let blank = rest.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
-    let (quoted, length) = match rest.get(blank) {
-        Some(b'\'') => {
-            let close = memchr::memchr(b'\'', &rest[blank + 1..]).ok_or("a single quote is not closed")?;
+    let (value, length) = match rest.get(blank)? {
+        b'\'' => {
+            let close = memchr::memchr(b'\'', &rest[blank + 1..])?;
             (rest[blank + 1..][..close].to_vec(), close + 2)
         }
-        Some(b'"') => double_quoted(&rest[blank + 1..])?,
-        _ => {
-            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-            let line = &rest[..end];
-            let remark = (1..line.len()).find(|i| line[*i] == b'#' && matches!(line[i - 1], b' ' | b'\t')).unwrap_or(line.len());
-            return Ok((line[..remark].trim_ascii().to_vec(), end));
-        }
+        b'"' => double_quoted(&rest[blank + 1..])?,
+        _ => return None,
     };
     let after = blank + length;
     let end = memchr::memchr(b'\n', &rest[after..]).map_or(rest.len(), |i| after + i);
     let tail = rest[after..end].trim_ascii();
-    if !tail.is_empty() && !tail.starts_with(b"#") {
-        return Err("something follows a closing quote");
-    }
-    Ok((quoted, end))
+    (tail.is_empty() || tail.starts_with(b"#")).then_some((value, end))
 }
 
 /// The value behind an opening double quote and its length with both quotes.
-fn double_quoted(rest: &[u8]) -> std::result::Result<(Vec<u8>, usize), &'static str> {
+fn double_quoted(rest: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut out = Vec::new();
     let mut bytes = rest.iter().enumerate();
     while let Some((at, b)) = bytes.next() {
         match b {
-            b'"' => return Ok((out, at + 2)),
-            b'\\' => match bytes.next().map(|(_, b)| *b).ok_or("a double quote is not closed")? {
+            b'"' => return Some((out, at + 2)),
+            b'\\' => match bytes.next().map(|(_, b)| *b)? {
                 b'n' => out.push(b'\n'),
                 b'r' => out.push(b'\r'),
                 b't' => out.push(b'\t'),
@@ -106,10 +116,10 @@ fn double_quoted(rest: &[u8]) -> std::result::Result<(Vec<u8>, usize), &'static 
             _ => out.push(*b),
         }
     }
-    Err("a double quote is not closed")
+    None
 }
 
-/// The lines.
+/// Lines for variables that come from no file.
 pub(crate) fn write(variables: &Variables) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in variables {
@@ -146,7 +156,7 @@ mod tests {
     fn what_people_write() {
         let text = b"\xef\xbb\xbf# remark\nA=1\n\n export B = two words # remark\nC='a # b'  # remark\nD=\"l1\nl2\\n\\\"x\\\" \\$y \\q\"\r\nE=\nF=a#b\nG=${A}\n\
             A=again\r\nnonsense\n1x=3\nH=\"\"\nI='multi\nline'\nexported=1\nJ=x=y=z\nK='last'";
-        let parsed = parse(text).unwrap();
+        let parsed = parse(text);
         let expected = [
             ("A", "again"),
             ("B", "two words"),
@@ -163,15 +173,31 @@ mod tests {
         ];
         let found: Vec<_> = parsed.variables.iter().map(|(n, v)| (n.as_str(), std::str::from_utf8(v).unwrap())).collect();
         assert_eq!(found, expected);
-        assert_eq!(parsed.warnings, ["line 12 has no '=' and was passed over", "line 13 has no valid name and was passed over"]);
+        assert_eq!(parsed.warnings, ["line 12 has no '='", "line 13 has no valid name"]);
     }
 
     #[test]
-    fn open_quotes_are_errors_that_tell_no_value() {
-        for bad in ["X=1\nA='hush", "X=1\nA=\"hush\\\"", "X=1\nA=\"hush\\", "X=1\nA='hush' more"] {
-            let error = parse(bad.as_bytes()).unwrap_err();
-            assert!(error.to_string().contains("line 2") && !error.to_string().contains("hush"), "{error}");
-        }
+    fn f122_odd_lines_are_taken_as_they_stand() {
+        let text = b"A=a #b\r\nP=\"a\"b\nQ='tis\nexport R=\"1\nS=\"2\nPEM=\"x\ny==\n\" # z\nPASSED\n# T=1\n1x=3\nU='last";
+        let parsed = parse(text);
+        let lines: Vec<_> = parsed.lines.iter().map(|(n, l)| (n.as_str(), std::str::from_utf8(l).unwrap())).collect();
+        assert_eq!(
+            lines,
+            [
+                ("A", "A=a #b\r\n"),
+                ("P", "P=\"a\"b\n"),
+                ("Q", "Q='tis\n"),
+                ("R", "export R=\"1\n"),
+                ("S", "S=\"2\n"),
+                ("PEM", "PEM=\"x\ny==\n\" # z\n"),
+                ("PASSED", "PASSED\n"),
+                ("1x", "1x=3\n"),
+                ("U", "U='last"),
+            ]
+        );
+        assert_eq!(parsed.variables.keys().collect::<Vec<_>>(), ["A", "P", "PEM", "Q", "R", "S", "U"]);
+        assert_eq!(parsed.variables["P"], b"\"a\"b");
+        assert_eq!(parsed.variables["PEM"], b"x\ny==\n");
     }
 
     #[test]
@@ -191,13 +217,17 @@ mod tests {
     proptest! {
         #[test]
         fn written_is_read_back(variables in proptest::collection::btree_map("[A-Za-z_][A-Za-z0-9_.-]{0,8}", proptest::collection::vec(1u8..=255, 0..60), 0..8)) {
-            let parsed = parse(&write(&variables)).unwrap();
-            prop_assert_eq!(parsed, Parsed { variables, warnings: Vec::new() });
+            let written = write(&variables);
+            let parsed = parse(&written);
+            prop_assert_eq!(parsed.lines.iter().flat_map(|(_, line)| line.clone()).collect::<Vec<u8>>(), written);
+            prop_assert!(parsed.warnings.is_empty());
+            prop_assert_eq!(parsed.variables, variables);
         }
 
         #[test]
         fn noise_never_panics(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'='), Just(b'"'), Just(b'\''), Just(b'\\')], 0..120)) {
-            let _ = parse(&bytes);
+            let lines = parse(&bytes).lines.into_iter().map(|(_, line)| line.len()).sum::<usize>();
+            prop_assert!(lines <= bytes.len());
         }
     }
 }

@@ -81,6 +81,11 @@ fn compose_file(request: &LoadRequest, name: &str) -> Option<(PathBuf, Sha256)> 
     details.files.into_iter().find(|file| file.name == name).map(|file| (PathBuf::from(file.path), file.plain_sha256))
 }
 
+/// Whether the set holds chosen lines of a file only: to copy them over it would lose the others.
+fn is_part(request: &LoadRequest, artifact: &LoadArtifact) -> bool {
+    artifact.artifact.format == ArtifactFormat::Env && request.details["whole"] == json!(false)
+}
+
 /// A path for a shell line.
 fn quoted(path: &Path) -> String {
     shell_word(&path.display().to_string())
@@ -122,7 +127,10 @@ impl Loader for AsideLoader {
                 });
             }
             if let Some(live) = self.live_path(request, artifact) {
-                plan.touches.push(format!("cp {} {}", quoted(&path), quoted(&live)));
+                plan.touches.push(match is_part(request, artifact) {
+                    true => format!("only a part of {}: its lines are put in there by hand", live.display()),
+                    false => format!("cp {} {}", quoted(&path), quoted(&live)),
+                });
             }
         }
         Ok(plan)
@@ -185,12 +193,14 @@ impl Loader for AsideLoader {
             lines.push(format!("{}; nothing live was changed", path.display()));
             if artifact.artifact.format == ArtifactFormat::Env
                 && let (Ok(bytes), Some(live)) = (std::fs::read(&path), self.live_variables())
-                && let Ok(set) = dotenv::parse(&bytes)
             {
-                lines.extend(differences(&set.variables, &live));
+                lines.extend(differences(&dotenv::parse(&bytes).variables, &live));
             }
             if let Some(live) = self.live_path(request, artifact) {
-                lines.push(format!("to put it in place: cp {} {}", quoted(&path), quoted(&live)));
+                lines.push(match is_part(request, artifact) {
+                    true => format!("it holds only a part of {0}: put its lines in there by hand", live.display()),
+                    false => format!("to put it in place: cp {} {}", quoted(&path), quoted(&live)),
+                });
             }
         }
         journal.note(LINES, json!(lines)).await

@@ -19,7 +19,7 @@ pub mod command;
 pub mod compose;
 mod compose_references;
 pub mod environment;
-mod environment_dotenv;
+pub(crate) mod environment_dotenv;
 pub mod environment_load;
 pub mod files;
 pub mod load;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::model::Severity;
+use crate::model::clock::age_seconds;
 use crate::model::figures::{count, duration};
 use crate::ops::board::{Board, JobBoard};
 
@@ -147,7 +148,7 @@ fn state(board: &Board) -> Judged {
 }
 
 fn notify(board: &Board, now: Timestamp) -> Judged {
-    let late = |since: Timestamp| now.as_second() - since.as_second() > QUEUE_LATE_SECONDS;
+    let late = |since: Timestamp| age_seconds(since, now).is_none_or(|age| age > QUEUE_LATE_SECONDS);
     let stuck = board.queues.iter().filter(|q| q.refused > 0 || q.dropped > 0 || q.waiting_since.is_some_and(late));
     let names: Vec<&str> = stuck.map(|queue| queue.notifier.as_str()).collect();
     if names.is_empty() {
@@ -188,9 +189,9 @@ fn of_job(job: &JobBoard, now: Timestamp) -> Judged {
         let texts: Vec<String> = job.alarms.iter().map(|alarm| format!("{}: {}", alarm.text, alarm.next)).collect();
         return (Status::of(worst.severity), texts.join("; "));
     }
-    match (&job.log, job.log.as_ref().and_then(|log| log.as_of)) {
+    match (&job.log, job.log.as_ref().and_then(|log| log.rpo_seconds(now))) {
         (None, _) => ok("its log has not been read yet"),
-        (Some(_), Some(from)) => ok(format!("{} of work would be lost now", duration(now.as_second() - from.as_second()))),
+        (Some(_), Some(lost)) => ok(format!("{} of work would be lost now", duration(lost))),
         (Some(_), None) => ok("no set yet"),
     }
 }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use crate::model::Severity;
+use crate::model::clock::age_seconds;
 use crate::model::record::Grade;
 use crate::ops::board::{Board, JobBoard};
 use crate::web::health::health;
@@ -18,7 +19,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn render(board: &Board) -> String {
     let mut page = Page(String::new());
     of_agent(&mut page, board);
-    of_jobs(&mut page, &board.jobs);
+    of_jobs(&mut page, &board.jobs, board.at);
     of_runs(&mut page, &board.jobs);
     of_stores(&mut page, board);
     page.0
@@ -60,9 +61,11 @@ fn of_agent(page: &mut Page, board: &Board) {
     queues.iter().for_each(|q| family.one(&[("notifier", &q.notifier)], Some(q.refused.saturating_add(q.dropped))));
 }
 
-fn of_jobs(page: &mut Page, jobs: &[JobBoard]) {
+/// A date in the future would keep every rule that counts from it silent until then: it is left out.
+fn of_jobs(page: &mut Page, jobs: &[JobBoard], now: Timestamp) {
+    let past = |at: &Timestamp| age_seconds(*at, now).is_some();
     let mut family = page.metric("drctl_last_success_timestamp_seconds", "End of the newest run that stored all of a source.");
-    of_sources(&mut family, jobs, |source| source.last_success.map(seconds));
+    of_sources(&mut family, jobs, |source| source.last_success.filter(|_| !source.ahead).map(seconds));
     let help = "Greatest time between two scheduled backups of a source.";
     let mut family = page.metric("drctl_schedule_expected_interval_seconds", help);
     of_sources(&mut family, jobs, |source| source.expected_interval_seconds);
@@ -73,6 +76,11 @@ fn of_jobs(page: &mut Page, jobs: &[JobBoard]) {
 
     page.metric("drctl_rpo_seconds", "Work that would be lost now: age of what the newest good set of the worst group stands for.")
         .each(jobs, |job| job.rpo_seconds);
+    page.metric(
+        "drctl_age_unknown",
+        "1 while the newest good set of a group is dated in the future: what would be lost is not known then.",
+    )
+    .each(jobs, |job| job.log.as_ref().map(|_| i64::from(job.age_unknown)));
     page.metric("drctl_rpo_objective_seconds", "The most that may be lost.").each(jobs, |job| job.objectives.rpo_seconds);
     page.metric("drctl_verify_objective_seconds", "Greatest age that the newest verification may have.")
         .each(jobs, |job| job.objectives.verified_within_seconds);
@@ -90,12 +98,12 @@ fn of_jobs(page: &mut Page, jobs: &[JobBoard]) {
     let mut family = page.metric("drctl_last_verified_timestamp_seconds", "When a good set was last proven to be of this grade or better.");
     for job in jobs {
         for grade in [Grade::ReadBack, Grade::Restored] {
-            let at = job.log.as_ref().and_then(|log| log.verified_at(grade));
+            let at = job.log.as_ref().and_then(|log| log.verified_at(grade)).filter(past);
             family.one(&[("job", job.job.as_str()), ("grade", grade.name())], at.map(seconds));
         }
     }
     page.metric("drctl_last_drill_success_timestamp_seconds", "When a drill last passed.")
-        .each(jobs, |job| Some(seconds(job.log.as_ref()?.drill.as_ref()?.at)));
+        .each(jobs, |job| Some(seconds(job.log.as_ref()?.drill.as_ref().filter(|drill| past(&drill.at))?.at)));
 }
 
 fn of_runs(page: &mut Page, jobs: &[JobBoard]) {

@@ -266,7 +266,7 @@ impl Host {
             let newest = state.live().filter(|e| e.id().kind() == SetKind::Full).map(|e| e.number).max();
             let spare =
                 chains.iter().find(|(_, sets)| sets.iter().all(|e| !e.is_pinned(date) && !e.is_held(date) && Some(e.number) != newest));
-            Ok(spare.map(|(chain, _)| Retirement { chain: chain.clone(), reason: "spare".into() }))
+            Ok(spare.map(|(chain, _)| Retirement { chain: chain.clone(), reason: "spare".into(), abandoned: false }))
         };
         let planned = retire::retire(log, plan).await?;
         let open: Vec<u64> = log.state().intents().filter(|intent| intent.deleted.is_none()).map(|intent| intent.number).collect();

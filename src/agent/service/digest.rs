@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Agent;
 use crate::model::JobName;
+use crate::model::clock::age_seconds;
 use crate::model::record::Grade;
 use crate::notify::words::{self, DigestJob, DigestLog};
 use crate::open::stores;
@@ -43,18 +44,18 @@ impl Agent {
         let recent = runs.iter().filter(|row| row.started_at >= since && row.outcome != RunOutcome::Running);
         let (good, bad): (Vec<&RunRow>, Vec<&RunRow>) = recent.partition(|row| row.outcome == RunOutcome::Finished(0));
         let before = self.state.as_ref().and_then(|state| state.setting(&format!("digest/stored/{job}")).ok()?);
-        let age = |at: Timestamp| now.duration_since(at).as_secs();
         DigestJob {
             job: job.to_string(),
             good_runs: good.len() as u64,
             bad_runs: bad.len() as u64,
             rpo_seconds: rpo.map(|rpo| rpo.as_secs() as i64),
             log: self.known.get(job).map(|facts| DigestLog {
-                newest_good_seconds: facts.log.as_of.map(age),
+                newest_good_seconds: facts.log.rpo_seconds(now),
+                dated_ahead: facts.log.is_ahead(now),
                 sets: facts.log.sets as u64,
                 verified_sets: facts.log.verified_sets as u64,
                 stored_bytes: facts.log.stored_bytes,
-                drill_seconds: facts.log.verified_at(Grade::Restored).map(age),
+                drill_seconds: facts.log.verified_at(Grade::Restored).and_then(|at| age_seconds(at, now)),
             }),
             stored_bytes_before: before.and_then(|text| text.parse().ok()),
         }

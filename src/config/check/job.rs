@@ -147,7 +147,7 @@ fn source_in_job(scope: &Scope<'_>, source: &SourceConfig, context: &Context<'_>
             for (i, path) in files.paths.iter().enumerate() {
                 if super::source::backs_up(files, path, store_path) {
                     scope.key("paths").index(i).error(format!(
-                        "the store '{}' ({}) lies inside, so every backup would back up the backups; move the store, or exclude it",
+                        "the store '{}' ({}) lies inside, so every backup would back up the backups; move the store, or exclude it (exclude: [\"{1}\"])",
                         store.name,
                         store_path.display()
                     ));
@@ -207,7 +207,7 @@ pub fn schedule(scope: &Scope<'_>, raw: &RawSchedule) -> Schedule {
 /// Retention; one that keeps nothing is a finding.
 pub fn retention(scope: &Scope<'_>, raw: &RawRetention) -> Option<Retention> {
     let keep_within = match &raw.keep_within {
-        Some(text) => Some(scope.duration("keep_within", Some(text))?),
+        Some(text) => Some(scope.long_duration("keep_within", Some(text))?),
         None => None,
     };
     let count = |n: Option<u32>| n.unwrap_or(0);
@@ -243,8 +243,8 @@ fn objectives(scope: &Scope<'_>, raw: &RawObjectives) -> Objectives {
         rto: scope.duration("rto", raw.rto.as_ref()),
         spread: scope.duration("spread", raw.spread.as_ref()),
         max_duration: scope.duration("max_duration", raw.max_duration.as_ref()).unwrap_or(Objectives::MAX_DURATION),
-        verified_within: scope.duration("verified_within", raw.verified_within.as_ref()),
-        drilled_within: scope.duration("drilled_within", raw.drilled_within.as_ref()),
+        verified_within: scope.long_duration("verified_within", raw.verified_within.as_ref()),
+        drilled_within: scope.long_duration("drilled_within", raw.drilled_within.as_ref()),
         max_total_size: raw.max_total_size.as_ref().and_then(|text| scope.key("max_total_size").take(values::size(text))),
     }
 }

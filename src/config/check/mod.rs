@@ -92,6 +92,11 @@ impl<'a> Scope<'a> {
         self.key(key).take(values::duration(text?))
     }
 
+    /// How long something is kept, or may go without a proof.
+    fn long_duration(&self, key: &str, text: Option<&String>) -> Option<Duration> {
+        self.key(key).take(values::long_duration(text?))
+    }
+
     /// A path of the configuration made absolute.
     fn path(&self, text: &str) -> Option<PathBuf> {
         if text.is_empty() {

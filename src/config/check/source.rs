@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobBuilder;
 
 use super::job::{masked, retention, schedule};
 use super::reference::{in_the_file, reference, secret, shown, text, written};
 use super::running::{program, variables};
 use super::{LATER, Scope, check_name, items};
 use crate::config::expand::reference_only;
+use crate::config::patterns::{self, Patterns, RootPath};
 use crate::config::postgres::{PostgresUrl, SYSTEM_ROOTS, masked_url};
 use crate::config::problem::shorten;
 use crate::config::raw::*;
@@ -397,42 +398,39 @@ fn check_database(scope: &Scope<'_>, name: &str) {
 
 fn files(scope: &Scope<'_>, name: &str, raw: &RawFiles) -> Option<FilesConfig> {
     let paths = scope.paths("paths", &raw.paths);
-    for (key, list) in [("include", &raw.include), ("exclude", &raw.exclude)] {
-        for (i, pattern) in items(list) {
-            if let Err(e) = glob(pattern) {
-                scope.key(key).index(i).error(format!("'{}' is not a pattern: {}", shorten(pattern), e.kind()));
-            }
-        }
-    }
-    let newer_than = optional(&raw.newer_than, |text| scope.duration("newer_than", Some(text)));
+    let newer_than = optional(&raw.newer_than, |text| scope.long_duration("newer_than", Some(text)));
+    let (include, exclude) = (scope.texts("include", &raw.include), scope.texts("exclude", &raw.exclude));
+    check_patterns(scope, &paths, raw, &include, &exclude);
     Some(FilesConfig {
         name: name.to_owned(),
         paths: Some(paths).filter(|p| !p.is_empty())?,
-        include: scope.texts("include", &raw.include),
-        exclude: scope.texts("exclude", &raw.exclude),
+        include,
+        exclude,
         newer_than: newer_than.ok()?,
         one_file_system: raw.one_file_system.unwrap_or(true),
         allow_empty: raw.allow_empty.unwrap_or(false),
     })
 }
 
-fn glob(pattern: &str) -> Result<GlobMatcher, globset::Error> {
-    Ok(GlobBuilder::new(pattern).literal_separator(true).build()?.compile_matcher())
+/// Patterns that are none, or that can match nothing, at their own places.
+fn check_patterns(scope: &Scope<'_>, paths: &[PathBuf], raw: &RawFiles, include: &[String], exclude: &[String]) {
+    let roots: Vec<RootPath> = paths.iter().map(|path| RootPath::of(path)).collect();
+    for (list, at, why) in patterns::check(&roots, include, exclude) {
+        let raw = if list == patterns::List::Include { &raw.include } else { &raw.exclude };
+        // What is empty, and told already, is not in the lists.
+        let place = items(raw).filter(|(_, text)| !text.is_empty()).nth(at).map_or(at, |(i, _)| i);
+        scope.key(list.key()).index(place).error(why);
+    }
 }
 
-/// Whether a backup of `root` would read `inner`: it lies there and no pattern excludes it or a folder above it. A pattern may be
-/// about the whole path, the path below `root`, or the last name.
+/// Whether a backup of `root` would read `inner`: it lies there, and no pattern excludes it or a folder above it.
 pub fn backs_up(files: &FilesConfig, root: &Path, inner: &Path) -> bool {
-    let real = |path: &Path| -> PathBuf { path.canonicalize().unwrap_or_else(|_| path.to_owned()) };
-    let (root, inner) = (real(root), real(inner));
-    let Ok(below) = inner.strip_prefix(&root) else { return false };
-    let patterns: Vec<GlobMatcher> = files.exclude.iter().filter_map(|p| glob(p.trim_end_matches('/')).ok()).collect();
-    let folders = below.ancestors().filter(|p| !p.as_os_str().is_empty());
-    let excluded = |folder: &Path| {
-        let name = folder.file_name().map(Path::new);
-        patterns.iter().any(|p| p.is_match(folder) || p.is_match(root.join(folder)) || name.is_some_and(|n| p.is_match(n)))
-    };
-    !folders.into_iter().any(excluded)
+    let root = RootPath::of(root);
+    let inner = patterns::real(inner);
+    let Ok(below) = inner.strip_prefix(&root.real) else { return false };
+    // What is no pattern has been told.
+    let Ok(patterns) = Patterns::new(std::slice::from_ref(&root), &[], &files.exclude) else { return true };
+    !patterns.of(&root.path).is_some_and(|rules| rules.excludes_way(below))
 }
 
 fn environment(scope: &Scope<'_>, name: &str, raw: &RawEnvironment) -> Option<EnvironmentConfig> {
@@ -533,6 +531,10 @@ mod tests {
             (&["/srv/none/backup/drctl"], "/srv/none/backup/drctl", false),
             (&["backup/*"], "/srv/none/backup/drctl", false),
             (&["*.log", "cache"], "/srv/none/backup/drctl", true),
+            (&["/srv/none/backup"], "/srv/none/backup/drctl", false),
+            (&["none/backup"], "/srv/none/backup/drctl", true),
+            (&["/srv/*/drctl"], "/srv/none/backup/drctl", true),
+            (&["drctl/"], "/srv/none/backup/drctl", false),
         ] {
             assert_eq!(backs_up(&files(exclude), root, Path::new(inner)), want, "{exclude:?} {inner}");
         }

@@ -115,15 +115,16 @@ pub struct RawFiles {
     /// Folders and files, absolute or relative to the configuration file.
     #[schemars(extend("x-required" = true), length(min = 1))]
     pub paths: Option<Vec<Option<String>>>,
-    /// Only files that match one of these patterns.
+    /// Only files that match one of these patterns, or lie below a folder that does.
     pub include: Option<Vec<Option<String>>>,
-    /// Not what matches one of these patterns.
+    /// Not what matches one of these patterns: a name at any depth (`*.tmp`), a path below one of `paths` (`logs/old`), or a whole path
+    /// (`/srv/app/cache`). `*` stops at slashes, `**` does not.
     pub exclude: Option<Vec<Option<String>>>,
     /// Only files changed within this time: `7d`.
     pub newer_than: Option<String>,
     /// Do not go into other file systems (default true).
     pub one_file_system: Option<bool>,
-    /// Nothing found is no error (default false).
+    /// That nothing is found is no error (default false).
     pub allow_empty: Option<bool>,
     /// A schedule of its own; the source then forms a group with its own sets.
     pub schedule: Option<RawSchedule>,

@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 
 use crate::model::Severity::{self, Critical, Warning};
+use crate::model::clock::age_seconds;
 use crate::model::figures::{bytes, count, duration};
 use crate::model::record::Grade;
 use crate::ops::board::{Alarm, JobBoard, LogFacts, SourceBoard};
@@ -92,7 +93,11 @@ impl Judge<'_> {
             let told = (late && !self.failing).then_some("there is no backup yet");
             self.say("no-set", severity, format!("there is no good set of {groups}"), self.command("backup now")).incident = told;
         }
-        if let (Some(age), Some(most)) = (self.job.rpo_seconds, self.job.objectives.rpo_seconds)
+        if self.job.age_unknown {
+            let text =
+                "the newest good set is dated in the future: how much work would be lost is not known; look at the clocks".to_owned();
+            self.say("rpo", Critical, text, self.command("backup now")).incident = Some("the newest backup is dated in the future");
+        } else if let (Some(age), Some(most)) = (self.job.rpo_seconds, self.job.objectives.rpo_seconds)
             && age > most
         {
             let text = format!("{} of work would be lost, {} is the most (objectives.rpo)", duration(age), duration(most));
@@ -109,6 +114,12 @@ impl Judge<'_> {
                 let (Some(last), Some(expected)) = (source.last_success, source.expected_interval_seconds) else { return false };
                 age(last, self.now) > expected.saturating_mul(MISSED)
             };
+            let ahead: Vec<&str> = self.job.sources.iter().filter(|s| s.group == *group && s.ahead).map(|s| s.name.as_str()).collect();
+            if !ahead.is_empty() && !self.job.age_unknown {
+                let text = format!("{}: the last success is dated in the future, and how old it is is not known", ahead.join(", "));
+                self.say(format!("late-{group}"), Critical, text, self.command("backup now")).incident = told;
+                continue;
+            }
             let late: Vec<&SourceBoard> = self.job.sources.iter().filter(|source| source.group == *group).filter(is_late).collect();
             let Some(oldest) = late.iter().min_by_key(|source| source.last_success) else { continue };
             let (last, expected) = (oldest.last_success.unwrap_or(self.now), oldest.expected_interval_seconds.unwrap_or_default());
@@ -133,8 +144,11 @@ impl Judge<'_> {
         ];
         for (within, grade, word, next, title) in proofs {
             let Some(within) = within else { continue };
-            match log.verified_at(grade).map(|at| age(at, self.now)) {
-                Some(age) if age > within => {
+            match log.verified_at(grade).map(|at| age_seconds(at, self.now)) {
+                Some(None) => {
+                    self.say(word, Warning, format!("last {word} at a date in the future"), self.command(next)).incident = Some(title);
+                }
+                Some(Some(age)) if age > within => {
                     let text = format!("last {word} {} ago, {} is the most", duration(age), duration(within));
                     self.say(word, Warning, text, self.command(next)).incident = Some(title);
                 }
@@ -207,6 +221,7 @@ impl Judge<'_> {
     }
 }
 
+/// Of what began on this host; a clock that was set back makes nothing late.
 fn age(at: Timestamp, now: Timestamp) -> i64 {
     now.as_second() - at.as_second()
 }

@@ -10,7 +10,7 @@ use crate::catalog::{SetEntry, State};
 use crate::error::{Kind, Result};
 use crate::model::record::Grade;
 use crate::ops::look::SetLine;
-use crate::ops::standing::{self, Standing};
+use crate::ops::standing::{self, Standing, Stored};
 use crate::state::{Newest, RunOutcome, RunRow, StateFile};
 
 /// Most lines of sets that are kept of one job, and of all together (some 300 bytes each).
@@ -44,6 +44,8 @@ pub struct LogFacts {
     pub newest_bad: Option<SetLine>,
     /// The instant from which on everything would be lost now: the worst of the groups; `None` where one has no good set.
     pub as_of: Option<Timestamp>,
+    /// The latest instant that the newest good set of any group says it stands for. As long as it lies in the future no age is known.
+    pub latest: Option<Timestamp>,
     /// Groups of sources that have no good set at all.
     pub groups_without_good: Vec<String>,
     /// The newest set of each group, good or not.
@@ -104,9 +106,10 @@ pub struct SourceFacts {
 }
 
 impl LogFacts {
-    /// Of a job whose configuration has these groups (those of its sets, where it is not known), with at most `lines` sets by line.
-    pub fn of(state: &State, groups: Option<&[String]>, lines: usize) -> LogFacts {
-        let stands = Standing::of(state, groups);
+    /// Of a job whose configuration has these groups (those of its sets, where it is not known), with what the store says of its
+    /// records, and at most `lines` sets by line.
+    pub fn of(state: &State, groups: Option<&[String]>, stored: &Stored, lines: usize) -> LogFacts {
+        let stands = Standing::of(state, groups, stored);
         let mut facts = LogFacts {
             head: state.head(),
             sets: stands.sets,
@@ -115,6 +118,7 @@ impl LogFacts {
             newest_good: stands.newest_good.map(SetLine::of),
             newest_bad: stands.newest_bad.map(SetLine::of),
             as_of: stands.as_of,
+            latest: stands.latest,
             groups_without_good: stands.groups_without_good,
             groups: BTreeMap::new(),
             verified: Vec::new(),
@@ -133,6 +137,16 @@ impl LogFacts {
             .collect();
         facts.drill = newest_proof(state, Grade::Restored).map(|(at, duration_seconds)| Drill { at, duration_seconds });
         facts
+    }
+
+    /// Seconds of work that would be lost at `now`; `None` where a group has no good set, and where that is not known.
+    pub fn rpo_seconds(&self, now: Timestamp) -> Option<i64> {
+        standing::rpo_seconds(self.as_of, self.latest, now)
+    }
+
+    /// Whether the newest good set of a group is dated in the future.
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        standing::is_ahead(self.latest, now)
     }
 
     /// When a grade, or a higher one, was last proven.
@@ -176,7 +190,8 @@ impl LogFacts {
 fn newest_proof(state: &State, grade: Grade) -> Option<(Timestamp, f64)> {
     let good = state.live().filter(|entry| entry.is_good() && entry.grade(false) >= Some(grade));
     let proofs = good.flat_map(|entry| entry.proofs.iter().filter(|p| !entry.is_copy(&p.proof.store)));
-    let newest = proofs.map(|p| &p.proof).filter(|proof| proof.passed && proof.grade >= grade).max_by_key(|proof| proof.finished_at)?;
+    // The log's order: a date may be a clock's mistake.
+    let newest = &proofs.filter(|p| p.proof.passed && p.proof.grade >= grade).max_by_key(|p| p.number)?.proof;
     Some((newest.finished_at, newest.finished_at.duration_since(newest.started_at).as_secs_f64().max(0.0)))
 }
 

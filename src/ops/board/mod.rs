@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::{Config, Job, Objectives};
+use crate::model::clock::age_seconds;
 use crate::model::{JobName, Severity};
 use crate::state::{Incident, QueueState};
 
@@ -212,8 +213,10 @@ pub struct JobBoard {
     pub log: Option<Arc<LogFacts>>,
     /// Why its log could not be read the last time.
     pub log_problem: Option<String>,
-    /// Seconds of work that would be lost now; `None` also while a group has no good set.
+    /// Seconds of work that would be lost now; `None` also while a group has no good set, and while it is not known.
     pub rpo_seconds: Option<i64>,
+    /// The newest good set of a group is dated in the future: how old it is is not known.
+    pub age_unknown: bool,
     /// What the state file says of its runs.
     pub runs: RunFacts,
     /// The run under way.
@@ -237,6 +240,8 @@ pub struct SourceBoard {
     pub expected_interval_seconds: Option<i64>,
     /// End of the newest run that stored all of it.
     pub last_success: Option<Timestamp>,
+    /// That date lies in the future: how old it is is not known.
+    pub ahead: bool,
     /// Plain bytes of it in that run's set.
     pub plain_bytes: Option<u64>,
     /// Bytes that these take in each store.
@@ -339,7 +344,11 @@ impl Board {
     pub fn judge(&mut self, now: Timestamp) {
         self.at = now;
         for job in &mut self.jobs {
-            job.rpo_seconds = job.log.as_ref().and_then(|log| log.as_of).map(|from| now.as_second() - from.as_second());
+            job.rpo_seconds = job.log.as_ref().and_then(|log| log.rpo_seconds(now));
+            job.age_unknown = job.log.as_ref().is_some_and(|log| log.is_ahead(now));
+            for source in &mut job.sources {
+                source.ahead = source.last_success.is_some_and(|at| age_seconds(at, now).is_none());
+            }
             job.alarms = alarms::of(job, self.started_at, now);
         }
     }
@@ -356,6 +365,7 @@ impl JobBoard {
                 group: source.group().to_owned(),
                 expected_interval_seconds: None,
                 last_success: known.map(|known| known.last_success),
+                ahead: false,
                 plain_bytes: known.map(|known| known.plain_bytes),
                 stored_bytes: known.map(|known| known.stored_bytes),
             }
@@ -368,6 +378,7 @@ impl JobBoard {
             log,
             log_problem: None,
             rpo_seconds: None,
+            age_unknown: false,
             runs,
             running: None,
             next: Vec::new(),

@@ -34,6 +34,7 @@ pub fn line(job: &str, begun: &str) -> SetLine {
 /// Job `shop`, all of which is well.
 pub fn shop() -> JobBoard {
     let source = |name: &str, kind: &'static str, group: &str, every: i64, last: &str| SourceBoard {
+        ahead: false,
         name: name.into(),
         kind,
         group: group.into(),
@@ -51,6 +52,7 @@ pub fn shop() -> JobBoard {
         newest_good: Some(line("shop", "2025-01-31T14:00:00Z")),
         newest_bad: None,
         as_of: Some(at("2025-01-31T02:00:00Z")),
+        latest: Some(at("2025-01-31T02:00:00Z")),
         groups_without_good: Vec::new(),
         groups: groups
             .map(|(group, begun, duration_seconds)| (group.to_owned(), GroupFacts { started_at: at(begun), duration_seconds }))
@@ -83,6 +85,7 @@ pub fn shop() -> JobBoard {
         log: Some(Arc::new(log)),
         log_problem: None,
         rpo_seconds: None,
+        age_unknown: false,
         runs: RunFacts {
             attempted_at: Some(at("2025-01-31T14:30:00Z")),
             last_attempt: Some(Attempt {

@@ -35,7 +35,7 @@ async fn prove(log: &mut JobLog, set: &SetId, grade: Grade, passed: bool, from: 
 
 fn facts(log: &JobLog, groups: &[&str]) -> LogFacts {
     let groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
-    LogFacts::of(log.state(), Some(&groups), 10)
+    LogFacts::of(log.state(), Some(&groups), &Default::default(), 10)
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn what_failed_its_reading_or_was_read_from_a_copy_counts_for_nothing() {
     .await;
     assert_eq!(facts(&log, &["main"]).as_of, Some(at("2025-01-01T01:50:00Z")), "drctl's own configuration is no work that is lost");
     assert_eq!(facts(&log, &["main"]).sources.keys().collect::<Vec<_>>(), ["files"]);
-    assert_eq!(LogFacts::of(log.state(), None, 1).lines.len(), 1);
+    assert_eq!(LogFacts::of(log.state(), None, &Default::default(), 1).lines.len(), 1);
     prove(&mut log, &one, Grade::Restored, true, "2025-01-01T05:00:00Z", "2025-01-01T05:10:00Z").await;
     prove(&mut log, &one, Grade::ReadBack, true, "2025-01-01T06:00:00Z", "2025-01-01T06:10:00Z").await;
     prove(&mut log, &two, Grade::ReadBack, true, "2025-01-01T06:20:00Z", "2025-01-01T06:30:00Z").await;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::catalog::{JobLog, SetEntry};
 use crate::error::{Error, Kind, Result};
 use crate::model::SetClass;
+use crate::model::clock::age_seconds;
 use crate::model::record::Grade;
 use crate::model::{Artifact, Manifest, SetId};
 use crate::ops::backup::OWN_SOURCE;
@@ -87,8 +88,8 @@ pub struct SourcePlan {
     pub set: SetId,
     /// The instant the content stands for.
     pub as_of: Timestamp,
-    /// What was written since then is lost: seconds from `as_of` to now.
-    pub lost_seconds: i64,
+    /// What was written since then is lost: seconds from `as_of` to now; `None`: not known, it is dated in the future.
+    pub lost_seconds: Option<i64>,
     /// Names of its artifacts: databases, trees …
     pub artifacts: Vec<String>,
     /// Plain bytes to load.
@@ -164,7 +165,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
             kind: source.kind.clone(),
             set: manifest.set.clone(),
             as_of: source.as_of,
-            lost_seconds: (now.as_second() - source.as_of.as_second()).max(0),
+            lost_seconds: age_seconds(source.as_of, now),
             artifacts: request.artifacts.iter().map(|a| a.name.clone()).collect(),
             plain_bytes: request.artifacts.iter().map(|a| a.artifact.plain_bytes).sum(),
             load,
@@ -174,6 +175,7 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
     if let (Some(first), Some(refusal)) = (sources.first_mut(), safety::no_room(&grows)) {
         first.load.refusals.push(refusal);
     }
+    refuse_one_target(options, &mut sources);
     if setup.read_from > 0 {
         warnings.push(format!("read from the copy in store '{}'", setup.reading().name));
     }
@@ -197,6 +199,27 @@ pub async fn plan(setup: &Setup, log: &JobLog, loaders: &dyn Loaders, options: &
         sets,
     };
     Ok(Prepared { plan, work })
+}
+
+/// One folder takes the files of one source: the second would find it full, when the first is there already.
+fn refuse_one_target(options: &RestoreOptions, sources: &mut [SourcePlan]) {
+    let Some(target) = &options.target else { return };
+    let into: Vec<String> = sources
+        .iter()
+        .filter(|source| matches!(source.kind.as_str(), "files" | "environment" | "compose"))
+        .map(|source| source.name.clone())
+        .collect();
+    for source in sources.iter_mut().filter(|source| source.kind == "files") {
+        let others: Vec<&str> = into.iter().filter(|name| **name != source.name).map(String::as_str).collect();
+        if !others.is_empty() {
+            source.load.refusals.push(format!(
+                "{} would go into the same folder ({}): restore each into its own, --source {} --target FOLDER",
+                others.join(", "),
+                super::shown_target(target),
+                source.name
+            ));
+        }
+    }
 }
 
 fn planned_set(entry: &SetEntry) -> PlannedSet {

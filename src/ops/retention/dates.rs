@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::model::clock::CLOCKS;
 use crate::ops::retention::{Candidate, Policy};
-
-/// Clocks of hosts that keep time differ by less (FAULTS I8).
-const CLOCKS: SignedDuration = SignedDuration::from_mins(5);
 
 /// No run takes longer.
 const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(7 * 24);

@@ -138,6 +138,8 @@ pub struct Policy<'a> {
     pub accept_surplus: bool,
     /// The newest date in the log that a person has found to be a clock's mistake: sets dated up to it are odd, and stop nothing.
     pub confirmed: Option<Timestamp>,
+    /// The sources that the job has now: a set that holds another one stays. `None`: every source is one of them.
+    pub sources: Option<&'a BTreeSet<String>>,
 }
 
 /// What becomes of one set.
@@ -210,7 +212,7 @@ pub fn plan<'p>(candidates: &[Candidate], policy: impl Fn(&str) -> Option<Policy
     let mut free = Vec::new();
     for (name, sets) in by_group {
         let Some(policy) = policy(name) else {
-            let why = "the configuration no longer has its group: nothing of it is freed".to_owned();
+            let why = "the configuration no longer has its group: nothing of it is freed (drctl prune --abandoned)".to_owned();
             reasons.extend(sets.iter().map(|set| (set.number, vec![why.clone()])));
             continue;
         };
@@ -261,6 +263,18 @@ pub fn plan<'p>(candidates: &[Candidate], policy: impl Fn(&str) -> Option<Policy
     Plan { sets: sets.collect(), stopped }
 }
 
+/// What becomes of the sets of groups that a person gave up, for nothing makes them any more: all go, but for pins and holds.
+pub fn abandon(plan: &mut Plan, candidates: &[Candidate], is_given_up: impl Fn(&str) -> bool, now: Timestamp) {
+    let bound = |set: &Candidate| set.pinned_until.into_iter().chain(set.held_until).any(|until| until > now);
+    let kept: BTreeSet<&SetId> = candidates.iter().filter(|set| bound(set)).map(|set| &set.chain).collect();
+    for set in plan.sets.iter_mut().filter(|set| is_given_up(&set.group)) {
+        set.keep = kept.contains(&set.chain);
+        set.reasons = vec![
+            if set.keep { "pinned, or somebody is reading it" } else { "given up: the configuration no longer has its group" }.to_owned(),
+        ];
+    }
+}
+
 fn no_rule(candidate: &Candidate) -> String {
     match (candidate.whole, candidate.grade) {
         (Whole::Partial, _) => "partial, and newer proven sets hold its sources".to_owned(),
@@ -289,10 +303,14 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Pins and holds.
+    /// Pins and holds, and what the configuration no longer makes.
     fn keep_bound(&mut self, now: Timestamp) {
         for at in 0..self.sets.len() {
             let set = self.sets[at];
+            let gone = |source: &&String| self.policy.sources.is_some_and(|known| !known.contains(*source));
+            if let Some(source) = set.sources.iter().find(gone) {
+                self.keep_because(at, format!("it holds {source}, which the configuration no longer has (drctl prune --abandoned)"));
+            }
             if let Some(until) = set.pinned_until.filter(|until| *until > now) {
                 self.keep_because(at, format!("pinned until {}", words::when(until, self.policy.zone)));
             }

@@ -78,7 +78,8 @@ fn week(at: DateTime) -> (i16, i16, i8) {
     (week.year(), i16::from(week.week()), 0)
 }
 
-/// The newest set of each of the newest so many periods that have one; for months and years their newest archive, where they have one.
+/// The newest set of each of the newest so many periods that have one; for months and years their newest archive, where they have one. The
+/// oldest set of all stays while fewer periods have one.
 /// `among` is newest first.
 fn keep_periods(group: &mut Group<'_>, among: &[usize], period: &Period) {
     if period.count == 0 {
@@ -95,6 +96,8 @@ fn keep_periods(group: &mut Group<'_>, among: &[usize], period: &Period) {
             chosen.insert(key, *at);
         }
     }
+    // While there are places left, what there is of the oldest period stays from its beginning on: later periods are made of it.
+    let oldest = among.last().copied().filter(|_| chosen.len() < period.count as usize);
     if period.archives {
         // Oldest first, so that the newest archive of a period is its choice in the end.
         for at in among.iter().rev().filter(|at| group.sets[**at].class == SetClass::Archive) {
@@ -106,5 +109,9 @@ fn keep_periods(group: &mut Group<'_>, among: &[usize], period: &Period) {
     for at in chosen.into_values() {
         let shown = group.civil[at].strftime(period.shown).to_string();
         group.keep_because(at, format!("{} {shown}", period.name));
+    }
+    if let Some(at) = oldest {
+        let shown = group.civil[at].strftime(period.shown).to_string();
+        group.keep_because(at, format!("{} {shown}, the oldest: there are places left", period.name));
     }
 }

@@ -48,7 +48,16 @@ fn planned(sets: &[Candidate], retention: &Retention, now: Timestamp) -> Plan {
 }
 
 fn of<'a>(retention: &'a Retention, zone: &'a TimeZone) -> Policy<'a> {
-    Policy { retention: Some(retention), zone, per_day: Some(1), interval: None, stopped: None, accept_surplus: false, confirmed: None }
+    Policy {
+        retention: Some(retention),
+        zone,
+        per_day: Some(1),
+        interval: None,
+        stopped: None,
+        accept_surplus: false,
+        confirmed: None,
+        sources: None,
+    }
 }
 
 fn kept(plan: &Plan) -> Vec<u64> {
@@ -70,7 +79,8 @@ fn each_rule_keeps_what_it_says() {
         // 30 June 2025 is a Monday.
         ("weeks", Retention { keep_weekly: 3, ..Retention::NOTHING }, vec![392, 399, 400]),
         ("months", Retention { keep_monthly: 3, ..Retention::NOTHING }, vec![339, 370, 400]),
-        ("years", Retention { keep_yearly: 5, ..Retention::NOTHING }, vec![219, 400]),
+        // While there are places left, the oldest stays too.
+        ("years", Retention { keep_yearly: 5, ..Retention::NOTHING }, vec![1, 219, 400]),
     ];
     for (name, rules, expected) in table {
         assert_eq!(kept(&planned(&sets, &rules, now)), expected, "{name}");
@@ -83,6 +93,51 @@ fn each_rule_keeps_what_it_says() {
 }
 
 #[test]
+fn f129_the_oldest_stays_while_a_rule_has_places_left() {
+    let now = at(NOW);
+    let sets = daily(400, now);
+    let kept_by = |rules: Retention| kept(&planned(&sets, &rules, now));
+    assert_eq!(kept_by(Retention { keep_yearly: 3, ..Retention::NOTHING }), [1, 219, 400]);
+    assert_eq!(kept_by(Retention { keep_yearly: 2, ..Retention::NOTHING }), [219, 400], "no place is left");
+    assert_eq!(kept_by(Retention { keep_weekly: 100, ..Retention::NOTHING }).first(), Some(&1));
+    assert_eq!(
+        kept_by(Retention { keep_monthly: 14, ..Retention::NOTHING }).first(),
+        Some(&5),
+        "the last of 14 months takes the last place"
+    );
+    let reasons = &planned(&sets, &Retention { keep_yearly: 3, ..Retention::NOTHING }, now).sets[0].reasons;
+    assert_eq!(reasons, &["yearly 2024, the oldest: there are places left"]);
+    // As the years come, what was the oldest becomes its year's, and goes when the places are taken.
+    let mut years: Vec<Candidate> = (2020..2026).map(|year| set(year as u64 - 2019, at(&format!("{year}-03-01T00:00:00Z")))).collect();
+    let rules = Retention { keep_yearly: 4, ..Retention::NOTHING };
+    assert_eq!(kept(&planned(&years[..3], &rules, at("2022-03-02T00:00:00Z"))), [1, 2, 3]);
+    assert_eq!(kept(&planned(&years, &rules, now)), [3, 4, 5, 6]);
+    // What is not good is no oldest.
+    years[0].whole = Whole::Partial;
+    let rules = Retention { keep_yearly: 9, ..Retention::NOTHING };
+    assert_eq!(kept(&planned(&years, &rules, now)), [2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn f141_sets_of_a_source_that_the_configuration_no_longer_has_stay() {
+    let (now, zone) = (at(NOW), TimeZone::UTC);
+    let mut sets = daily(10, now);
+    for set in &mut sets[..6] {
+        set.sources.push("gone".into());
+    }
+    let rules = Retention { keep_last: 2, ..Retention::NOTHING };
+    let known = BTreeSet::from(["db".to_owned()]);
+    let policy = |_: &str| Some(Policy { sources: Some(&known), ..of(&rules, &zone) });
+    let plan = super::plan(&sets, policy, now);
+    assert_eq!(kept(&plan), [1, 2, 3, 4, 5, 6, 9, 10]);
+    assert!(plan.sets[0].reasons[0].contains("it holds gone, which the configuration no longer has"), "{:?}", plan.sets[0]);
+    // One that comes back, and one that was never gone, is as any other.
+    let known = BTreeSet::from(["db".to_owned(), "gone".to_owned()]);
+    let policy = |_: &str| Some(Policy { sources: Some(&known), ..of(&rules, &zone) });
+    assert_eq!(kept(&super::plan(&sets, policy, now)), [6, 9, 10]);
+}
+
+#[test]
 fn days_are_those_of_the_zone() {
     let now = at(NOW);
     // 23:30 and 00:30 in Shanghai are one day in UTC.
@@ -90,7 +145,8 @@ fn days_are_those_of_the_zone() {
     let zone = TimeZone::get("Asia/Shanghai").unwrap();
     let rules = Retention { keep_daily: 3, ..Retention::NOTHING };
     let in_zone = plan(&sets, |_: &str| Some(of(&rules, &zone)), now);
-    assert_eq!((kept(&in_zone), kept(&planned(&sets, &rules, now))), (vec![1, 2, 3], vec![2, 3]));
+    let two = Retention { keep_daily: 2, ..Retention::NOTHING };
+    assert_eq!((kept(&in_zone), kept(&planned(&sets, &two, now))), (vec![1, 2, 3], vec![2, 3]));
 }
 
 #[test]

@@ -33,9 +33,13 @@ const NAMED: usize = 5;
 pub(super) struct Looked {
     /// Files and folders that were looked at.
     pub seen: u64,
-    /// Of these, what may not be read.
+    /// Files and links that a dump takes.
+    things: u64,
+    /// Of what was seen, what may not be read.
     denied: u64,
-    /// The first of them, with owner and mode.
+    /// Something could not be looked at for another reason.
+    missed: bool,
+    /// The first of what may not be read, with owner and mode.
     named: Vec<String>,
     /// The roots they lie in.
     roots: BTreeSet<String>,
@@ -44,6 +48,11 @@ pub(super) struct Looked {
 }
 
 impl Looked {
+    /// Whether everything was looked at, and there is no file, and no link, that a dump would take.
+    pub fn is_empty(&self) -> bool {
+        self.things == 0 && self.denied == 0 && !self.cut && !self.missed
+    }
+
     /// A sentence for [`crate::source::Preflight::warnings`]; `None` when all may be read.
     pub fn warning(&self) -> Option<String> {
         self.sentence(&User::this())
@@ -176,17 +185,27 @@ fn refused(dir: BorrowedFd<'_>, name: &[u8], access: Access) -> bool {
     matches!(accessat(dir, name, access, AtFlags::EACCESS), Err(Errno::ACCESS | Errno::PERM))
 }
 
+/// How far a look goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// So long at most.
+    pub longest: Duration,
+    /// Up to the first file: only whether there is any is asked.
+    pub first: bool,
+}
+
 /// Goes through all that a dump would read, opening folders only. Blocks.
-pub(super) fn look(roots: &[Root], filter: &Filter, one_file_system: bool, limit: Duration, cancel: &CancellationToken) -> Looked {
-    let mut look = Look {
+pub(super) fn look(roots: &[Root], filter: &Filter, one_file_system: bool, how: Look, cancel: &CancellationToken) -> Looked {
+    let mut look = Looking {
         filter,
         one_file_system,
         roots: roots.iter().map(|root| root.id).collect(),
         mounts: Mounts::of_machine().unwrap_or_default(),
         owners: Owners::of_machine(),
-        until: Instant::now() + limit,
+        until: Instant::now() + how.longest,
+        first: how.first,
         cancel,
-        looked: Looked::default(),
+        looked: Looked { things: roots.iter().filter(|root| root.record.kind == RootKind::File).count() as u64, ..Looked::default() },
     };
     for root in roots.iter().filter(|root| root.record.kind == RootKind::Dir) {
         look.below(root);
@@ -194,13 +213,14 @@ pub(super) fn look(roots: &[Root], filter: &Filter, one_file_system: bool, limit
     look.looked
 }
 
-struct Look<'a> {
+struct Looking<'a> {
     filter: &'a Filter,
     one_file_system: bool,
     roots: HashSet<NodeId>,
     mounts: Mounts,
     owners: Owners,
     until: Instant,
+    first: bool,
     cancel: &'a CancellationToken,
     looked: Looked,
 }
@@ -212,12 +232,15 @@ struct Frame {
     path_length: usize,
 }
 
-impl Look<'_> {
+impl Looking<'_> {
     /// What vanishes or breaks meanwhile is passed over: here only rights count.
     fn below(&mut self, root: &Root) {
         let (path, real) = (root.record.path.as_bytes(), root.real.as_os_str().as_encoded_bytes());
-        let Ok(fd) = sys::open_dir_path(&root.real) else { return };
-        let (Ok(node), Ok(names)) = (sys::fstat(&fd), Names::read(fd.as_fd())) else { return };
+        let opened = sys::open_dir_path(&root.real).and_then(|fd| Ok((sys::fstat(&fd)?, Names::read(fd.as_fd())?, fd)));
+        let Ok((node, names, fd)) = opened else {
+            self.looked.missed = true;
+            return;
+        };
         if refused(rustix::fs::CWD, real, Access::EXEC_OK) {
             self.looked.seen += 1;
             return self.note(root, path, &node);
@@ -225,6 +248,7 @@ impl Look<'_> {
         let mounted = self.mounts.relative_to(&root.real);
         let mut path = if path == b"/" { Vec::new() } else { path.to_vec() };
         let below = path.len() + 1;
+        let taken = self.filter.of(&root.record.path);
         let mut stack = DirStack::new(fd);
         let mut frames = vec![Frame { names, next: 0, path_length: path.len() }];
         while let Some(frame) = frames.last_mut() {
@@ -234,19 +258,21 @@ impl Look<'_> {
                 stack.pop();
                 continue;
             };
-            if self.is_over() {
+            if self.is_over() || (self.first && self.looked.things > 0) {
                 return;
             }
             frame.next += 1;
             path.push(b'/');
             path.extend_from_slice(name);
-            if is_leftover(name) || self.filter.excludes(&path[below..]) {
+            if is_leftover(name) || taken.excludes(&path[below..]) {
                 continue;
             }
             let Ok(dir) = stack.fd() else { continue };
             let Ok(found) = sys::lstat(dir, name) else { continue };
             match found.kind {
-                NodeKind::File if self.filter.includes(&path[below..], found.mtime.0) => {
+                NodeKind::Symlink if taken.includes(&path[below..], found.mtime.0) => self.looked.things += 1,
+                NodeKind::File if taken.includes(&path[below..], found.mtime.0) => {
+                    self.looked.things += 1;
                     self.looked.seen += 1;
                     if refused(dir, name, Access::READ_OK) {
                         self.note(root, &path, &found);
@@ -262,8 +288,11 @@ impl Look<'_> {
                         self.note(root, &path, &found);
                         continue;
                     }
-                    let Ok(opened) = sys::open_dir(dir, name) else { continue };
-                    let Ok(names) = Names::read(opened.as_fd()) else { continue };
+                    let opened = sys::open_dir(dir, name).and_then(|opened| Ok((Names::read(opened.as_fd())?, opened)));
+                    let Ok((names, opened)) = opened else {
+                        self.looked.missed = true;
+                        continue;
+                    };
                     let name = path[frame.path_length + 1..].to_vec();
                     stack.push(&name, opened);
                     frames.push(Frame { names, next: 0, path_length: path.len() });
@@ -353,9 +382,11 @@ mod tests {
             std::fs::write(dir.path().join(format!("d{i}/f")), "").unwrap();
         }
         let roots = roots::find(&[dir.path().to_owned()]).unwrap();
-        let look = |limit, cancel: &CancellationToken| look(&roots, &Filter::new(&[], &[], None).unwrap(), true, limit, cancel);
+        let look = |longest, cancel: &CancellationToken| {
+            look(&roots, &Filter::new(&[], &[], &[], None).unwrap(), true, Look { longest, first: false }, cancel)
+        };
         let cancel = CancellationToken::new();
-        assert_eq!(look(Duration::from_secs(60), &cancel), Looked { seen: 40, ..Looked::default() });
+        assert_eq!(look(Duration::from_secs(60), &cancel), Looked { seen: 40, things: 20, ..Looked::default() });
         assert_eq!(look(Duration::ZERO, &cancel), Looked { cut: true, ..Looked::default() });
         cancel.cancel();
         assert_eq!(look(Duration::from_secs(60), &cancel), Looked { cut: true, ..Looked::default() });
@@ -372,8 +403,8 @@ mod tests {
         let roots = roots::find(&[dir.path().to_owned()]).unwrap();
         let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         for (include, exclude, seen) in [(&[][..], &[][..], 6), (&["*.log"], &[], 5), (&["*.log"], &["skip"], 3)] {
-            let filter = Filter::new(&strings(include), &strings(exclude), None).unwrap();
-            let looked = look(&roots, &filter, true, Duration::from_secs(60), &CancellationToken::new());
+            let filter = Filter::new(&roots::paths(&roots), &strings(include), &strings(exclude), None).unwrap();
+            let looked = look(&roots, &filter, true, Look { longest: Duration::from_secs(60), first: false }, &CancellationToken::new());
             assert_eq!((looked.seen, looked.cut), (seen, false), "{include:?} {exclude:?}");
         }
     }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, io_kind};
 use crate::format::tar::{self, Entry, EntryKind, Extent, Totals, Xattr};
 use crate::pipeline::plain::PlainSender;
 use crate::source::files::content::{self, Out};
-use crate::source::files::filter::Filter;
+use crate::source::files::filter::{Filter, Taken};
 use crate::source::files::mounts::Mounts;
 use crate::source::files::names::is_leftover;
 use crate::source::files::owners::Owners;
@@ -38,7 +38,7 @@ pub(super) fn dump(
 ) -> Result<Dumped> {
     let mut walk = Walk {
         out: Out::new(sender, cancel),
-        filter,
+        taken: filter.of(""),
         one_file_system,
         roots: roots.iter().map(|root| root.id).collect(),
         owners: Owners::of_machine(),
@@ -51,9 +51,17 @@ pub(super) fn dump(
         root_length: 0,
         pending: Vec::new(),
     };
+    let mut empty = Vec::new();
     for root in roots {
+        let before = (walk.report.things, walk.report.unreadable.len());
+        walk.taken = filter.of(&root.record.path);
         walk.root(root)?;
+        // What could not be read is told as that.
+        if (walk.report.things, walk.report.unreadable.len()) == before {
+            empty.push(root.record.path.clone());
+        }
     }
+    walk.report.empty_roots = empty;
     walk.out.with(|buffer| buffer.extend_from_slice(tar::end_of_archive()))?;
     walk.out.flush()?;
     Ok(Dumped { report: walk.report, totals: walk.totals })
@@ -61,7 +69,8 @@ pub(super) fn dump(
 
 struct Walk<'a> {
     out: Out,
-    filter: &'a Filter,
+    /// What is taken below the present root.
+    taken: Taken<'a>,
     one_file_system: bool,
     /// Folders that are roots themselves are not entered from another root.
     roots: HashSet<NodeId>,
@@ -171,7 +180,7 @@ impl Walk<'_> {
                 self.note(|report, path| report.skipped.add(path, LEFTOVER));
                 continue;
             }
-            if self.filter.excludes(&self.path[self.root_length..]) {
+            if self.taken.excludes(&self.path[self.root_length..]) {
                 continue;
             }
             let dir = match stack.fd() {
@@ -206,7 +215,7 @@ impl Walk<'_> {
                 Err(e) => {
                     let e = second_look(dir, name, e);
                     self.lost(e);
-                    if !is_gone(e) && self.filter.takes_folders() {
+                    if !is_gone(e) && self.taken.takes_folders() {
                         let entry = self.entry(EntryKind::Dir, &node, Vec::new());
                         self.write_dir(entry)?;
                     }
@@ -236,7 +245,7 @@ impl Walk<'_> {
         let entry = self.entry(EntryKind::Dir, node, xattrs);
         let pending = self.pending.len();
         self.pending.push(entry);
-        if self.filter.takes_folders() {
+        if self.taken.takes_folders() {
             self.write_pending()?;
         }
         match Names::read(fd) {
@@ -251,7 +260,7 @@ impl Walk<'_> {
 
     fn mount_point(&mut self, node: &Node, what: &str) -> Result<()> {
         self.note(|report, path| report.mounts.add(path, what));
-        if self.filter.takes_folders() {
+        if self.taken.takes_folders() {
             // The place to mount on; its mode is that of the mounted folder.
             let entry = self.entry(EntryKind::Dir, node, Vec::new());
             self.write_dir(entry)?;
@@ -262,12 +271,12 @@ impl Walk<'_> {
     /// Something that is no folder.
     fn leaf(&mut self, dir: BorrowedFd<'_>, name: &[u8], node: Node) -> Result<()> {
         match node.kind {
-            NodeKind::File | NodeKind::Symlink if !self.filter.includes(&self.path[self.root_length..], node.mtime.0) => Ok(()),
+            NodeKind::File | NodeKind::Symlink if !self.taken.includes(&self.path[self.root_length..], node.mtime.0) => Ok(()),
             NodeKind::File => self.file(dir, name, node),
             NodeKind::Symlink => self.symlink(dir, name, node),
             other => {
                 // Told only where a file in its place would have been taken.
-                let wanted = self.filter.includes(&self.path[self.root_length..], node.mtime.0);
+                let wanted = self.taken.includes(&self.path[self.root_length..], node.mtime.0);
                 self.note(|report, path| {
                     report.skipped.add(path, other.name());
                     if wanted {
@@ -475,7 +484,7 @@ mod tests {
             }
         }
         let roots = crate::source::files::roots::find(&[tree]).unwrap();
-        let filter = Filter::new(&[], &[], None).unwrap();
+        let filter = Filter::new(&[], &[], &[], None).unwrap();
         let (sender, mut receiver) = plain::channel();
         let reader = std::thread::spawn(move || while receiver.blocking_next().is_some_and(|piece| piece != plain::Plain::End) {});
         let dumped = dump(&roots, &filter, true, sender, CancellationToken::new()).unwrap();

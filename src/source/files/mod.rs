@@ -25,7 +25,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::error::{Error, Result};
+use crate::config::patterns::{self, RootPath};
+use crate::error::{Error, Kind, Result};
 use crate::model::ArtifactFormat;
 use crate::model::artifact::Consistency;
 use crate::pipeline::plain::PlainSender;
@@ -35,7 +36,7 @@ use filter::Filter;
 pub use load::FilesLoader;
 pub use read::{extract_path, list};
 use report::Report;
-use roots::{FilesDetails, Root};
+use roots::{FilesDetails, Root, RootKind, RootRecord};
 
 /// The name of the one artifact.
 pub const ARTIFACT: &str = "tree";
@@ -45,7 +46,7 @@ pub const ARTIFACT: &str = "tree";
 pub struct FilesSettings {
     /// Folders and files; relative ones count from the working folder.
     pub paths: Vec<PathBuf>,
-    /// Only what matches one of these patterns; empty takes all. For their rules see the guide (`*.log`, `reports/**`, `/top`).
+    /// Only what matches one of these patterns; empty takes all. For their rules see [`crate::config::patterns`].
     pub include: Vec<String>,
     /// Nothing that matches one of these.
     pub exclude: Vec<String>,
@@ -53,7 +54,7 @@ pub struct FilesSettings {
     pub newer_than: Option<Duration>,
     /// Do not enter other file systems mounted below a path.
     pub one_file_system: bool,
-    /// Finding no file at all is as it should be.
+    /// Finding no file at all is no error.
     pub allow_empty: bool,
 }
 
@@ -70,9 +71,30 @@ impl FilesSettings {
         }
     }
 
-    fn filter(&self, now: Timestamp) -> Result<Filter> {
+    fn filter(&self, roots: &[Root], now: Timestamp) -> Result<Filter> {
         let since = self.newer_than.map(|age| now.as_second().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX)));
-        Filter::new(&self.include, &self.exclude, since)
+        Filter::new(&roots::paths(roots), &self.include, &self.exclude, since)
+    }
+
+    /// A pattern that is none, or that can match nothing, is a configuration error.
+    fn check(&self) -> Result<()> {
+        let absolute = self.paths.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        let roots: Vec<RootPath> = absolute.map(|path| RootPath::of(&path)).collect();
+        match patterns::check(&roots, &self.include, &self.exclude).into_iter().next() {
+            Some((list, _, why)) => Err(Error::new(Kind::Config, format!("{}: {why}", list.key())).hint(filter::SPELLING)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is said when nothing at all was found.
+    fn nothing(&self, roots: &[RootRecord]) -> Error {
+        let paths: Vec<&str> = roots.iter().map(|root| root.path.as_str()).collect();
+        let keys =
+            [("include", !self.include.is_empty()), ("exclude", !self.exclude.is_empty()), ("newer_than", self.newer_than.is_some())];
+        let keys: Vec<String> = keys.iter().filter(|(_, set)| *set).map(|(key, _)| format!("`{key}`")).collect();
+        let through = if keys.is_empty() { String::new() } else { format!(" that {} would take", keys.join(" and ")) };
+        Error::new(Kind::Preflight, format!("there is no file below {}{through}", paths.join(", ")))
+            .hint("is it mounted? correct `paths` and the patterns; if that is as it should be, set `allow_empty: true`")
     }
 }
 
@@ -85,7 +107,7 @@ pub struct FilesSource {
 impl FilesSource {
     /// A source; a pattern that is none is a configuration error.
     pub fn new(name: impl Into<String>, settings: FilesSettings) -> Result<Self> {
-        Filter::new(&settings.include, &settings.exclude, None)?;
+        settings.check()?;
         Ok(FilesSource { name: name.into(), settings })
     }
 
@@ -119,17 +141,28 @@ impl Source for FilesSource {
         }
         let paths: Vec<&str> = roots.iter().map(|root| root.record.path.as_str()).collect();
         found.summary = paths.join(", ");
-        let (filter, one_file_system) = (self.settings.filter(context.clock.now())?, self.settings.one_file_system);
+        if roots.iter().all(|root| root.record.kind == RootKind::File) {
+            let unused = [("include", &self.settings.include), ("exclude", &self.settings.exclude)];
+            let unused = unused.iter().filter(|(_, patterns)| !patterns.is_empty());
+            found.warnings.extend(unused.map(|(key, _)| format!("`{key}` does nothing: every path is a file, and is taken as it is")));
+        }
+        let (filter, one_file_system) = (self.settings.filter(&roots, context.clock.now())?, self.settings.one_file_system);
         let cancel = context.cancel.clone();
+        let records: Vec<RootRecord> = roots.iter().map(|root| root.record.clone()).collect();
         let looked = blocking(move || {
             for root in &roots {
                 can_open(root)?;
             }
-            let all = access::reads_everything();
-            Ok((!all).then(|| access::look(&roots, &filter, one_file_system, access::LONGEST, &cancel)))
+            let first = access::reads_everything();
+            let looked = access::look(&roots, &filter, one_file_system, access::Look { longest: access::LONGEST, first }, &cancel);
+            Ok((looked, first))
         })
         .await?;
-        if let Some(looked) = looked {
+        let (looked, first) = looked;
+        if looked.is_empty() && !self.settings.allow_empty {
+            return Err(self.settings.nothing(&records));
+        }
+        if !first {
             if looked.cut {
                 found.summary.push_str(&format!(" (of the rights in them the first {} were looked at)", looked.seen));
             }
@@ -140,8 +173,8 @@ impl Source for FilesSource {
 
     async fn open(&self, context: &RunContext) -> Result<Box<dyn Session>> {
         let now = context.clock.now();
-        let filter = self.settings.filter(now)?;
         let roots = self.roots().await?;
+        let filter = self.settings.filter(&roots, now)?;
         let details = FilesDetails {
             roots: roots.iter().map(|root| root.record.clone()).collect(),
             include: self.settings.include.clone(),
@@ -159,11 +192,12 @@ impl Source for FilesSource {
             users: BTreeMap::new(),
             groups: BTreeMap::new(),
         };
-        Ok(Box::new(FilesSession { roots, filter, details, report: Report::default(), as_of: now }))
+        Ok(Box::new(FilesSession { settings: self.settings.clone(), roots, filter, details, report: Report::default(), as_of: now }))
     }
 }
 
 struct FilesSession {
+    settings: FilesSettings,
     roots: Vec<Root>,
     filter: Filter,
     details: FilesDetails,
@@ -190,6 +224,10 @@ impl Session for FilesSession {
         let dumped = blocking(move || dump::dump(&roots, &filter, one_file_system, out, cancel)).await?;
         self.report = dumped.report;
         self.details.set_report(&self.report);
+        // What could not be read is told as that; the set is not whole then.
+        if self.details.empty && !self.details.allow_empty && self.report.unreadable.len() == 0 {
+            return Err(self.settings.nothing(&self.details.roots));
+        }
         Ok(DumpEnd {
             exit_status: None,
             tool: None,
@@ -208,8 +246,9 @@ impl Session for FilesSession {
 
     fn warnings(&self) -> Vec<String> {
         let mut out = self.report.warnings();
-        if self.details.empty && !self.details.allow_empty {
-            out.push("no file was found; if that is as it should be, set `allow_empty: true`".to_owned());
+        if !self.details.allow_empty {
+            let empty = self.report.empty_roots.iter();
+            out.extend(empty.map(|path| format!("there is no file below {path}; if that is as it should be, set `allow_empty: true`")));
         }
         out
     }
@@ -221,15 +260,15 @@ impl Session for FilesSession {
 
 fn can_open(root: &Root) -> Result<()> {
     let opened = match root.record.kind {
-        roots::RootKind::Dir => sys::open_dir_path(&root.real).map(drop).map_err(std::io::Error::from),
-        roots::RootKind::File => std::fs::File::open(&root.real).map(drop),
+        RootKind::Dir => sys::open_dir_path(&root.real).map(drop).map_err(std::io::Error::from),
+        RootKind::File => std::fs::File::open(&root.real).map(drop),
     };
     opened.map_err(|e| {
         let hint = match e.kind() {
             std::io::ErrorKind::PermissionDenied => let_in(&root.real),
             _ => "mend it, or leave it out of `paths`".to_owned(),
         };
-        Error::new(crate::error::Kind::Preflight, format!("open {}", root.real.display())).because(e).hint(hint)
+        Error::new(Kind::Preflight, format!("open {}", root.real.display())).because(e).hint(hint)
     })
 }
 

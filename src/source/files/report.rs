@@ -73,6 +73,8 @@ pub(crate) struct Report {
     pub groups: BTreeMap<u32, String>,
     /// Entries that are not folders.
     pub things: u64,
+    /// Paths below which nothing was found.
+    pub empty_roots: Vec<String>,
 }
 
 impl Report {

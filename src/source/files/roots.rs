@@ -4,8 +4,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::patterns::RootPath;
 use crate::error::{Error, Kind, Result};
 use crate::source::files::access::let_in;
+use crate::source::files::filter::Filter;
 use crate::source::files::mounts::Mounts;
 use crate::source::files::report::{Listed, Report};
 use crate::source::files::sys::{Node, NodeId, NodeKind};
@@ -56,6 +58,12 @@ pub(crate) struct FilesDetails {
 }
 
 impl FilesDetails {
+    /// The filter that the set was made with. The roots are looked for where they lie now.
+    pub fn filter(&self) -> Result<Filter> {
+        let roots: Vec<RootPath> = self.roots.iter().map(|root| RootPath::of(Path::new(&root.path))).collect();
+        Filter::new(&roots, &self.include, &self.exclude, self.since)
+    }
+
     /// Puts what a dump met beside the settings it ran with.
     pub fn set_report(&mut self, report: &Report) {
         self.empty = report.things == 0;
@@ -68,6 +76,11 @@ impl FilesDetails {
         self.users = report.users.clone();
         self.groups = report.groups.clone();
     }
+}
+
+/// The paths of roots, for their patterns.
+pub(crate) fn paths(roots: &[Root]) -> Vec<RootPath> {
+    roots.iter().map(|root| RootPath { path: root.record.path.clone().into(), real: root.real.clone() }).collect()
 }
 
 /// A root found on this machine.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::format::tar::Xattr;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat, StatxFlags, openat, openat2, statat, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, openat, openat2, statat, statx};
 use rustix::io::Errno;
 
 /// What a directory entry is.
@@ -69,6 +69,20 @@ impl Identity {
         let by_birth = self.born.zip(other.born).map(|(one, other)| one == other);
         self.ino == other.ino && by_birth.unwrap_or(self.dev == other.dev)
     }
+}
+
+/// Whether a thing may be neither changed nor renamed, by root neither (`chattr +i`, `+a`). Where the file system keeps no such mark: no.
+pub(crate) fn is_fixed(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    has_mark(statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::empty()))
+}
+
+/// The same of what is open.
+pub(crate) fn is_open_fixed(fd: BorrowedFd<'_>) -> bool {
+    has_mark(statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty()))
+}
+
+fn has_mark(found: Result<rustix::fs::Statx, Errno>) -> bool {
+    found.is_ok_and(|found| found.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND))
 }
 
 /// What a name in a folder stands for; `None` when there is nothing under it.

@@ -53,6 +53,12 @@ fn each_trouble_is_seen_in_its_component() {
         ("clock", Degraded, "NTP", |b| b.clock.skew_seconds = Some(f64::NAN)),
         ("incidents", Degraded, "1 incident open, the worst warning", |b| b.incidents.push(testing::incident(Severity::Warning, "x"))),
         ("incidents", Failing, "the worst critical", |b| b.incidents.push(testing::incident(Severity::Critical, "x"))),
+        ("jobs/shop", Failing, "dated in the future", |b| log(b).latest = Some(at("2031-01-31T02:00:00Z"))),
+        ("jobs/shop", Failing, "the last success is dated in the future", |b| {
+            b.jobs[0].sources[0].last_success = Some(at("2031-01-31T02:00:00Z"))
+        }),
+        ("jobs/shop", Degraded, "verified at a date in the future", |b| log(b).verified[0].at = at("2031-01-29T13:00:00Z")),
+        ("notify", Degraded, "slack: drctl notify test", |b| b.queues[0].waiting_since = Some(at("2031-01-31T14:21:00Z"))),
         ("jobs/shop", Degraded, "log cannot be read", |b| b.jobs[0].log_problem = Some("x".into())),
         ("jobs/shop", Failing, "1 finding in its log", |b| log(b).findings.push("x".into())),
         ("jobs/shop", Failing, "no good set of group uploads", |b| log(b).groups_without_good.push("uploads".into())),

@@ -25,7 +25,6 @@ use crate::format::tar::{Totals, Walker};
 use crate::model::Facts;
 use crate::pipeline::plain::{Plain, PlainReceiver};
 use crate::source::RunContext;
-use crate::source::files::filter::Filter;
 use crate::source::files::mounts::Mounts;
 use crate::source::files::names::{Beside, is_id};
 use crate::source::files::report::Listed;
@@ -62,7 +61,7 @@ fn prepare(request: &LoadRequest) -> Result<State> {
         return Err(Error::failed(format!("'{}' is no id of a restore", request.restore.escape_debug())));
     }
     let details = state::details(&request.details)?;
-    let filter = Filter::new(&details.include, &details.exclude, details.since)?;
+    let filter = details.filter()?;
     if let Some(target) = &request.target {
         let target = PathBuf::from(absolute(Path::new(target))?);
         if !place::is_empty_or_absent(&target)? {

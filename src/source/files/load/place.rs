@@ -118,10 +118,11 @@ fn left_out(record: &RootRecord, details: &FilesDetails) -> bool {
 fn unknown_mount(record: &RootRecord, live: &Path, details: &FilesDetails, filter: &Filter, mounts: &Mounts) -> Option<PathBuf> {
     let device = live.symlink_metadata().ok()?.dev();
     let listed: HashSet<&str> = details.mounts.entries.iter().map(|(path, _)| path.as_str()).collect();
+    let taken = filter.of(&record.path);
     let known = |relative: &Path| {
         let bytes = relative.as_os_str().as_bytes();
         let path = Path::new(&record.path).join(relative);
-        filter.excludes(bytes)
+        taken.excludes(bytes)
             || listed.contains(shown(path.as_os_str().as_bytes()).as_str())
             || details.roots.iter().any(|root| Path::new(&root.path) == path)
     };

@@ -1,5 +1,6 @@
 //! What a restore would do, found out without changing anything.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,12 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::format::tar::Totals;
+use crate::process::shell_word;
 use crate::source::files::FilesSettings;
 use crate::source::files::access;
 use crate::source::files::filter::Filter;
 use crate::source::files::load::place::{is_empty_or_absent, place_all};
-use crate::source::files::load::state::{Mode, details};
+use crate::source::files::load::state::{Mode, RootState, details};
 use crate::source::files::load::tree::{measure, size};
 use crate::source::files::mounts::Mounts;
 use crate::source::files::names::Beside;
@@ -80,7 +82,7 @@ fn live_plan(
     need: u64,
 ) -> Result<()> {
     let mounts = Mounts::of_machine()?;
-    let filter = Filter::new(&details.include, &details.exclude, details.since)?;
+    let filter = details.filter()?;
     let each = MEASURE / u32::try_from(details.roots.len().max(1)).unwrap_or(1);
     let configured: Vec<String> = settings.paths.iter().filter_map(|path| absolute(path).ok()).collect();
     let mut bases = Vec::new();
@@ -106,7 +108,11 @@ fn live_plan(
             continue;
         }
         let measured = match sys::open_dir_path(root.live().parent().unwrap_or(Path::new("/"))) {
-            Ok(parent) => measure(parent.as_fd(), root.live().file_name().map_or(&b"."[..], OsStrExt::as_bytes), each).to_string(),
+            Ok(parent) => {
+                let measured = measure(parent.as_fd(), root.live().file_name().map_or(&b"."[..], OsStrExt::as_bytes), each);
+                fixed(plan, &root, &measured.fixed, &filter);
+                measured.to_string()
+            }
             Err(_) => "of unknown size".to_owned(),
         };
         plan.touches.push(match (root.mode, placed.why_merge) {
@@ -126,6 +132,35 @@ fn live_plan(
     room(plan, &bases, totals, need, &request.grows);
     Ok(())
 }
+
+/// What may be neither changed nor renamed: it stops a merge, and of an exchange the tree itself does.
+fn fixed(plan: &mut LoadPlan, root: &RootState, found: &[Vec<u8>], filter: &Filter) {
+    let taken = filter.of(&root.record.path);
+    let excluded = |path: &[u8]| memchr::memchr_iter(b'/', path).chain([path.len()]).any(|end| end > 0 && taken.excludes(&path[..end]));
+    let full = |path: &Vec<u8>| {
+        let live = root.live();
+        if path.is_empty() { live } else { live.join(OsStr::from_bytes(path)) }
+    };
+    let (stops, stays): (Vec<&Vec<u8>>, Vec<&Vec<u8>>) =
+        found.iter().filter(|path| !excluded(path)).partition(|path| root.mode == Mode::Merge || path.is_empty());
+    let words = |paths: &[&Vec<u8>]| {
+        let named: Vec<String> = paths.iter().take(FIXED_NAMED).map(|path| shell_word(&full(path).display().to_string())).collect();
+        let more = paths.len() - named.len();
+        (named.join(" "), if more > 0 { format!(" and {more} more") } else { String::new() })
+    };
+    if !stops.is_empty() {
+        let (names, more) = words(&stops);
+        plan.refusals.push(format!("may be neither changed nor renamed: chattr -i -a {names}{more}; or restore with --target FOLDER"));
+    }
+    if !stays.is_empty() {
+        let (names, more) = words(&stays);
+        plan.warnings
+            .push(format!("before drctl restore --finish can remove the old tree: chattr -i -a {names}{more}, in the tree that is kept"));
+    }
+}
+
+/// Most things that may not be changed which are named.
+const FIXED_NAMED: usize = 5;
 
 fn writable(path: &Path) -> Option<bool> {
     let existing = path.ancestors().find(|p| p.exists())?;

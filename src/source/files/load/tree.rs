@@ -104,10 +104,12 @@ pub(crate) fn totals(base: BorrowedFd<'_>, name: &[u8]) -> Result<Totals> {
 }
 
 /// Bytes on disk and number of things, as far as they could be counted in the time given.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Measured {
     pub things: u64,
     pub disk_bytes: u64,
+    /// The first things that may be neither changed nor renamed, by their path in the tree; empty for the tree itself.
+    pub fixed: Vec<Vec<u8>>,
     /// Counted to the end.
     pub whole: bool,
 }
@@ -119,17 +121,25 @@ impl std::fmt::Display for Measured {
     }
 }
 
+/// Most things that may not be changed which are remembered.
+const MAX_FIXED: usize = 1000;
+
 /// Measures a tree, stopping when the time is over.
 pub(crate) fn measure(base: BorrowedFd<'_>, name: &[u8], limit: Duration) -> Measured {
     let start = Instant::now();
     let mut out = Measured::default();
-    let done = walk(base, name, &mut |_, met| {
-        match met {
-            Met::Leaf { node, .. } | Met::Enter { node, .. } => {
-                out.things += 1;
-                out.disk_bytes += node.blocks * 512;
-            }
-            Met::Leave { .. } => {}
+    let done = walk(base, name, &mut |path, met| {
+        let (node, fixed) = match met {
+            Met::Leaf { dir, name, node } => (Some(node), sys::is_fixed(dir, name)),
+            Met::Enter { fd, node } => (Some(node), sys::is_open_fixed(fd)),
+            Met::Leave { .. } => (None, false),
+        };
+        if let Some(node) = node {
+            out.things += 1;
+            out.disk_bytes += node.blocks * 512;
+        }
+        if fixed && out.fixed.len() < MAX_FIXED {
+            out.fixed.push(path.to_vec());
         }
         if start.elapsed() > limit { Err(Error::failed("time is over")) } else { Ok(()) }
     });

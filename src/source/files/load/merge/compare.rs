@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::open_live;
 use super::steps::Step;
 use crate::error::{Context, Error, Result};
-use crate::source::files::filter::Filter;
+use crate::source::files::filter::Taken;
 use crate::source::files::load::look::Look;
 use crate::source::files::load::state::{RootState, State};
 use crate::source::files::load::tree::failed;
@@ -29,7 +29,8 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
     let live = open_live(root, base.as_fd())?;
     let stage = sys::open_dir(base.as_fd(), &stage_name).map_err(|e| failed("open", &stage_name, e))?;
     let details = &state.details;
-    let filter = Filter::new(&details.include, &details.exclude, details.since)?;
+    let filter = details.filter()?;
+    let taken = filter.of(&root.record.path);
     let unreadable: HashSet<String> = details.unreadable.entries.iter().map(|(path, _)| path.clone()).collect();
     let sorts = [Beside::Stage, Beside::Old, Beside::Undone];
     let own = sorts.iter().map(|sort| root.tree(*sort, &state.restore)).chain([root.steps(&state.restore)]).collect();
@@ -50,7 +51,7 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
         .map_err(|e| failed("create", &steps_name, e))?;
     let mut plan = Plan {
         out: std::io::BufWriter::new(std::fs::File::from(file)),
-        filter,
+        taken,
         unreadable,
         // What could not be listed in full must not be taken for complete; an age limit says nothing about what is older.
         takes_extras: details.since.is_none() && details.unreadable.more == 0,
@@ -68,9 +69,9 @@ pub(in super::super) fn plan(root: &RootState, state: &State) -> Result<bool> {
     Ok(true)
 }
 
-struct Plan {
+struct Plan<'a> {
     out: std::io::BufWriter<std::fs::File>,
-    filter: Filter,
+    taken: Taken<'a>,
     unreadable: HashSet<String>,
     takes_extras: bool,
     root: String,
@@ -87,7 +88,7 @@ struct Plan {
 /// Deepest tree that is merged: each level holds two folders open.
 const MAX_DEPTH: usize = 400;
 
-impl Plan {
+impl Plan<'_> {
     fn step(&mut self, step: Step, path: &[u8]) -> Result<()> {
         self.line.clear();
         step.write(path, &mut self.line);
@@ -118,6 +119,16 @@ impl Plan {
         Error::failed(format!("something is mounted at {}/{}", self.root, shown(path))).hint("unmount it, or restore with --target FOLDER")
     }
 
+    /// What may be neither changed nor renamed stops the merge before its first step: half of it would be made.
+    fn refuse_fixed(&self, fixed: bool, path: &[u8]) -> Result<()> {
+        if !fixed {
+            return Ok(());
+        }
+        let full = format!("{}/{}", self.root.trim_end_matches('/'), shown(path));
+        Err(Error::failed(format!("{full} may be neither changed nor renamed, and nothing was changed"))
+            .hint(format!("chattr -i -a {}; or restore with --target FOLDER", crate::process::shell_word(full.trim_end_matches('/')))))
+    }
+
     /// A folder that is on both sides.
     fn folder(&mut self, stage: BorrowedFd<'_>, live: BorrowedFd<'_>, path: &mut Vec<u8>) -> Result<()> {
         if path.iter().filter(|b| **b == b'/').count() > MAX_DEPTH {
@@ -125,6 +136,7 @@ impl Plan {
                 Error::failed(format!("{}/{} is too deep to be merged", self.root, shown(path))).hint("restore with --target FOLDER")
             );
         }
+        self.refuse_fixed(sys::is_open_fixed(live), path)?;
         let after = Step::FolderAfter(Look::of(stage, path)?);
         self.step(Step::FolderBefore(Look::of(live, path)?), path)?;
         let (new, now) = (Names::read(stage), Names::read(live));
@@ -172,7 +184,10 @@ impl Plan {
         }
         match (new.kind == NodeKind::Dir, now.kind == NodeKind::Dir) {
             (false, false) if self.foreign(&now, path) => Err(self.refuse_mount(path)),
-            (false, false) => self.step(Step::Replace, path),
+            (false, false) => {
+                self.refuse_fixed(sys::is_fixed(live, name), path)?;
+                self.step(Step::Replace, path)
+            }
             (true, true) => {
                 let below = sys::open_dir(stage, name).map_err(|e| failed("open", path, e))?;
                 if self.foreign(&now, path) {
@@ -184,7 +199,10 @@ impl Plan {
                 self.folder(below.as_fd(), now.as_fd(), path)
             }
             _ if self.foreign(&now, path) || self.mounted_within(path) => Err(self.refuse_mount(path)),
-            _ => self.step(Step::Turn, path),
+            _ => {
+                self.refuse_fixed(sys::is_fixed(live, name), path)?;
+                self.step(Step::Turn, path)
+            }
         }
     }
 
@@ -193,19 +211,23 @@ impl Plan {
         let left_alone = !self.takes_extras
             || is_leftover(name)
             || self.own.iter().any(|own| own == path)
-            || self.filter.excludes(path)
+            || self.taken.excludes(path)
             || self.foreign(&node, path)
             || self.unread(path);
         if left_alone {
             return Ok(());
         }
         match node.kind {
-            NodeKind::File | NodeKind::Symlink if self.filter.includes(path, node.mtime.0) => self.step(Step::Extra, path),
+            NodeKind::File | NodeKind::Symlink if self.taken.includes(path, node.mtime.0) => {
+                self.refuse_fixed(sys::is_fixed(live, name), path)?;
+                self.step(Step::Extra, path)
+            }
             NodeKind::Dir if path.iter().filter(|b| **b == b'/').count() > MAX_DEPTH => Ok(()),
             NodeKind::Dir => {
                 // Not as a whole: there may be sockets, mounts or excluded things in it. Emptied folders stay.
                 let below = sys::open_dir(live, name).map_err(|e| failed("open", path, e))?;
                 let names = Names::read(below.as_fd()).map_err(|e| failed("read", path, e))?;
+                self.refuse_fixed(sys::is_open_fixed(below.as_fd()), path)?;
                 self.step(Step::FolderBefore(Look::of(below.as_fd(), path)?), path)?;
                 let length = path.len();
                 for index in 0..names.len() {
