@@ -778,7 +778,7 @@ fn telling(standin: &Standin, more: &str) -> cli::Home {
 }
 
 #[test]
-fn f125_verbs_typed_by_cron_are_heard_as_the_agents_runs_are() {
+fn f144_verbs_typed_by_cron_are_heard_as_the_agents_runs_are() {
     let standin = Standin::new();
     let home = telling(&standin, "");
     home.ok(&["backup", "now"]);
@@ -845,7 +845,7 @@ fn f125_verbs_typed_by_cron_are_heard_as_the_agents_runs_are() {
 }
 
 #[test]
-fn f125_what_cannot_be_opened_is_told_and_what_cannot_be_delivered_waits_on_the_disk() {
+fn f144_what_cannot_be_opened_is_told_and_what_cannot_be_delivered_waits_on_the_disk() {
     let standin = Standin::new();
     let home = telling(&standin, ", success: each");
     home.ok(&["backup", "now"]);
