@@ -1080,6 +1080,47 @@ async fn f93_partitions_that_are_loaded_through_their_root_are_counted_together(
     loader.discard(&journal, &context).await.unwrap();
 }
 
+/// pg_dump knows an enum that is the key itself, and not one within an array, a composite or a range: such a dump could never be loaded.
+#[tokio::test]
+async fn f145_partitions_by_the_hash_of_what_holds_an_enum_come_back() {
+    let server = shared();
+    let set = small(
+        &server,
+        "f145",
+        "create type mood as enum ('a','b','c','d','e','f','g','h','i','j');
+         create type pair as (m mood, i int); create type span as range (subtype = mood);
+         create domain moods as mood[];
+         create table a (k mood[], v int) partition by hash (k);
+         create table a0 partition of a for values with (modulus 2, remainder 0);
+         create table a1 partition of a for values with (modulus 2, remainder 1);
+         insert into a select array[(enum_range(null::mood))[1 + i % 10]], i from generate_series(1, 500) i;
+         create table b (k pair, v int) partition by hash (k);
+         create table b0 partition of b for values with (modulus 2, remainder 0);
+         create table b1 partition of b for values with (modulus 2, remainder 1);
+         insert into b select ((enum_range(null::mood))[1 + i % 10], 1)::pair, i from generate_series(1, 300) i;
+         create table c (k span, l moods) partition by hash (k, l);
+         create table c0 partition of c for values with (modulus 2, remainder 0);
+         create table c1 partition of c for values with (modulus 2, remainder 1);
+         insert into c select span('a', (enum_range(null::mood))[2 + i % 9], '[]'), array['b']::mood[] from generate_series(1, 200) i;
+         create table steady (i int) partition by list (i);
+         create table steady1 partition of steady for values in (1); insert into steady values (1), (1)",
+    )
+    .await;
+    let (loader, journal, context) = (PostgresLoader::new(server.settings()), TestJournal::default(), context("restore"));
+    assert_eq!(set.load(&loader, &journal, &context).await.unwrap().len(), 0);
+    let dumped = &set.request.artifacts[0].facts;
+    let found = loader.count(&set.request, &set.request.artifacts[0], &journal, &context).await.unwrap();
+    compare(dumped, &found).unwrap();
+    assert_eq!(
+        server.sql("f145_drctl_7k3q", "select (select count(*) from a), (select count(*) from b), (select count(*) from c)"),
+        "500|300|200"
+    );
+    server.sql("f145_drctl_7k3q", "delete from b where v = 7");
+    let error = loader.count(&set.request, &set.request.artifacts[0], &journal, &context).await.unwrap_err();
+    assert!(error.to_string().contains("the partitions of \"public\".\"b\" have 299"), "{error}");
+    loader.discard(&journal, &context).await.unwrap();
+}
+
 /// A tablespace of single tables and indexes that the target lacks: in the plan, with what makes it there; the load does without.
 #[tokio::test]
 async fn f102_tables_of_a_tablespace_that_the_target_lacks_are_loaded_without_it() {

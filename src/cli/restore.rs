@@ -226,21 +226,18 @@ fn agree(shell: &Shell, args: &RestoreArgs, line: impl FnOnce() -> String) -> Re
 /// What is live now, saved before it is loaded over: the sets. A safety set that is not whole is none.
 async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &RestorePlan) -> Result<Vec<SetId>> {
     let wanted: Vec<String> = plan.sources.iter().map(|s| s.name.clone()).collect();
-    let no_set = |e: Error| {
-        e.context("make a safety set before loading over the live data").hint("if there is nothing left to save: add --no-safety-set")
-    };
     let (mut saved, mut sets) = (Vec::new(), Vec::new());
-    for spec in with_sources(opened.job_specs(&[job.to_string()])?, &wanted).map_err(no_set)? {
+    for spec in with_sources(opened.job_specs(&[job.to_string()])?, &wanted).map_err(no_safety_set)? {
         shell.bus.step("making a safety set of what is live now");
         let options = BackupOptions { class: SetClass::Safety, ..own_sources(&spec, &wanted) };
-        let safety = backup(&opened.setup, &spec, &options).await.map_err(no_set)?;
+        let safety = backup(&opened.setup, &spec, &options).await.map_err(no_safety_set)?;
         if let Some(problem) = safety.problems.first() {
-            return Err(no_set(Error::new(Kind::Preflight, format!("{} is not whole: {problem}", safety.set))));
+            return Err(no_safety_set(Error::new(Kind::Preflight, format!("{} is not whole: {problem}", safety.set))));
         }
         let mut log = opened.setup.log(job).await?;
         log.refresh().await?;
         if let Some(entry) = log.state().get(&safety.set) {
-            saved.push(Details::read(&opened.setup, &opened.setup.sinks[0].store, &entry.manifest).await.map_err(no_set)?);
+            saved.push(Details::read(&opened.setup, &opened.setup.sinks[0].store, &entry.manifest).await.map_err(no_safety_set)?);
         }
         shell.bus.warn(format!("safety set {}: back to it with drctl restore {} --in-place", safety.set, safety.set));
         sets.push(safety.set);
@@ -255,6 +252,16 @@ async fn make_safety_sets(shell: &Shell, opened: &Opened, job: &JobName, plan: &
         .hint("add it to the source's `database` in the configuration (or `database: all`), restore without --in-place, or give it up with --no-safety-set"));
     }
     Ok(sets)
+}
+
+/// What is in the way comes first; giving up the only way back comes last, and only where the sources themselves are what fails.
+fn no_safety_set(error: Error) -> Error {
+    let passing = matches!(error.kind(), Kind::Locked | Kind::Full | Kind::Unreachable | Kind::Interrupted | Kind::Terminated);
+    let own = error.hint_text().map(str::to_owned);
+    let again = if passing { "nothing was changed; once that is mended, type the same line again" } else { "nothing was changed" };
+    let give_up = (!passing).then_some("only if nothing is left to save: add --no-safety-set, and there is no way back");
+    let hints: Vec<String> = own.into_iter().chain([again.to_owned()]).chain(give_up.map(str::to_owned)).collect();
+    error.context("make a safety set before loading over the live data").hint(hints.join("; "))
 }
 
 fn some(id: &str) -> Option<&str> {

@@ -60,8 +60,14 @@ pub const DATA_KINDS: [&str; 4] = ["postgres", "mongodb", "redis", "files"];
 pub fn new_restore_id() -> String {
     use rand::RngExt as _;
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let bits: u64 = rand::rng().random();
-    (0..8).map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize % 32])).collect()
+    loop {
+        let bits: u64 = rand::rng().random();
+        let id: String = (0..8).map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize % 32])).collect();
+        // Digits alone are how people date their copies.
+        if !id.bytes().all(|b| b.is_ascii_digit()) {
+            return id;
+        }
+    }
 }
 
 /// A target as it may be shown and kept: a URL without its password.

@@ -124,6 +124,12 @@ pub(super) struct Database {
     /// The `lc_monetary` by which its dump writes values of type money; absent in sets of older versions, which wrote them by that of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) money_locale: Option<String>,
+    /// Rows of some partitions lie elsewhere after a restore and pg_dump does not see it; not recorded, the dump says so of each table.
+    #[serde(default, skip_serializing)]
+    pub(super) moving_partitions: bool,
+    /// Connections to it, of whomever; not recorded.
+    #[serde(default, skip_serializing)]
+    pub(super) sessions: u64,
 }
 
 impl Database {
@@ -174,6 +180,7 @@ select jsonb_build_object(
   'settings', coalesce((select to_jsonb(s.setconfig) from pg_db_role_setting s where s.setdatabase = d.oid and s.setrole = 0), '[]'),
   'role_settings', coalesce((select jsonb_object_agg(pg_get_userbyid(s.setrole), s.setconfig)
       from pg_db_role_setting s where s.setdatabase = d.oid and s.setrole <> 0), '{}'),
+  'sessions', (select count(*) from pg_stat_activity a where a.datid = d.oid),
   'may_connect', has_database_privilege(d.oid, 'CONNECT'),
   'size_bytes', case when has_database_privilege(d.oid, 'CONNECT') or pg_has_role('pg_read_all_stats', 'USAGE') then pg_database_size(d.oid) end
 )::text
@@ -199,6 +206,8 @@ select jsonb_build_object(
   'object_tablespaces', (select coalesce(jsonb_agg(distinct t.spcname), '[]') from pg_class c
       join pg_tablespace t on t.oid = c.reltablespace where not c.relisshared and c.relpersistence <> 't'),
   'large_objects', (select count(*) from pg_largeobject_metadata),
+  'moving_partitions', exists (select from pg_partitioned_table p join pg_opclass c on c.oid = any (p.partclass)
+      where p.partstrat = 'h' and c.opcintype in ('anyarray'::regtype, 'record'::regtype, 'anyrange'::regtype)),
   'objects', (select count(*) from (
       select oid from pg_class union all select oid from pg_proc union all select oid from pg_type union all select oid from pg_operator
       union all select oid from pg_namespace where nspname !~ '^pg_(toast_)?temp_'
@@ -240,6 +249,7 @@ pub(super) struct Inside {
     /// Unlogged tables of a replica, whose rows it does not have.
     pub(super) unlogged: Vec<String>,
     members: Vec<Member>,
+    moving_partitions: bool,
 }
 
 /// A table of an extension that is not empty and of which pg_dump writes neither definition nor rows: its extension brings it back, as it
@@ -341,6 +351,7 @@ pub(super) async fn look_inside(connection: &Connection, database: &mut Database
     let inside: Inside = decoded(&what, &row.get::<_, Text>(0).0)?;
     database.tables = Some(tables(connection).await?.len() as u64);
     database.objects = Some(inside.objects);
+    database.moving_partitions = inside.moving_partitions;
     database.extensions = inside.extensions.clone();
     database.publications = inside.publications.clone();
     database.subscriptions = inside.subscriptions.clone();

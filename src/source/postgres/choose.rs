@@ -35,12 +35,15 @@ pub(super) enum Why {
     Excluded,
     OfProvider,
     Beside(Beside),
+    /// As a restore names what it loads, and no connection to it.
+    Left,
 }
 
 impl Why {
     fn of(database: &Database, excluded: &Patterns) -> Option<Why> {
         match beside(&database.name) {
             _ if is_lent(database.comment.as_deref()) => return Some(Why::Beside(Beside::Loading)),
+            Some((Beside::Loading, _)) if database.sessions == 0 => return Some(Why::Left),
             Some((Beside::Loading, _)) => return Some(Why::Beside(Beside::Loading)),
             Some((Beside::Kept, _)) if !database.allow_connections => return Some(Why::Beside(Beside::Kept)),
             _ => {}
@@ -68,6 +71,7 @@ impl Why {
             Why::Excluded => "it is excluded",
             Why::OfProvider => "it belongs to the provider of the server, who lets nobody in",
             Why::Beside(Beside::Loading) => "a restore is loading it",
+            Why::Left => "it has the name of what a restore loads, and nobody is loading it: a killed restore left it, or it is yours",
             Why::Beside(Beside::Kept) => "a restore keeps it aside",
         }
     }
@@ -78,6 +82,7 @@ impl Why {
         match self {
             Why::Closed | Why::ClosedTemplate => Some(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")),
             Why::HalfDropped => Some(format!("DROP DATABASE {name}")),
+            Why::Left => Some(format!("drctl status shows restores; give it another name: ALTER DATABASE {name} RENAME TO …")),
             _ => None,
         }
     }
@@ -184,7 +189,7 @@ impl Choice {
         let left = |(database, why): &(Database, Why)| {
             let on_purpose = match why {
                 Why::Excluded => true,
-                Why::Closed => false,
+                Why::Closed | Why::Left => false,
                 _ => return None,
             };
             let way_on = why.way_on(&database.name).map(|line| format!(" (to have it dumped: {line})")).unwrap_or_default();

@@ -223,6 +223,8 @@ impl PostgresSession {
         args.push(database_argument(name));
         // As the rows are stored: nothing is converted, whatever `client_encoding` a role or database is set to.
         args.extend(self.database(name).map(|database| format!("--encoding={}", database.encoding)));
+        // pg_dump does so by itself where the key is an enum, and not where one lies within it.
+        args.extend(self.database(name).filter(|database| database.moving_partitions).map(|_| "--load-via-partition-root".to_owned()));
         args.extend(self.settings.exclude_table_data.iter().map(|pattern| format!("--exclude-table-data={pattern}")));
         let call = Call { what: what.clone(), args, options, ..Call::default() };
         let command = self.private.command(&self.settings, &self.pg_dump, &self.application, call).await?;

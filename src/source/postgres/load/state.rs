@@ -50,8 +50,10 @@ pub(in crate::source::postgres) fn is_lent(comment: Option<&str>) -> bool {
 
 /// What a database is by its name, and the restore that gave it that name, if one did.
 pub(in crate::source::postgres) fn beside(name: &str) -> Option<(Beside, &str)> {
-    // As restores are named: eight of Crockford's letters and digits.
-    let is_id = |id: &str| id.len() == 8 && id.bytes().all(|b| b"0123456789abcdefghjkmnpqrstvwxyz".contains(&b));
+    // As restores are named: eight of Crockford's letters and digits, not digits alone, which are the dates of people's own copies.
+    let is_id = |id: &str| {
+        id.len() == 8 && id.bytes().all(|b| b"0123456789abcdefghjkmnpqrstvwxyz".contains(&b)) && !id.bytes().all(|b| b.is_ascii_digit())
+    };
     let (database, suffix) = name.rsplit_once("_drctl_")?;
     let kept = suffix.strip_prefix("old_").or_else(|| suffix.strip_prefix("undone_"));
     let (beside, restore) = kept.map_or((Beside::Loading, suffix), |id| (Beside::Kept, id));
@@ -258,6 +260,7 @@ mod tests {
             "shop_drctl_7k3q9xyz_",
             "_drctl_7k3q9xyz",
             "shop_drctl_old_7k3q",
+            "shop_drctl_20241231",
         ] {
             assert_eq!(beside(other), None, "{other}");
         }

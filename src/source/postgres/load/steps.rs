@@ -183,11 +183,13 @@ impl<'a> Steps<'a> {
             statements.push(rename_sql(&entry.live, &entry.new));
             statements.push(open_sql(&entry.new, true));
         }
-        if let Some(old) = entry.old_oid {
-            if databases.name_of(Some(old)) == Some(&entry.old) {
-                statements.push(rename_sql(&entry.old, &entry.live));
+        // By its number: what has the name by now may be another's, which is neither closed nor opened.
+        match databases.name_of(entry.old_oid) {
+            Some(name) if *name == entry.old => {
+                statements.extend([rename_sql(&entry.old, &entry.live), open_sql(&entry.live, entry.old_open)]);
             }
-            statements.push(open_sql(&entry.live, entry.old_open));
+            Some(name) if *name == entry.live => statements.push(open_sql(&entry.live, entry.old_open)),
+            _ => {}
         }
         atomically(&self.connection, &format!("give the name {} back", entry.live), &statements, &emptied).await?;
         self.state.entries[at].old_oid = None;

@@ -10,14 +10,16 @@ use crate::error::Result;
 use crate::source::postgres::connect::{Connection, ident, pg_error};
 use crate::source::postgres::names::Text;
 
-/// pg_dump's own rule, asked of the loaded database: a table somewhere above is partitioned by the hash of an enum. It is told by the class of
-/// operators, not by the key's type. Works from PostgreSQL 10 on, which knows no `pg_partition_root()`.
+/// Asked of the loaded database: a table somewhere above is partitioned by the hash of an enum, which is pg_dump's own rule, or of what may
+/// hold one: an array, a composite, a range. There drctl has pg_dump load all partitions through their root. It is told by the class of operators,
+/// not by the key's type. Works from PostgreSQL 10 on, which knows no `pg_partition_root()`.
 const THROUGH_ROOT: &str = "
 with recursive by_enum as (
     select p.partrelid from pg_catalog.pg_partitioned_table p
     where p.partstrat = 'h' and exists (select from pg_catalog.pg_opclass c join pg_catalog.pg_am a on a.oid = c.opcmethod
-        where c.oid = any (p.partclass) and c.opcname = 'enum_ops' and a.amname = 'hash'
-          and c.opcnamespace = 'pg_catalog'::pg_catalog.regnamespace)),
+        where c.oid = any (p.partclass) and a.amname = 'hash'
+          and (c.opcname = 'enum_ops' and c.opcnamespace = 'pg_catalog'::pg_catalog.regnamespace
+            or c.opcintype in ('anyarray'::pg_catalog.regtype, 'record'::pg_catalog.regtype, 'anyrange'::pg_catalog.regtype)))),
   up (leaf, at) as (
     select c.oid, c.oid from pg_catalog.pg_class c where c.relispartition and c.relkind = 'r'
     union all
