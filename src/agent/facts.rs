@@ -28,7 +28,7 @@ pub async fn read(setup: &Setup, job: &JobName, groups: &[String], jobs: usize) 
     let now = setup.clock.now();
     // A store that gives no date (read-only, say) says nothing of clocks.
     let skew = log.server_date().await.map_or(SignedDuration::ZERO, |server| server.duration_since(now));
-    let stored = stored_dates(&log, Some(groups)).await;
+    let stored = stored_dates(&log, Some(groups), now).await;
     Ok(Facts {
         read_at: now,
         skew,

@@ -326,7 +326,7 @@ pub async fn status(
 
 /// How a job stands; of what is dated in the future no age is known, and it is stale.
 pub(crate) async fn job_status(log: &JobLog, groups: Option<&[String]>, now: Timestamp, max_age_seconds: Option<i64>) -> JobStatus {
-    let stored = standing::stored_dates(log, groups).await;
+    let stored = standing::stored_dates(log, groups, now).await;
     let stands = Standing::of(log.state(), groups, &stored);
     let rpo_seconds = standing::rpo_seconds(stands.as_of, stands.latest, now);
     JobStatus {

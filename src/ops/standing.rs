@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::log::record_key;
 use crate::catalog::{JobLog, SetEntry, State};
-use crate::model::clock::age_seconds;
+use crate::model::clock::{CLOCKS, age_seconds};
 use crate::model::manifest::SourceEntry;
 use crate::model::record::Grade;
 use crate::ops::backup::OWN_SOURCE;
@@ -26,16 +26,24 @@ pub fn as_of(entry: &SetEntry) -> Timestamp {
     sources(entry).map(|source| source.as_of).min().unwrap_or(entry.manifest.started_at)
 }
 
-/// When the records of sets came into the store, by its own clock, by number of their commit; of some sets only, or none.
+/// When the records of sets came into the store, by its own clock as this host's `now` counts, by number of their commit; of some sets only,
+/// or none.
 pub type Stored = BTreeMap<u64, Timestamp>;
 
 /// Asks the store for the dates of the newest good sets' records, of each group one. What it does not say is left out.
-pub async fn stored_dates(log: &JobLog, groups: Option<&[String]>) -> Stored {
-    let mut dates = Stored::new();
+pub async fn stored_dates(log: &JobLog, groups: Option<&[String]>, now: Timestamp) -> Stored {
+    let (mut dates, mut earlier) = (Stored::new(), false);
     for entry in newest(log.state(), groups).into_values().flatten() {
         if let Ok(head) = log.repository().store().head(&record_key(log.job(), entry.number)).await {
+            earlier |= entry.at.duration_since(head.modified) > CLOCKS;
             dates.insert(entry.number, head.modified);
         }
+    }
+    // Whose clock is wrong? What this host's and the store's differ by now is no matter of the set. Asked only where it counts, for a folder
+    // tells its date by a file that is made there.
+    if earlier && let Ok(date) = log.server_date().await {
+        let ahead = now.duration_since(date);
+        dates.values_mut().for_each(|at| *at = at.checked_add(ahead).unwrap_or(*at));
     }
     dates
 }
