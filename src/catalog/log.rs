@@ -759,7 +759,7 @@ impl JobLog {
     }
 }
 
-/// Whether somebody signed something among the first objects of a job's log; `listed` is what lies there, where that is known.
+/// Whether a key that counts there signed something among the first objects of a job's log; `listed` is what lies there, where that is known.
 pub(crate) async fn is_log(repository: &Repository, job: &JobName, book: &KeyBook, listed: Option<Vec<Entry>>) -> Result<bool> {
     let listed = match listed {
         Some(listed) => listed,
@@ -767,8 +767,7 @@ pub(crate) async fn is_log(repository: &Repository, job: &JobName, book: &KeyBoo
     };
     let numbers: Vec<(u64, Entry)> = listed.into_iter().filter_map(|entry| Some((number_of(&entry.key, job)?, entry))).collect();
     let scheme = &*repository.inner.scheme;
-    let frame =
-        Frame { repository: repository.id(), job, scheme, keys: book, rules: Rules { revoked_everywhere: false, ..Rules::default() } };
+    let frame = Frame { repository: repository.id(), job, scheme, keys: book, rules: Rules::default() };
     Ok(first_signed(repository, job, &numbers, frame).await?.is_some())
 }
 

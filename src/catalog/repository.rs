@@ -427,7 +427,7 @@ impl Repository {
         Ok(self.look_at_jobs().await?.0)
     }
 
-    /// [`Repository::jobs`], and names of jobs below which lies nothing that a key of the repository signed.
+    /// [`Repository::jobs`], and names of jobs below which lies nothing that counts: nobody signed it, or a revoked key did (rule 18).
     pub async fn look_at_jobs(&self) -> Result<(Vec<JobName>, Vec<Odd>)> {
         const PAGE: usize = 200;
         let store = &*self.inner.store;
@@ -457,7 +457,7 @@ impl Repository {
         for (name, log) in names {
             match name.parse::<JobName>() {
                 Ok(job) if self.has_log(&job, &book, log).await.map_err(|e| e.context(what))? => jobs.push(job),
-                Ok(job) => odd.push(Odd::new(format!("jobs/{job}/"), "no key of this repository signed anything there")),
+                Ok(job) => odd.push(Odd::new(format!("jobs/{job}/"), "foreign: no key that counts there signed anything")),
                 Err(_) => odd.push(Odd::new(format!("jobs/{name}"), "no name of a job")),
             }
         }

@@ -419,6 +419,8 @@ async fn a_cache_saves_reads_and_is_never_believed() {
     assert!(!log.is_from_cache() && log.state().get(&second).is_none());
     // Deleting asks the store, whatever the cache says: record 1 is gone there.
     bed.store.inner.overwrite(&record_key(&job, 2), good);
+    // What stood there meanwhile was kept as what it is, and trails: it is asked for again.
+    assert!(open().await.unwrap().state().get(&second).is_some());
     bed.store.delete(&record_key(&job, 1)).await.unwrap();
     let mut log = open().await.unwrap();
     assert!(log.is_from_cache() && log.state().get(&first).is_some());

@@ -18,8 +18,9 @@ use crate::catalog::repository::{Repository, Terms, Trust};
 use crate::catalog::testing::{Bed, at, job};
 use crate::catalog::{Finding, JobLog, Outcome, Rules, VoidReason, checkpoint};
 use crate::error::Result;
-use crate::model::{FORMAT, JobName, SetKind};
-use crate::store::{Body, Entry, Head, Store};
+use crate::model::record::Body;
+use crate::model::{FORMAT, JobName, SetKind, Sha256};
+use crate::store::{Entry, Head, Store};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -41,7 +42,7 @@ impl Store for Counted {
     fn location(&self) -> String {
         self.inner.location()
     }
-    async fn put(&self, key: &str, body: Body) -> Result<()> {
+    async fn put(&self, key: &str, body: crate::store::Body) -> Result<()> {
         self.one();
         self.inner.put(key, body).await
     }
@@ -142,14 +143,15 @@ async fn f130_a_revoked_key_counts_up_to_the_named_heads_and_founds_no_log() {
     assert!(matches!(foreign.state().findings(), [Finding::Unverified { reason, .. }] if reason.contains("it is foreign")));
     // A key-change that the thief signs with the old key brings nothing back.
     let mut thief = thiefs_log(&bed, &"other".parse().unwrap()).await;
-    thief.keys.push(new.clone());
-    thief.introduce().await.unwrap();
     bed.backup(&mut thief, SetKind::Full).await;
+    let change = Body::KeyChange { number: 2, sha256: Sha256::of(&bed.raw(&KeyFile::key(2)).await), revoked: vec![1] };
+    thief.append(change).await.unwrap();
     // Nor does the owner write with it.
     let mut old = JobLog::open(&repository, &job(), vec![bed.key.clone()]).await.unwrap();
     assert!(old.begin_run(SetKind::Full, "main").await.unwrap_err().to_string().contains("was revoked"));
-    let named: Vec<String> = bed.repository.jobs().await.unwrap().iter().map(ToString::to_string).collect();
-    assert!(named.contains(&"shop".to_owned()), "{named:?}");
+    let (jobs, odd) = repository.look_at_jobs().await.unwrap();
+    let odd: Vec<&str> = odd.iter().map(|odd| odd.key.as_str()).collect();
+    assert_eq!((jobs, odd), (vec![job()], vec!["jobs/evil/", "jobs/other/"]));
 }
 
 #[tokio::test]
