@@ -159,6 +159,10 @@ async fn missing_paths_single_files_and_links_are_put_back() {
     assert!(!base.join("gone/deep/tree").exists());
     assert_eq!(std::fs::read(base.join("app.conf")).unwrap(), b"newer");
     assert!(!base.join("current/x").exists());
+    // Nothing was there before: what was restored is the only copy until somebody puts another there (FAULTS 111).
+    let refused = restore.finish().await.unwrap_err();
+    assert!(refused.to_string().contains("gone/deep/tree") && refused.to_string().contains("the last copy"), "{refused}");
+    std::fs::create_dir_all(base.join("gone/deep/tree")).unwrap();
     restore.finish().await.unwrap();
     assert_eq!(entries(base), ["app.conf", "current", "gone", "release-1"]);
 }
