@@ -68,25 +68,35 @@ async fn a_whole_server_is_dumped_and_counted() {
     server.sql("postgres", "create database shop_drctl_old_7k3q9xyz allow_connections false");
     server.sql("postgres", "create database other_drctl_undone_7k3q9xyz allow_connections false");
     server.sql("postgres", "create database shop_drctl_7k3q9xyz");
+    server.sql("postgres", "create database data_drctl_abcd2345");
+    // Somebody is loading the first.
+    let mut loads = server.sql_in_background("shop_drctl_7k3q9xyz", "select pg_sleep(3600)");
+    while server.sql("postgres", "select count(*) from pg_stat_activity where datname = 'shop_drctl_7k3q9xyz'") != "1" {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let (context, _) = listening("r1");
     let source = PostgresSource::new("postgres", server.settings());
     let preflight = source.preflight(&context).await.unwrap();
     assert!(preflight.summary.starts_with("PostgreSQL ") && preflight.summary.contains("2 databases"), "{}", preflight.summary);
     let missing =
         "Database closed is not dumped: it accepts no connections (to have it dumped: ALTER DATABASE \"closed\" ALLOW_CONNECTIONS true).";
-    let (loading, kept) = (
+    let (left, loading, kept) = (
+        "Database data_drctl_abcd2345 is not dumped: it has the name of what a restore loads and nobody is connected to it; drctl status shows \
+         whose it is, and one of yours needs another name: ALTER DATABASE \"data_drctl_abcd2345\" RENAME TO ….",
         "Database shop_drctl_7k3q9xyz is not dumped: a restore is loading it.",
         "Restore 7k3q9xyz keeps old data aside, which is not dumped: other_drctl_undone_7k3q9xyz, shop_drctl_old_7k3q9xyz. To drop it: \
          drctl restore --finish 7k3q9xyz",
     );
-    assert_eq!(preflight.warnings, [kept, loading]);
+    assert_eq!(preflight.warnings, [kept, left, loading]);
     let closed = LeftOut { artifact: "closed".into(), words: missing.into(), on_purpose: false };
     assert_eq!((preflight.left_out.as_slice(), preflight.problems.len()), ([closed.clone()].as_slice(), 0));
 
     let before = jiff::Timestamp::now();
     let mut session = source.open(&context).await.unwrap();
-    assert_eq!((session.problems(), session.warnings()), (vec![], vec![kept.to_owned(), loading.to_owned()]));
+    assert_eq!((session.problems(), session.warnings()), (vec![], vec![kept.to_owned(), left.to_owned(), loading.to_owned()]));
     assert_eq!(session.left_out(), [closed]);
+    loads.kill().unwrap();
+    loads.wait().unwrap();
     assert!(session.identity()["system_identifier"].parse::<u64>().is_ok());
     let plans = session.artifacts();
     let names: Vec<_> = plans.iter().map(|p| (p.name.as_str(), p.format, p.secret)).collect();

@@ -20,8 +20,19 @@ use shop::Shop;
 struct Running(Option<Child>);
 
 impl Running {
+    /// With SIGHUP as it is at a terminal, whatever the tests were started below.
     fn start(home: &Home, args: &[&str]) -> Running {
-        Running(Some(home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+        Running::start_by(&["env", "--default-signal=HUP"], home, args)
+    }
+
+    /// By a program that becomes drctl.
+    fn start_by(program: &[&str], home: &Home, args: &[&str]) -> Running {
+        let (drctl, mut command) = (home.command(args), std::process::Command::new(program[0]));
+        command.args(&program[1..]).arg(drctl.get_program()).args(drctl.get_args()).current_dir(home.path("")).env_clear();
+        for (name, value) in drctl.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        Running(Some(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     }
 
     fn signal(&self, signal: Signal) {
@@ -125,13 +136,7 @@ fn f08_a_signal_in_the_midst_of_a_dump_leaves_no_child_no_object_no_record() {
         home.ok(&["backup", "now", "--source", "files"]);
     }
     // Below nohup a closed terminal ends nothing.
-    let mut command = std::process::Command::new("nohup");
-    let drctl = home.command(&["backup", "now"]);
-    command.arg(drctl.get_program()).args(drctl.get_args()).current_dir(home.path("")).env_clear().stdin(Stdio::null());
-    for (name, value) in drctl.get_envs() {
-        command.env(name, value.unwrap());
-    }
-    let running = Running(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()));
+    let running = Running::start_by(&["nohup"], &home, &["backup", "now"]);
     let told = |name: &str| std::fs::read_to_string(home.path(name)).is_ok_and(|text| text.ends_with('\n'));
     until("the child", || told("child"));
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.0.as_ref().unwrap().id())).unwrap();

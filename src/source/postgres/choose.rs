@@ -71,7 +71,9 @@ impl Why {
             Why::Excluded => "it is excluded",
             Why::OfProvider => "it belongs to the provider of the server, who lets nobody in",
             Why::Beside(Beside::Loading) => "a restore is loading it",
-            Why::Left => "it has the name of what a restore loads, and nobody is loading it: a killed restore left it, or it is yours",
+            Why::Left => {
+                "it has the name of what a restore loads and nobody is connected to it; drctl status shows whose it is, and one of yours needs another name"
+            }
             Why::Beside(Beside::Kept) => "a restore keeps it aside",
         }
     }
@@ -82,7 +84,7 @@ impl Why {
         match self {
             Why::Closed | Why::ClosedTemplate => Some(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")),
             Why::HalfDropped => Some(format!("DROP DATABASE {name}")),
-            Why::Left => Some(format!("drctl status shows restores; give it another name: ALTER DATABASE {name} RENAME TO …")),
+            Why::Left => Some(format!("ALTER DATABASE {name} RENAME TO …")),
             _ => None,
         }
     }
@@ -176,7 +178,7 @@ impl Choice {
     pub(super) fn remarks(&self) -> Vec<String> {
         let mut lines = kept_aside(&self.left);
         for (database, why) in &self.left {
-            if matches!(why, Why::HalfDropped | Why::ClosedTemplate | Why::Beside(Beside::Loading)) {
+            if matches!(why, Why::HalfDropped | Why::ClosedTemplate | Why::Left | Why::Beside(Beside::Loading)) {
                 let way_on = why.way_on(&database.name).map(|line| format!(": {line}")).unwrap_or_default();
                 lines.push(format!("Database {} is not dumped: {}{way_on}.", shown(&database.name), why.words()));
             }
@@ -189,7 +191,7 @@ impl Choice {
         let left = |(database, why): &(Database, Why)| {
             let on_purpose = match why {
                 Why::Excluded => true,
-                Why::Closed | Why::Left => false,
+                Why::Closed => false,
                 _ => return None,
             };
             let way_on = why.way_on(&database.name).map(|line| format!(" (to have it dumped: {line})")).unwrap_or_default();
