@@ -127,7 +127,15 @@ async fn a_whole_server_is_dumped_and_counted() {
     let skipped: Vec<_> = details["skipped_databases"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!(
         skipped,
-        ["closed", "other_drctl_undone_7k3q9xyz", "shop_drctl_7k3q9xyz", "shop_drctl_old_7k3q9xyz", "template0", "template1"]
+        [
+            "closed",
+            "data_drctl_abcd2345",
+            "other_drctl_undone_7k3q9xyz",
+            "shop_drctl_7k3q9xyz",
+            "shop_drctl_old_7k3q9xyz",
+            "template0",
+            "template1"
+        ]
     );
     // The password shows nowhere: not in what is told, nor at the server, nor in the details.
     assert!(!details.to_string().contains("canary"));
